@@ -1,0 +1,44 @@
+"""What one check established. The vocabulary of every verification, check and diagnosis."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from recoup.kernel.errors import Exit
+
+
+class Verdict(enum.StrEnum):
+    """The three answers a check can give. Unknown is never ok."""
+
+    OK = "ok"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One check of one subject: the verdict, what was seen, and what to do about it."""
+
+    check: str  #: what was asked, a few words: ``every stored byte matches``
+    subject: str  #: what it was asked of: an object key, a table, a service
+    verdict: Verdict
+    detail: str = ""  #: what was measured or seen
+    hint: str | None = None  #: what to do; a full sentence
+    not_checked: str = ""  #: what this verdict does not cover
+
+
+def overall(findings: Iterable[Finding]) -> Verdict:
+    """Failed if anything failed, else unknown if anything is unknown or nothing was checked, else ok."""
+    verdicts = {finding.verdict for finding in findings}
+    if Verdict.FAILED in verdicts:
+        return Verdict.FAILED
+    if Verdict.UNKNOWN in verdicts or not verdicts:
+        return Verdict.UNKNOWN
+    return Verdict.OK
+
+
+def exit_code(verdict: Verdict) -> Exit:
+    """The exit code a command ends with for a verdict: 0, 3 or 4."""
+    return {Verdict.OK: Exit.OK, Verdict.FAILED: Exit.BAD, Verdict.UNKNOWN: Exit.UNKNOWN}[verdict]
