@@ -196,6 +196,11 @@ class Child:
         if completed.exit_status != 0:
             raise failure_of(completed)
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the whole family. Harmless when it has ended."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
     def end(self) -> None:
         """End the whole family now, if it is still there."""
         if self.alive():
@@ -225,6 +230,15 @@ def open_child(command: Command, *, stdin: bool = False, stdout: bool = True) ->
                         pipe.close()
             child.end()
             process.wait()
+
+
+def spawn(command: Command, *, log: IO[bytes], stdin: bool = False) -> Child:
+    """Start a server: a command that outlives this call. All it says goes to ``log``; the caller ends the child.
+
+    ``log`` must be open for appending and reading, so that reading its tail never moves where the child writes.
+    """
+    process = _start(command, stdin=subprocess.PIPE if stdin else subprocess.DEVNULL, stdout=log, stderr=log)
+    return Child(process, command, log)
 
 
 def _tail(errors: IO[bytes]) -> str:

@@ -1,0 +1,125 @@
+"""Real servers for all tests. One of each for a whole session, and with ``pytest -n`` for each worker.
+
+They are shared: a test makes a database, a bucket or (for Redis) an empty server of its own, and a test that stops a
+server starts it again. A test that breaks one starts its own from ``recoup.demo.servers``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from recoup.demo.host import temporary_folder
+from recoup.demo.programs import find_postgres, find_redis, find_weed
+from recoup.demo.servers import PostgresServer, RedisServer, S3Server
+from tests.real import require_found
+
+
+def _postgres(major: int) -> Iterator[PostgresServer]:
+    with PostgresServer(require_found(lambda: find_postgres(major))) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres15() -> Iterator[PostgresServer]:
+    """Debian's PostgreSQL 15."""
+    yield from _postgres(15)
+
+
+@pytest.fixture(scope="session")
+def postgres16() -> Iterator[PostgresServer]:
+    """PostgreSQL 16."""
+    yield from _postgres(16)
+
+
+@pytest.fixture(scope="session")
+def postgres17() -> Iterator[PostgresServer]:
+    """PostgreSQL 17, with every contrib extension."""
+    yield from _postgres(17)
+
+
+@pytest.fixture(scope="session")
+def postgres18() -> Iterator[PostgresServer]:
+    """PostgreSQL 18."""
+    yield from _postgres(18)
+
+
+@pytest.fixture(scope="session", params=[15, 16, 17, 18], ids=lambda major: f"postgres{major}")
+def any_postgres(request: pytest.FixtureRequest) -> PostgresServer:
+    """Each of the PostgreSQL servers in turn."""
+    server = request.getfixturevalue(f"postgres{request.param}")
+    assert isinstance(server, PostgresServer)
+    return server
+
+
+def _redis(major: int) -> Iterator[RedisServer]:
+    settings = {"enable-debug-command": "local"} if major >= 7 else {}
+    with RedisServer(require_found(lambda: find_redis(major)), settings=settings) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _redis6() -> Iterator[RedisServer]:
+    yield from _redis(6)
+
+
+@pytest.fixture(scope="session")
+def _redis7() -> Iterator[RedisServer]:
+    yield from _redis(7)
+
+
+@pytest.fixture(scope="session")
+def _redis8() -> Iterator[RedisServer]:
+    yield from _redis(8)
+
+
+def _emptied(server: RedisServer) -> RedisServer:
+    server.start()
+    client = server.client()
+    try:
+        client.flushall()
+    finally:
+        client.close()
+    return server
+
+
+@pytest.fixture
+def redis6(_redis6: RedisServer) -> RedisServer:
+    """A Redis 6.2, empty, with a password."""
+    return _emptied(_redis6)
+
+
+@pytest.fixture
+def redis7(_redis7: RedisServer) -> RedisServer:
+    """Debian's Redis 7.0, empty, with a password."""
+    return _emptied(_redis7)
+
+
+@pytest.fixture
+def redis8(_redis8: RedisServer) -> RedisServer:
+    """A Redis 8, empty, with a password."""
+    return _emptied(_redis8)
+
+
+@pytest.fixture(params=[6, 7, 8], ids=lambda major: f"redis{major}")
+def any_redis(request: pytest.FixtureRequest) -> RedisServer:
+    """Each of the Redis servers in turn, empty."""
+    server = request.getfixturevalue(f"redis{request.param}")
+    assert isinstance(server, RedisServer)
+    return server
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """An S3 server with Object Lock."""
+    with S3Server(require_found(find_weed)) as server:
+        yield server
+
+
+@pytest.fixture
+def server_folder() -> Iterator[Path]:
+    """A temporary folder that the servers' user owns and reaches (pytest's own ``tmp_path`` is closed to it)."""
+    with temporary_folder("test") as folder:
+        yield folder
