@@ -1,0 +1,131 @@
+"""Take a PostgreSQL base backup over the replication protocol: the whole cluster, restorable alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from recoup.engines.engine import Content, CopyFacts, Progress, ProgressListener, Sink
+from recoup.engines.postgres.access import DirectAccess
+from recoup.engines.postgres.base_protocol import BASE_ARCHIVE, MANIFEST_STREAM, BaseBackupOptions, BaseBackupStream
+from recoup.engines.postgres.lsn import Lsn
+from recoup.engines.postgres.server_facts import inventory, left_out_of, settings_over_wire
+from recoup.engines.postgres.wire import IDLE_SECONDS, ServerError, SystemIdentity, Wire, connect
+from recoup.kernel.errors import EngineError, RefusedError
+from recoup.kernel.secret import Secret
+
+
+def take_base_backup(
+    connection_info: Secret,
+    sink: Sink,
+    *,
+    label: str,
+    checkpoint_fast: bool = True,
+    max_rate: int | None = None,
+    include_wal: bool = True,
+    expected_system_identifier: str | None = None,
+    on_progress: ProgressListener | None = None,
+    idle_seconds: float = IDLE_SECONDS,
+) -> CopyFacts:
+    """Stream ``base.tar``, ``<oid>.tar`` for each tablespace, and ``backup_manifest`` into ``sink``.
+
+    ``max_rate`` is in bytes per second. With ``include_wal`` the copy holds the WAL it needs to start. The copy is
+    good only when this returns: the caller must discard it when this raises, which may be after the last byte.
+
+    Raise ``RefusedError`` when the server is another cluster than ``expected_system_identifier``; ``EngineError`` and
+    its kinds for everything the server or the network does wrong.
+    """
+    options = BaseBackupOptions(
+        label=label, checkpoint_fast=checkpoint_fast, max_rate_kib=_rate(max_rate), include_wal=include_wal
+    )
+    with connect(connection_info) as wire:
+        identity = wire.identify()
+        refuse_other_cluster(identity.system_identifier, expected_system_identifier, wire.address)
+        facts = settings_over_wire(wire)
+        found, not_read = _inventory(connection_info)
+        begin, end, timeline, stream = _copy(wire, sink, options, on_progress, idle_seconds)
+    return CopyFacts(
+        facts={
+            **facts,
+            **_positions(identity, begin, end, timeline),
+            "tablespaces": [{"oid": space.oid, "path": space.path} for space in stream.tablespaces],
+            "databases": (found or {}).get("databases"),
+            "includes_wal": include_wal,
+            "method": "replication protocol",
+        },
+        left_out=(*left_out_of(found), *not_read),
+    )
+
+
+def refuse_other_cluster(found: str, expected: str | None, where: str) -> None:
+    """Raise ``RefusedError`` when the system identifier is not the expected one."""
+    if expected is not None and found != expected:
+        raise RefusedError(
+            f"PostgreSQL at {where} is another cluster: its system identifier is {found}, expected {expected}",
+            hint="Correct the address. If the cluster was replaced on purpose, say so with --force.",
+        )
+
+
+def _copy(
+    wire: Wire, sink: Sink, options: BaseBackupOptions, on_progress: ProgressListener | None, idle_seconds: float
+) -> tuple[Lsn, Lsn, int, BaseBackupStream]:
+    total: int | None = None
+
+    def report(done: int) -> None:
+        if on_progress is not None:
+            on_progress(Progress(what="base backup", done_bytes=done, total_bytes=total))
+
+    stream = BaseBackupStream(wire, report, idle_seconds=idle_seconds)
+    try:
+        begin, timeline = stream.begin(options)
+        total = stream.total_kib * 1024
+        sizes = {f"{space.oid}.tar": space.kib * 1024 for space in stream.tablespaces}
+        sizes[BASE_ARCHIVE] = total - sum(sizes.values())
+        while (name := stream.next_archive()) is not None:
+            content = Content.OPAQUE if name == MANIFEST_STREAM else Content.TAR
+            with sink.stream(name, content=content, expected_bytes=sizes.get(name)) as out:
+                stream.pump(out.write)
+                if name == MANIFEST_STREAM:
+                    # Still inside the stream: an error after all the data must discard the copy.
+                    end, end_timeline = stream.end()
+    except ServerError as failure:
+        raise _explain(failure, wire) from failure
+    if end_timeline != timeline:
+        raise EngineError(f"the timeline changed from {timeline} to {end_timeline} during the base backup")
+    return begin, end, timeline, stream
+
+
+def _explain(failure: ServerError, wire: Wire) -> EngineError:
+    """Add what the server warned about, and what to do."""
+    text, hint = failure.message, failure.hint
+    if wire.notices:
+        text += f"; before that it warned: {'; '.join(wire.notices[:3])}"
+    if "checksum verification" in text:
+        hint = (
+            "A page on the server's disk is damaged, so no good copy can be taken. Keep the older backups, find the "
+            "table with pg_amcheck, and restore it from a backup before the damage."
+        )
+    elif "WAL segment" in text or "could not find any WAL files" in text:
+        hint = "The server removed WAL that the copy needs while it was taken: raise wal_keep_size and try again."
+    return EngineError(text, hint=hint)
+
+
+def _positions(identity: SystemIdentity, begin: Lsn, end: Lsn, timeline: int) -> Mapping[str, Any]:
+    return {
+        "system_identifier": identity.system_identifier,
+        "timeline": timeline,
+        "begin_lsn": str(begin),
+        "end_lsn": str(end),
+    }
+
+
+def _inventory(url: Secret) -> tuple[dict[str, Any] | None, tuple[tuple[str, str], ...]]:
+    """The inventory is for people and for later checks; a role that may only replicate still takes a whole copy."""
+    try:
+        return inventory(DirectAccess(url, statement_timeout_seconds=60)), ()
+    except EngineError as failure:
+        return None, (("the list of databases and extensions", failure.message),)
+
+
+def _rate(bytes_per_second: int | None) -> int | None:
+    return None if bytes_per_second is None else min(max(bytes_per_second // 1024, 32), 1 << 20)
