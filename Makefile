@@ -1,0 +1,43 @@
+# make demo    lose and recover a sample production in two minutes; ARGS=--keep leaves it up to try things on
+# make test    everything that is checked, with real servers; TESTS=tests/unit ARGS="-k name" narrow it down
+# make lint    style, types and the dependency rule only
+# make bench   speed, side by side with the alternatives
+# make soak    long series of the tests
+# make clean   remove everything these have made here
+
+JOBS ?= 2
+TESTS ?= tests
+ARGS ?=
+
+.PHONY: demo test lint bench soak clean
+.SILENT:
+
+demo:
+	scripts/setup demo
+	.venv/bin/recoup demo $(ARGS)
+
+lint:
+	scripts/setup test
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+test:
+	scripts/packages
+	$(MAKE) --no-print-directory lint
+	.venv/bin/python -m pytest -n $(JOBS) --dist loadfile -q $(TESTS) $(ARGS)
+
+bench:
+	scripts/packages pgbackrest postgresql-15 zstd openssl
+	scripts/setup test
+	.venv/bin/python -m bench $(ARGS)
+
+soak:
+	scripts/packages
+	scripts/setup test
+	.venv/bin/python -m pytest -m soak -q --timeout 7200 $(TESTS) $(ARGS)
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .recoup-test build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
