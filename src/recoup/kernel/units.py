@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 
 _DURATION = re.compile(
-    r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w|sec(?:ond)?s?|min(?:ute)?s?|hours?|days?|weeks?)", re.IGNORECASE
+    r"(\d+(?:\.\d+)?)\s*(ms|sec(?:ond)?s?|min(?:ute)?s?|hours?|days?|weeks?|s|m|h|d|w)", re.IGNORECASE
 )
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?)b?", re.IGNORECASE)

@@ -98,6 +98,13 @@ class ObjectStore(Protocol):
         """Remove an object. Removing what is not there is fine (a repeated delete must not fail)."""
         ...
 
+    def discard_unfinished(self, prefix: str) -> None:
+        """Remove what writes that never ended left under ``prefix`` (multipart uploads, incoming files).
+
+        Call it only for a prefix that no living writer uses. Committed objects are not touched.
+        """
+        ...
+
 
 class ObjectExistsError(StorageError):
     """The key is taken, and the caller asked for a fresh one."""

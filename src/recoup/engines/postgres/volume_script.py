@@ -1,0 +1,155 @@
+"""Puts a base backup into the data volume of a stopped container, by shell scripts that run in a one-off container.
+
+Three scripts, each safe to repeat and safe to kill:
+
+- ``STATUS`` says what is there (nothing, a cluster and whose, an unfinished placement and whose);
+- ``STAGE`` unpacks the backup from standard input into a folder *beside* the old data, inside the same volume;
+- ``SWAP`` moves the old data aside and the new data into place by renames alone, ``pg_control`` last.
+
+Until ``SWAP`` begins the old data are untouched. While it runs the volume cannot be started: its control file is
+missing, and it is not empty, so no entry point initialises a new cluster in it. A marker says which half of the swap
+was reached, so running the same restore again goes on where it stopped.
+
+The folders are called ``pgsql_tmp_recoup_*`` because PostgreSQL leaves names that begin with ``pgsql_tmp`` out of base
+backups (``src/backend/backup/basebackup.c``, ``sendDir``): what was set aside does not swell the next backup.
+
+Call each as ``sh -c SCRIPT recoup DATA_FOLDER RESTORE_ID`` as root; an empty DATA_FOLDER means ``$PGDATA``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from recoup.kernel.errors import EngineError
+
+INCOMING: Final = "pgsql_tmp_recoup_incoming"
+MARKER: Final = "pgsql_tmp_recoup_placing"
+REPLACED: Final = "pgsql_tmp_recoup_replaced_"
+
+_PROLOGUE: Final = f"""
+set -eu
+umask 077
+data=${{1:-}}
+[ -n "$data" ] || data=${{PGDATA:-/var/lib/postgresql/data}}
+id=$2
+incoming=$data/{INCOMING}
+marker=$data/{MARKER}
+aside=$data/{REPLACED}$id
+fail() {{ echo "$1" >&2; exit 1; }}
+"""
+
+STATUS: Final = (
+    _PROLOGUE
+    + """
+if [ -e "$marker" ]; then echo "placing $(cat "$marker")"; fi
+if [ -s "$data/global/pg_control" ]; then
+  identifier=$(od -An -v -t x1 -N 8 "$data/global/pg_control" | tr -d ' ')
+  echo "cluster $identifier $(cat "$data/PG_VERSION" 2>/dev/null || echo '?')"
+elif [ -d "$data" ] && [ -n "$(ls -A "$data" | grep -v '^pgsql_tmp_recoup_' | head -n 1)" ]; then
+  echo "something $(ls -A "$data" | grep -v '^pgsql_tmp_recoup_' | head -n 5 | tr '\\n' ' ')"
+fi
+if [ -e "$data/postmaster.pid" ]; then echo "pidfile"; fi
+df -Pk "$data" 2>/dev/null | tail -n 1 | sed 's/^/df /'
+du -sk "$data" 2>/dev/null | sed 's/^/du /'
+echo "folder $data"
+"""
+)
+
+STAGE: Final = (
+    _PROLOGUE
+    + """
+[ ! -e "$marker" ] || fail "another placement is unfinished here: $(cat "$marker")"
+mkdir -p "$data"
+rm -rf "$incoming"
+mkdir -m 700 "$incoming"
+tar -x -p -f - -C "$incoming"
+[ -s "$incoming/global/pg_control" ] && [ -s "$incoming/PG_VERSION" ] || fail "the backup has no control file"
+mv "$incoming/global/pg_control" "$incoming/global/pg_control.recoup"
+owner=$(stat -c %u:%g "$data")
+[ "$owner" != 0:0 ] || owner=$(id -u postgres):$(id -g postgres)
+chown -R "$owner" "$incoming"
+sync
+echo "staged"
+"""
+)
+
+SWAP: Final = (
+    _PROLOGUE
+    + """
+phase=none
+if [ -e "$marker" ]; then
+  read -r phase whose < "$marker"
+  [ "$whose" = "$id" ] || fail "another placement is unfinished here: $(cat "$marker")"
+fi
+reach() { printf '%s %s\\n' "$1" "$id" > "$marker.new"; sync; mv "$marker.new" "$marker"; sync; phase=$1; }
+if [ "$phase" = none ]; then
+  [ -s "$incoming/global/pg_control.recoup" ] || fail "nothing is staged in $incoming"
+  reach aside
+fi
+if [ "$phase" = aside ]; then
+  # Everything that is not ours is the old data. The control file's folder goes first: from here on it cannot start.
+  mkdir -p "$aside"
+  if [ -e "$data/global" ]; then mv "$data/global" "$aside/"; fi
+  for entry in "$data"/* "$data"/.[!.]*; do
+    case ${entry##*/} in pgsql_tmp_recoup_*) continue ;; esac
+    if [ -e "$entry" ] || [ -L "$entry" ]; then mv "$entry" "$aside/"; fi
+  done
+  reach place
+fi
+for entry in "$incoming"/* "$incoming"/.[!.]*; do
+  if [ -e "$entry" ] || [ -L "$entry" ]; then mv "$entry" "$data/"; fi
+done
+if [ -d "$incoming" ]; then rmdir "$incoming"; fi
+owner=$(stat -c %u:%g "$data/PG_VERSION")
+chown "$owner" "$data"; chmod 700 "$data"
+rmdir "$aside" 2>/dev/null || chown "$owner" "$aside"
+if [ -e "$data/global/pg_control.recoup" ]; then sync; mv "$data/global/pg_control.recoup" "$data/global/pg_control"; fi
+sync
+rm -f "$marker"
+sync
+if [ -d "$aside" ]; then echo "kept $aside"; fi
+echo "placed"
+"""
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeStatus:
+    """What ``STATUS`` found in a data volume."""
+
+    folder: str
+    cluster: tuple[str, str] | None  #: (system identifier, major version)
+    something: str | None  #: first names of what is there and is not a cluster
+    placing: tuple[str, str] | None  #: (phase, restore id) of an unfinished placement
+    free_bytes: int
+    used_bytes: int
+
+
+def parse_status(output: bytes) -> VolumeStatus:
+    """Given what ``STATUS`` printed, return it. Raise ``EngineError`` when it says nothing useful."""
+    said: dict[str, str] = {}
+    for line in output.decode(errors="replace").splitlines():
+        word, _, rest = line.partition(" ")
+        said[word] = rest.strip()
+    if "folder" not in said:
+        raise EngineError(f"could not look into the data volume: {output[-500:].decode(errors='replace')}")
+    cluster = said.get("cluster", "").split()
+    placing = said.get("placing", "").split()
+    disk, used = said.get("df", "").split(), said.get("du", "").split()
+    return VolumeStatus(
+        folder=said["folder"],
+        cluster=(_system_identifier(cluster[0]), cluster[1]) if len(cluster) == 2 else None,
+        something=said.get("something"),
+        placing=(placing[0], placing[1]) if len(placing) == 2 else None,
+        free_bytes=int(disk[3]) * 1024 if len(disk) > 3 and disk[3].isdigit() else 0,
+        used_bytes=int(used[0]) * 1024 if used and used[0].isdigit() else 0,
+    )
+
+
+def _system_identifier(first_bytes: str) -> str:
+    """The control file begins with the system identifier, 64 bits in the machine's byte order (``pg_control.h``)."""
+    try:
+        return str(int.from_bytes(bytes.fromhex(first_bytes), "little"))
+    except ValueError:
+        return "?"

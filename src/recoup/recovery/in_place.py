@@ -1,0 +1,192 @@
+"""Puts a copy back where the service lives, inside its stack. One procedure; read it from top to bottom.
+
+The old data are never overwritten: they are set aside in the same place and kept. Until the swap they are untouched,
+and any failure before it starts again what was stopped. A run that dies in the swap is finished by the same command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from recoup.engines.engine import CopyReader, ProgressListener
+from recoup.kernel import clock
+from recoup.kernel.errors import EngineError, RecoupError, RefusedError
+from recoup.kernel.finding import Finding
+from recoup.kernel.units import show_size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Occupant:
+    """What is where the copy shall go."""
+
+    place: str  #: for people: ``volume of postgres (/var/lib/postgresql/data)``
+    identity: str | None  #: what identifies the data: a system identifier; None when it cannot be told
+    what: str | None  #: a short description, or None when the place is empty
+    unfinished: str | None  #: the id of a placement that was begun and not finished
+    swapping: bool  #: that placement had begun to move data
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consent:
+    """What the user allowed. ``ask`` puts a question and returns the answer; None when nobody is there to answer."""
+
+    force: bool = False
+    yes: bool = False
+    ask: Callable[[str], bool] | None = None
+
+
+class DataHome(Protocol):
+    """Where one service keeps its data. Every method may be repeated."""
+
+    def look(self) -> Occupant:
+        """What is there now."""
+        ...
+
+    def needs_bytes(self, reader: CopyReader) -> int:
+        """How much free space placing the copy takes."""
+        ...
+
+    def stage(self, reader: CopyReader, restore_id: str, on_progress: ProgressListener) -> None:
+        """Bring the copy beside the old data. The service is stopped; the old data stay untouched."""
+        ...
+
+    def swap(self, restore_id: str) -> str | None:
+        """Set the old data aside and the new in place; where the old data are kept, or None if there were none."""
+        ...
+
+    def check(self, reader: CopyReader) -> Sequence[Finding]:
+        """The service runs again: does it hold what was put there?"""
+        ...
+
+
+class Stack(Protocol):
+    """The services around it. Names are the stack's own."""
+
+    def dependents(self, service: str) -> Sequence[str]:
+        """Running services that need ``service``, in the order in which they are started."""
+        ...
+
+    def stop(self, services: Sequence[str]) -> None:
+        """Stop services, in the order given. Stopping what is stopped is fine."""
+        ...
+
+    def start(self, services: Sequence[str]) -> None:
+        """Start services, in the order given, and wait until each is healthy, within its limit."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """What an in-place restore did."""
+
+    place: str
+    kept: str | None  #: where the replaced data are
+    findings: tuple[Finding, ...]
+    restarted: tuple[str, ...]
+    seconds: float
+
+
+def decide(occupant: Occupant, *, identity: str | None, restore_id: str, needed_bytes: int, consent: Consent) -> None:
+    """May this copy replace what is there? Returns when it may; raises ``RefusedError`` with the reason when not.
+
+    An empty place is free. Data with the same identity need a yes; data that cannot be accounted for need ``--force``.
+    """
+    if occupant.swapping and occupant.unfinished != restore_id:
+        raise RefusedError(
+            f"{occupant.place}: the placement of {occupant.unfinished} was interrupted in the middle",
+            hint=f"Finish it first: recoup restore {occupant.unfinished}.",
+        )
+    if occupant.swapping:
+        return
+    if needed_bytes > occupant.free_bytes:
+        raise RefusedError(
+            f"{occupant.place}: the copy needs {show_size(needed_bytes)} beside the old data, which are kept, and "
+            f"{show_size(occupant.free_bytes)} are free",
+            hint="Make room on that disk, or restore into a folder on another one: --destination FOLDER.",
+        )
+    if occupant.what is None or consent.force:
+        return
+    if occupant.identity is None or identity is None or occupant.identity != identity:
+        raise RefusedError(
+            f"{occupant.place} holds {occupant.what}, which is not what this copy was taken of",
+            hint="If it may be replaced (it is kept aside), say --force.",
+        )
+    question = f"{occupant.place} holds {occupant.what}. It will be set aside and replaced. Go on?"
+    if consent.yes or (consent.ask is not None and consent.ask(question)):
+        return
+    raise RefusedError(
+        f"{occupant.place} holds {occupant.what}; nobody agreed to replace it",
+        hint="Answer the question with yes, or say --yes. What is replaced is kept aside.",
+    )
+
+
+def restore_in_place(
+    service: str,
+    home: DataHome,
+    stack: Stack,
+    reader: CopyReader,
+    *,
+    restore_id: str,
+    identity: str | None,
+    consent: Consent,
+    say: Callable[[str], None],
+    on_progress: ProgressListener,
+) -> Restored:
+    """Put a copy back where ``service`` keeps its data.
+
+    Raise ``RefusedError`` before anything was touched, or the error of the step that failed; its hint says in which
+    state the stack is.
+    """
+    started = clock.monotonic()
+    occupant = home.look()
+    decide(
+        occupant,
+        identity=identity,
+        restore_id=restore_id,
+        needed_bytes=home.needs_bytes(reader),
+        consent=consent,
+    )
+    dependents = tuple(stack.dependents(service))
+    say(f"stopping {', '.join((*reversed(dependents), service))}")
+    stack.stop([*reversed(dependents), service])
+    if not occupant.swapping:
+        say(f"unpacking {restore_id} beside the old data in {occupant.place}")
+        try:
+            home.stage(reader, restore_id, on_progress)
+        except BaseException:
+            say(f"nothing was replaced; starting again what was stopped: {', '.join((service, *dependents))}")
+            _start_again(stack, [service, *dependents] if occupant.what is not None else [], say)
+            raise
+    say("setting the old data aside and the new data in place")
+    try:
+        kept = home.swap(restore_id)
+    except RecoupError as failure:
+        raise EngineError(
+            f"{occupant.place}: putting the new data in place was interrupted: {failure.message}",
+            hint=f"Nothing is lost: old and new data are both there. Run the same again: recoup restore {restore_id}.",
+        ) from failure
+    say(f"starting {service}")
+    stack.start([service])
+    findings = tuple(home.check(reader))
+    if dependents:
+        say(f"starting {', '.join(dependents)}")
+        stack.start(dependents)
+    return Restored(
+        place=occupant.place,
+        kept=kept,
+        findings=findings,
+        restarted=(service, *dependents),
+        seconds=clock.monotonic() - started,
+    )
+
+
+def _start_again(stack: Stack, services: Sequence[str], say: Callable[[str], None]) -> None:
+    try:
+        if services:
+            stack.start(services)
+    except RecoupError as failure:
+        # The error that follows is why staging failed, which is what must be mended first. This one is said as well.
+        say(f"could not start them again: {failure.message}")

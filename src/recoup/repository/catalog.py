@@ -1,0 +1,221 @@
+"""Which artefacts exist. A cache of manifests in one SQLite file per repository; deleting it costs only time.
+
+The repository is the truth: every refresh lists its manifests and reads the ones that are new or whose version
+changed. What cannot be authenticated is remembered as a problem and reported, never skipped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from recoup.kernel import clock
+from recoup.kernel.errors import (
+    DamageError,
+    MissingObjectError,
+    RecoupError,
+    UnknownFormatError,
+    UsageError,
+    WrongKeyError,
+)
+from recoup.repository import layout
+from recoup.repository.repository import Repository
+
+_SCHEMA_VERSION: Final = 1
+_SCHEMA: Final = """
+create table entry (
+  id text primary key, version text not null, service text, engine text, kind text, label text,
+  begun text, ended text, stored_bytes integer, plain_bytes integer, problem text
+) strict
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One artefact, as a list shows it. ``repositories`` are the names of those that hold its manifest."""
+
+    id: str
+    service: str
+    engine: str
+    kind: str
+    label: str | None
+    begun: datetime
+    ended: datetime
+    stored_bytes: int
+    plain_bytes: int
+    repositories: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A manifest that is there and cannot be believed."""
+
+    id: str
+    repository: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalog:
+    """All artefacts of the repositories that answered, newest first; what is wrong; and who did not answer."""
+
+    entries: tuple[Entry, ...]
+    problems: tuple[Problem, ...] = ()
+    silent: tuple[tuple[str, RecoupError], ...] = ()
+
+    def find(self, reference: str, *, service: str | None = None, kinds: Sequence[str] = ()) -> Entry:
+        """The entry meant by ``latest``, an id, or an unambiguous part of one. Raise ``UsageError`` otherwise."""
+        wanted = [
+            entry
+            for entry in self.entries
+            if (service is None or entry.service == service) and (not kinds or entry.kind in kinds)
+        ]
+        of = f" of service {service!r}" if service else ""
+        if reference == "latest":
+            if not wanted:
+                raise UsageError(f"there is no artefact{of} in any repository that answered", hint=self._silence())
+            services = {entry.service for entry in wanted}
+            if service is None and len(services) > 1:
+                raise UsageError(
+                    f"'latest' of which service? There are {', '.join(sorted(services))}",
+                    hint="Add --service NAME.",
+                )
+            return wanted[0]
+        matches = [entry for entry in wanted if entry.id == reference]
+        matches = matches or [e for e in wanted if e.id.startswith(reference) or e.id.endswith(reference)]
+        if not matches:
+            damaged = next((one for one in self.problems if one.id == reference), None)
+            if damaged is not None:
+                raise DamageError(f"the manifest of {reference} in {damaged.repository} is damaged: {damaged.what}")
+            raise UsageError(
+                f"no artefact{of} is called {reference!r}", hint=self._silence() or "`recoup list` shows all of them."
+            )
+        if len(matches) > 1:
+            raise UsageError(
+                f"{reference!r} is ambiguous: {', '.join(entry.id for entry in matches[:5])}",
+                hint="Write more of the id.",
+            )
+        return matches[0]
+
+    def _silence(self) -> str | None:
+        if not self.silent:
+            return None
+        return "These repositories did not answer: " + "; ".join(f"{name}: {why}" for name, why in self.silent) + "."
+
+
+def read_catalog(repositories: Sequence[Repository], state_folder: Path) -> Catalog:
+    """Refresh the cache of each repository from its manifests and merge them."""
+    merged: dict[str, Entry] = {}
+    problems: list[Problem] = []
+    silent: list[tuple[str, RecoupError]] = []
+    for repository in repositories:
+        try:
+            entries, wrong = _refresh(repository, state_folder)
+        except RecoupError as failure:
+            silent.append((repository.name, failure))
+            continue
+        problems += wrong
+        for entry in entries:
+            known = merged.get(entry.id)
+            merged[entry.id] = (
+                entry if known is None else replace(known, repositories=known.repositories + entry.repositories)
+            )
+    newest_first = sorted(merged.values(), key=lambda entry: (entry.begun, entry.id), reverse=True)
+    return Catalog(entries=tuple(newest_first), problems=tuple(problems), silent=tuple(silent))
+
+
+def _refresh(repository: Repository, state_folder: Path) -> tuple[list[Entry], list[Problem]]:
+    there = {}
+    for info in repository.store.list(layout.MANIFESTS):
+        identifier = layout.artefact_id_of(info.key)
+        if identifier is not None:
+            there[identifier] = info.version
+    path = state_folder / f"catalog-{repository.identity}-{repository.key.id[:16]}.sqlite"
+    try:
+        return _refresh_cache(repository, there, path)
+    except sqlite3.DatabaseError:
+        # The cache is damaged. It holds nothing of its own: make it anew.
+        path.unlink(missing_ok=True)
+        return _refresh_cache(repository, there, path)
+
+
+def _refresh_cache(repository: Repository, there: Mapping[str, str], path: Path) -> tuple[list[Entry], list[Problem]]:
+    with contextlib.closing(_open_database(path)) as database:
+        known = dict(database.execute("select id, version from entry").fetchall())
+        gone = [(identifier,) for identifier in known if identifier not in there]
+        database.executemany("delete from entry where id = ?", gone)
+        for identifier, version in there.items():
+            if known.get(identifier) != version:
+                row = _row(repository, identifier, version)
+                if row is not None:
+                    database.execute("insert or replace into entry values (?,?,?,?,?,?,?,?,?,?,?)", row)
+        database.commit()
+        return _entries(database, repository.name)
+
+
+def _row(repository: Repository, identifier: str, version: str) -> tuple[object, ...] | None:
+    try:
+        manifest = repository.manifest(identifier)
+    except MissingObjectError:
+        return None  # pruned between the listing and the reading
+    except (DamageError, WrongKeyError, UnknownFormatError) as wrong:
+        return (identifier, version, *([None] * 8), wrong.message)
+    return (
+        manifest.id,
+        version,
+        manifest.service,
+        manifest.engine,
+        manifest.kind,
+        manifest.label,
+        clock.to_text(manifest.begun),
+        clock.to_text(manifest.ended),
+        manifest.stored_bytes,
+        manifest.plain_bytes,
+        None,
+    )
+
+
+def _entries(database: sqlite3.Connection, name: str) -> tuple[list[Entry], list[Problem]]:
+    entries, problems = [], []
+    columns = "id, service, engine, kind, label, begun, ended, stored_bytes, plain_bytes, problem"
+    for row in database.execute(f"select {columns} from entry"):  # noqa: S608 - a constant
+        identifier, service, engine, kind, label, begun, ended, stored_bytes, plain_bytes, problem = row
+        if problem is not None:
+            problems.append(Problem(id=identifier, repository=name, what=problem))
+            continue
+        entries.append(
+            Entry(
+                id=identifier,
+                service=service,
+                engine=engine,
+                kind=kind,
+                label=label,
+                begun=clock.from_text(begun),
+                ended=clock.from_text(ended),
+                stored_bytes=stored_bytes,
+                plain_bytes=plain_bytes,
+                repositories=(name,),
+            )
+        )
+    return entries, problems
+
+
+def _open_database(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    database = sqlite3.connect(path, timeout=30)
+    try:
+        (version,) = database.execute("pragma user_version").fetchone()
+        if version != _SCHEMA_VERSION:
+            database.execute("drop table if exists entry")
+            database.execute(_SCHEMA)
+            database.execute(f"pragma user_version = {_SCHEMA_VERSION}")
+            database.commit()
+    except sqlite3.DatabaseError:
+        database.close()
+        raise
+    return database

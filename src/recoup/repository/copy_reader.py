@@ -1,0 +1,65 @@
+"""An artefact read back. Implements ``engines.engine.CopyReader`` over one or several repositories that hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from recoup.engines.engine import Member, StreamInfo
+from recoup.repository.index import Index, load_index
+from recoup.repository.manifest import Manifest
+from recoup.repository.object_reader import ObjectReader
+from recoup.repository.repository import Repository
+
+
+class ArtefactReader:
+    """Reads one artefact. The first repository is preferred; what is damaged or missing there comes from the next.
+
+    The objects of an artefact are byte for byte the same in every repository, so one manifest describes them all and
+    a single frame can come from whichever repository still has it right.
+    """
+
+    def __init__(self, manifest: Manifest, repositories: Sequence[Repository]) -> None:
+        if not repositories:
+            raise ValueError("an artefact is read from at least one repository")
+        self.manifest = manifest
+        self._stores = [repository.store for repository in repositories]
+        self._key = repositories[0].key
+        self._indexes: dict[str, Index] = {}
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the engine knew of the copy."""
+        return self.manifest.facts
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any] | None:
+        """The fingerprint of the data at the moment of the copy."""
+        return self.manifest.fingerprint
+
+    def streams(self) -> tuple[StreamInfo, ...]:
+        """The streams of the artefact, in the order in which they were written."""
+        return tuple(
+            StreamInfo(name=stored.stream, content=stored.content, plain_bytes=stored.plain_bytes)
+            for stored in self.manifest.objects
+        )
+
+    def read(self, name: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """Plain bytes of a stream, in order. Raise ``DamageError`` when no repository has them right."""
+        return self._open(name).read(start, length)
+
+    def members(self, name: str) -> Iterator[Member]:
+        """The members of a tar stream, from its index."""
+        return self._open(name).members()
+
+    def ranges(self, name: str, workers: int = 0) -> Iterator[tuple[int, bytes]]:
+        """Every frame of a stream as (plain offset, plain bytes), in any order."""
+        return self._open(name).ranges(workers)
+
+    def _open(self, name: str) -> ObjectReader:
+        stored = self.manifest.object_of(name)
+        index = self._indexes.get(name)
+        if index is None:
+            index = load_index(self._stores[0], stored.index, self._key)
+            self._indexes[name] = index
+        return ObjectReader(self._stores[0], stored.key, key=self._key, index=index)

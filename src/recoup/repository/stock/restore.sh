@@ -1,0 +1,165 @@
+#!/bin/sh
+# Restores any artefact of this repository with stock tools only: sh, openssl, zstd (or gunzip), tar, awk, od.
+# Recoup is not needed. Read RESTORE.md beside this file.
+#
+#   ./restore.sh --key-file FILE list
+#   ./restore.sh --key-file FILE check   ID
+#   ./restore.sh --key-file FILE restore ID FOLDER     (FOLDER must be empty or absent)
+#   ./restore.sh --key-file FILE stream  ID STREAM     (one stream, plain, to standard output)
+#
+# Order for every object: the manifest is authenticated, then the object's digest must match, then it is decrypted.
+set -eu
+umask 077
+LC_ALL=C
+export LC_ALL
+
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+key_file=${RECOUP_KEY_FILE:-}
+
+die() { printf 'restore.sh: %s\n' "$1" >&2; exit "${2:-1}"; }
+usage() { sed -n '5,8s/^# *//p' "$0" >&2; exit 2; }
+need() { command -v "$1" > /dev/null 2>&1 || die "this needs the program '$1': install it" 2; }
+
+while [ $# -gt 0 ]; do
+  case $1 in
+    --key-file) [ $# -ge 2 ] || usage; key_file=$2; shift 2 ;;
+    --repository) [ $# -ge 2 ] || usage; here=$2; shift 2 ;;
+    -*) usage ;;
+    *) break ;;
+  esac
+done
+[ $# -ge 1 ] || usage
+verb=$1; shift
+for program in openssl awk od sed tar; do need "$program"; done
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+
+# --- the key -------------------------------------------------------------------------------------------------------
+[ -n "$key_file" ] || die "say where the key is: --key-file FILE" 12
+[ -r "$key_file" ] || die "cannot read the key file $key_file" 12
+# The first line is the key. A random key (64 hexadecimal digits) needs 10000 iterations, any passphrase 600000.
+if head -n 1 "$key_file" | grep -Eq '^[0-9a-f]{64}$'; then iterations=10000; else iterations=600000; fi
+
+derived=$(openssl enc -aes-256-cbc -pbkdf2 -md sha256 -iter "$iterations" -S 7265636f75704d31 -P -pass "file:$key_file")
+mac_key=$(printf '%s\n' "$derived" | sed -n 's/^key *= *//p' | tr 'A-F' 'a-f')
+key_id=$(printf '%s\n' "$derived" | sed -n 's/^iv *= *//p' | tr 'A-F' 'a-f')
+
+# HMAC-SHA256 by its definition (RFC 2104), so that the key never appears among a program's arguments.
+pad() { # $1: the byte to combine with; the key block as octal escapes for printf
+  printf '%s\n' "$mac_key" | awk -v with="$1" '
+    function hex(c) { return index("0123456789abcdef", c) - 1 }
+    function xor(a, b,   r, p) { r = 0; for (p = 1; p < 256; p *= 2) { if (a % 2 != b % 2) r += p; a = int(a / 2); b = int(b / 2) } return r }
+    { for (i = 0; i < 64; i++) { b = i < 32 ? hex(substr($0, 2 * i + 1, 1)) * 16 + hex(substr($0, 2 * i + 2, 1)) : 0
+        printf "\\%03o", xor(b, with) } }'
+}
+hexadecimal() { od -An -v -tx1 | tr -d ' \n'; }
+escapes() { awk '{ for (i = 1; i < length($0); i += 2) printf "\\%03o", (index("0123456789abcdef", substr($0, i, 1)) - 1) * 16 + index("0123456789abcdef", substr($0, i + 1, 1)) - 1 }'; }
+hmac() { # the message on standard input
+  inner=$({ printf "$inner_pad"; cat; } | openssl dgst -sha256 -binary | hexadecimal)
+  { printf "$outer_pad"; printf "$(printf '%s\n' "$inner" | escapes)"; } | openssl dgst -sha256 -binary | hexadecimal
+}
+inner_pad=$(pad 54)
+outer_pad=$(pad 92)
+
+# --- manifests -----------------------------------------------------------------------------------------------------
+# authenticated ID: leaves the authentic body in $work/body; an error otherwise.
+authenticated() {
+  case $1 in *[!0-9a-z-]*|'') die "not an artefact id: $1" 2 ;; esac
+  where="manifests/$1.json"
+  [ -f "$here/$where" ] || die "there is no artefact $1 here ($where is missing)" 2
+  sed '$d' "$here/$where" > "$work/body"
+  tail -n 1 "$here/$where" > "$work/last"
+  said_id=$(sed -n 's/.*"key": *"\([0-9a-f]*\)".*/\1/p' "$work/last")
+  said_mac=$(sed -n 's/.*"mac": *"\([0-9a-f]*\)".*/\1/p' "$work/last")
+  [ -n "$said_mac" ] || die "$where is damaged: it has no authentication line" 3
+  [ "$said_id" = "$key_id" ] || die "$where is sealed with key $said_id; this is key $key_id" 12
+  mac=$({ printf 'recoup manifest v1\n%s\n' "$where"; cat "$work/body"; } | hmac)
+  [ "$mac" = "$said_mac" ] || die "$where is not authentic: it was changed after it was written" 3
+  grep -q '^ "recoup_manifest": 1,*$' "$work/body" || die "$where has a version this script does not know" 4
+}
+# field NAME: a text field of the body.   objects: lines "stream key sha256 stored_bytes compression content".
+field() { sed -n 's/^ "'"$1"'": "\(.*\)",\{0,1\}$/\1/p' "$work/body"; }
+objects() {
+  awk '
+    /^ "objects": \[/ { inside = 1; next }
+    /^ \]/ { inside = 0 }
+    !inside { next }
+    /^  \{/ { split("", v); next }
+    /^   "[a-z_0-9]+": / { line = $0; sub(/^   "/, "", line); name = line; sub(/".*/, "", name)
+      sub(/^[a-z_0-9]+": /, "", line); sub(/,$/, "", line); gsub(/^"|"$/, "", line); v[name] = line; next }
+    /^  \}/ { print v["stream"], v["key"], v["sha256"], v["stored_bytes"], v["compression"], v["content"] }
+  ' "$work/body"
+}
+
+# --- objects -------------------------------------------------------------------------------------------------------
+matching() { # key sha256: the object is there and its digest matches
+  case $1 in /*|*..*|*[!A-Za-z0-9._/-]*) die "not an object key: $1" 3 ;; esac
+  [ -f "$here/$1" ] || die "$1 is missing" 3
+  found=$(openssl dgst -sha256 -r "$here/$1" | sed 's/[^0-9a-f].*//')
+  [ "$found" = "$2" ] || die "$1 is damaged: its digest is not the one in the manifest. Nothing was decrypted." 3
+}
+plain() { # key compression: the plain bytes to standard output; a failure is left in $work/failed
+  case $2 in zstd) need zstd; unpack='zstd -dc' ;; gzip) need gunzip; unpack='gunzip -c' ;; *) die "unknown compression $2" 4 ;; esac
+  { openssl enc -d -aes-256-cbc -pbkdf2 -md sha256 -iter "$iterations" -pass "file:$key_file" -in "$here/$1" \
+      || echo "openssl could not decrypt $1" >> "$work/failed"; } \
+  | { $unpack || echo "$1 does not decompress" >> "$work/failed"; }
+}
+succeeded() { [ ! -s "$work/failed" ] || die "$(cat "$work/failed")" 3; }
+checked() { objects > "$work/objects"; while read -r _ key sha _; do matching "$key" "$sha"; done < "$work/objects"; }
+
+# A restored cluster must never come up on another cluster's tablespaces: each gets a folder of its own.
+tablespaces() { # FOLDER
+  : > "$work/map"
+  while read -r stream key _ _ compression _; do
+    oid=${stream%.tar}
+    case $oid in *[!0-9]*|'') continue ;; esac
+    mkdir -p "$1-tablespaces/$oid"
+    plain "$key" "$compression" | tar -x --numeric-owner -p -C "$1-tablespaces/$oid" -f - || echo "tar failed" >> "$work/failed"
+    place=$(CDPATH='' cd -- "$1-tablespaces/$oid" && pwd)
+    if [ -e "$1/tablespace_map" ]; then printf '%s %s\n' "$oid" "$place" >> "$work/map"
+    else rm -f "$1/pg_tblspc/$oid"; ln -s "$place" "$1/pg_tblspc/$oid"; fi
+    echo "tablespace $oid is in $place"
+  done < "$work/objects"
+  if [ -e "$1/tablespace_map" ]; then cat "$work/map" > "$1/tablespace_map"; fi
+}
+
+restore() { # ID FOLDER
+  authenticated "$1"; checked
+  [ ! -e "$2" ] || [ -z "$(ls -A "$2")" ] || die "$2 is not empty: restore into an empty folder" 5
+  kind=$(field kind); mkdir -p "$2"
+  while read -r stream key _ _ compression content; do
+    case $kind:$content:$stream in
+      base:tar:base.tar) plain "$key" "$compression" | tar -x --numeric-owner -p -C "$2" -f - || echo "tar failed" >> "$work/failed" ;;
+      base:tar:*) continue ;;
+      *:tar:*) mkdir -p "$2/${stream%.tar}"
+        plain "$key" "$compression" | tar -x --numeric-owner -p -C "$2/${stream%.tar}" -f - || echo "tar failed" >> "$work/failed" ;;
+      *) plain "$key" "$compression" > "$2/$stream" ;;
+    esac
+    succeeded
+    echo "$stream: restored"
+  done < "$work/objects"
+  if [ "$kind" = base ]; then tablespaces "$2"; succeeded; chmod 700 "$2"; fi
+  echo "artefact $1 ($(field service), $kind, begun $(field begun)) is in $2. RESTORE.md says how to start it."
+}
+
+case $verb in
+  list)
+    for file in "$here"/manifests/*.json; do
+      [ -e "$file" ] || die "there are no manifests in $here" 10
+      id=$(basename "$file" .json)
+      (authenticated "$id"; printf '%s  %-12s %-6s %s\n' "$id" "$(field service)" "$(field kind)" "$(field begun)")
+    done ;;
+  check) [ $# = 1 ] || usage
+    authenticated "$1"; checked
+    while read -r stream key _ _ compression _; do plain "$key" "$compression" > /dev/null; succeeded; echo "$stream: ok"; done < "$work/objects" ;;
+  restore) [ $# = 2 ] || usage; restore "$1" "$2" ;;
+  stream) [ $# = 2 ] || usage
+    authenticated "$1"; objects > "$work/objects"
+    line=$(awk -v want="$2" '$1 == want' "$work/objects")
+    [ -n "$line" ] || die "artefact $1 has no stream $2; it has: $(awk '{ printf "%s ", $1 }' "$work/objects")" 2
+    set -- $line
+    matching "$2" "$3"; plain "$2" "$5"; succeeded ;;
+  *) usage ;;
+esac

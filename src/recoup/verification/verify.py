@@ -1,0 +1,164 @@
+"""Grades an artefact: *stored* (it is all there), *intact* (every byte is right, the content is what it says)."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from recoup.engines.engine import CopyReader
+from recoup.kernel.errors import DamageError, MissingObjectError, RecoupError, StorageError, WrongKeyError
+from recoup.kernel.finding import Finding, Verdict, overall
+from recoup.repository.copy_reader import ArtefactReader
+from recoup.repository.copy_writer import read_back
+from recoup.repository.manifest import Manifest
+from recoup.repository.repository import Repository
+
+
+class Grade(enum.StrEnum):
+    """What was proven of a recovery point. Each grade includes the ones before."""
+
+    STORED = "stored"
+    INTACT = "intact"
+
+
+ContentCheck = Callable[[CopyReader], Sequence[Finding]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What verifying one artefact established. ``reached`` is None when not even the lowest grade holds."""
+
+    artefact_id: str
+    asked: Grade
+    reached: Grade | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Ok only when every finding is."""
+        return overall(self.findings)
+
+
+def verify_artefact(
+    manifest: Manifest, holders: Sequence[Repository], asked: Grade, check_content: ContentCheck
+) -> Verification:
+    """Given a manifest and the repositories that hold it, prove it up to ``asked``.
+
+    Every repository is checked by itself: a copy that could be restored from one place is still *failed* when
+    another place has lost it. ``check_content`` is the engine's own check of what is inside.
+    """
+    findings: list[Finding] = []
+    for repository in holders:
+        findings += check_stored(manifest, repository)
+    reached = Grade.STORED if overall(findings) is Verdict.OK else None
+    if asked is Grade.INTACT:
+        sound = [one for one in holders if _report(findings, check_bytes(manifest, one))]
+        if sound:
+            findings += _inside(ArtefactReader(manifest, sound[:1]), manifest, check_content)
+        if reached is not None and overall(findings) is Verdict.OK:
+            reached = Grade.INTACT
+    return Verification(artefact_id=manifest.id, asked=asked, reached=reached, findings=tuple(findings))
+
+
+def _report(findings: list[Finding], new: Sequence[Finding]) -> bool:
+    findings += new
+    return overall(new) is Verdict.OK
+
+
+def check_stored(manifest: Manifest, repository: Repository) -> list[Finding]:
+    """Each object of the artefact is in the repository and has the size the manifest says."""
+    findings = []
+    for stored in manifest.objects:
+        for key, size in ((stored.key, stored.stored_bytes), (stored.index.key, stored.index.stored_bytes)):
+            findings.append(_one_stored(repository, key, size))
+    return findings
+
+
+def _one_stored(repository: Repository, key: str, size: int) -> Finding:
+    check, subject = "the object is stored", f"{repository.name}:{key}"
+    hint = "Restore from another repository; then take a new backup."
+    try:
+        info = repository.store.stat(key)
+    except MissingObjectError:
+        return Finding(check=check, subject=subject, verdict=Verdict.FAILED, detail="it is missing", hint=hint)
+    except StorageError as failure:
+        return Finding(check=check, subject=subject, verdict=Verdict.UNKNOWN, detail=failure.message, hint=failure.hint)
+    if info.size_bytes != size:
+        detail = f"it has {info.size_bytes} bytes and should have {size}"
+        return Finding(check=check, subject=subject, verdict=Verdict.FAILED, detail=detail, hint=hint)
+    return Finding(
+        check=check, subject=subject, verdict=Verdict.OK, detail=f"{size} bytes", not_checked="the bytes themselves"
+    )
+
+
+def check_bytes(manifest: Manifest, repository: Repository) -> list[Finding]:
+    """Every stored byte of the artefact in ``repository`` is what was written. Needs no key."""
+    findings = []
+    for stored in manifest.objects:
+        for key, size, digest in (
+            (stored.key, stored.stored_bytes, stored.sha256),
+            (stored.index.key, stored.index.stored_bytes, stored.index.sha256),
+        ):
+            check, subject = "every stored byte matches", f"{repository.name}:{key}"
+            try:
+                read_back(repository, key, size, digest)
+            except (DamageError, MissingObjectError) as damage:
+                findings.append(
+                    Finding(
+                        check=check,
+                        subject=subject,
+                        verdict=Verdict.FAILED,
+                        detail=damage.message,
+                        hint="Restore from another repository; then take a new backup.",
+                    )
+                )
+            except StorageError as failure:
+                findings.append(
+                    Finding(
+                        check=check,
+                        subject=subject,
+                        verdict=Verdict.UNKNOWN,
+                        detail=failure.message,
+                        hint=failure.hint,
+                    )
+                )
+            else:
+                findings.append(
+                    Finding(check=check, subject=subject, verdict=Verdict.OK, detail=f"{size} bytes, sha256")
+                )
+    return findings
+
+
+def _inside(reader: ArtefactReader, manifest: Manifest, check_content: ContentCheck) -> list[Finding]:
+    """Every byte decrypts and decompresses to the length the manifest says, and the engine accepts the content."""
+    findings = []
+    for stored in manifest.objects:
+        check = "it decrypts and decompresses"
+        try:
+            length = sum(len(plain) for _, plain in reader.ranges(stored.stream))
+        except WrongKeyError:
+            raise
+        except RecoupError as damage:
+            findings.append(Finding(check=check, subject=stored.stream, verdict=Verdict.FAILED, detail=damage.message))
+            continue
+        verdict = Verdict.OK if length == stored.plain_bytes else Verdict.FAILED
+        detail = f"{length} plain bytes" + ("" if verdict is Verdict.OK else f", not {stored.plain_bytes}")
+        findings.append(Finding(check=check, subject=stored.stream, verdict=verdict, detail=detail))
+    if overall(findings) is not Verdict.OK:
+        return findings
+    try:
+        findings += check_content(reader)
+    except WrongKeyError:
+        raise
+    except RecoupError as failure:
+        findings.append(
+            Finding(
+                check="the content is what it says",
+                subject=manifest.id,
+                verdict=Verdict.FAILED if isinstance(failure, DamageError) else Verdict.UNKNOWN,
+                detail=failure.message,
+                hint=failure.hint,
+            )
+        )
+    return findings
