@@ -19,7 +19,6 @@ else:
     from backports import zstd as zstd
 
 Compression = Literal["zstd", "gzip"]
-SUFFIXES: Final[dict[Compression, str]] = {"zstd": ".zst", "gzip": ".gz"}
 
 #: Plain bytes of a frame, at most. Readers refuse more: it bounds what one frame can make them allocate.
 MAX_FRAME_BYTES: Final = 16 << 20
@@ -30,6 +29,15 @@ _GZIP_MAGIC: Final = b"\x1f\x8b\x08\x04"
 # Method deflate, flag FEXTRA, no time, no hint, system unknown: the same bytes on every machine and every day.
 _GZIP_HEADER: Final = _GZIP_MAGIC + b"\0\0\0\0\0\xff"
 _GZIP_FIXED_BYTES: Final = len(_GZIP_HEADER) + 2 + 4 + 8
+
+
+def known(compression: object) -> Compression:
+    """Given the name of a compression, return it. Raise ``ValueError`` when it is not one of this format."""
+    if compression == "zstd":
+        return "zstd"
+    if compression == "gzip":
+        return "gzip"
+    raise ValueError(f"the compression {compression!r} is not known here")
 
 
 class Packer(Protocol):

@@ -8,21 +8,18 @@ without limit.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import hmac
 import json
 import math
 import struct
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
-from typing import Any, Final, NamedTuple, Protocol, Self, cast
+from typing import Any, Final, NamedTuple, Self, cast
 
 from recoup.engines.engine import Content, Member
-from recoup.kernel.errors import DamageError, MissingObjectError, UnknownFormatError
-from recoup.repository.frames import MAX_FRAME_BYTES, SUFFIXES, Compression, zstd
-from recoup.repository.seal import BLOCK, HEADER_BYTES, SALT_BYTES, Key, seal, unseal
-from recoup.storage.object_store import ObjectStore
+from recoup.kernel.errors import DamageError, UnknownFormatError
+from recoup.repository.frames import MAX_FRAME_BYTES, Compression, known, zstd
+from recoup.repository.seal import BLOCK, HEADER_BYTES, SALT_BYTES, Key, seal
 
 MAGIC: Final = b"RCPINDX1"
 ROW: Final = struct.Struct(">II32s")
@@ -259,42 +256,6 @@ def seal_index(key: Key, packed: bytes) -> bytes:
     return seal(key, packed)
 
 
-class IndexReference(Protocol):
-    """What an authenticated manifest says of an index: its object key, length and lowercase hexadecimal sha256."""
-
-    @property
-    def key(self) -> str: ...
-
-    @property
-    def stored_bytes(self) -> int: ...
-
-    @property
-    def sha256(self) -> str: ...
-
-
-def load_index(store: ObjectStore, reference: IndexReference, key: Key) -> Index:
-    """Read, check, decrypt and parse an index, given what the authenticated manifest says of it.
-
-    Raise ``DamageError`` when it is missing, truncated or changed (before anything is decrypted), and
-    ``WrongKeyError``, ``UnknownFormatError`` or ``StorageError``.
-    """
-    object_key, stored_bytes = reference.key, reference.stored_bytes
-    try:
-        size = store.stat(object_key).size_bytes
-        sealed = store.get(object_key, limit_bytes=max(stored_bytes, 1)) if size == stored_bytes else b""
-    except MissingObjectError as missing:
-        raise DamageError(f"{object_key} is missing") from missing
-    if size != stored_bytes:
-        how = "truncated" if size < stored_bytes else "changed"
-        raise DamageError(f"{object_key} is {how}: it has {size} bytes instead of {stored_bytes}")
-    if not hmac.compare_digest(hashlib.sha256(sealed).hexdigest(), reference.sha256):
-        raise DamageError(f"{object_key} was changed: its sha256 does not match the manifest")
-    try:
-        return Index.parse(unseal(key, sealed, what=object_key))
-    except (DamageError, UnknownFormatError) as bad:
-        raise type(bad)(f"{object_key}: {bad.message}", hint=bad.hint) from bad
-
-
 def _parse_header(text: bytes) -> _Header:
     try:
         header = json.loads(text)
@@ -309,11 +270,10 @@ def _parse_header(text: bytes) -> _Header:
             raise DamageError(f"the index's header has no valid {name}")
         return value
 
-    compression, content = header.get("compression"), header.get("content")
-    if not isinstance(compression, str) or compression not in SUFFIXES:
-        raise UnknownFormatError(f"the index names the compression {compression!r}, which is not known here")
-    if content not in ("tar", "opaque"):
-        raise UnknownFormatError(f"the index names the content {content!r}, which is not known here")
+    try:
+        compression, content = known(header.get("compression")), Content(str(header.get("content")))
+    except ValueError as unknown:
+        raise UnknownFormatError(f"an index that this version of Recoup cannot read: {unknown}") from unknown
     salt = b""
     with contextlib.suppress(TypeError, ValueError):
         salt = bytes.fromhex(cast("str", header.get("salt")))
@@ -326,7 +286,7 @@ def _parse_header(text: bytes) -> _Header:
         plain_bytes=number("plain_bytes", 1 << 60),
         cipher_bytes=number("cipher_bytes", 1 << 60),
         compression=compression,
-        content=Content(content),
+        content=content,
         salt=salt,
     )
 

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from recoup.engines.engine import Content
-from recoup.repository.frames import MAX_FRAME_BYTES, SUFFIXES, Compression, Packer, new_packer
+from recoup.repository.frames import MAX_FRAME_BYTES, Compression, Packer, known, new_packer
 from recoup.repository.index import IndexWriter, seal_index
 from recoup.repository.seal import BLOCK, HEADER_BYTES, MAGIC, Key, encryptor, new_salt
 from recoup.repository.tar_layout import TarScanner
@@ -47,16 +47,6 @@ class SealedObject:
     index_sha256: str
 
 
-def object_name(stream: str, compression: Compression) -> str:
-    """``base.tar`` → ``base.tar.zst.enc``."""
-    return f"{stream}{SUFFIXES[compression]}.enc"
-
-
-def index_name(stream: str) -> str:
-    """``base.tar`` → ``base.tar.index.enc``."""
-    return f"{stream}.index.enc"
-
-
 def default_frame_bytes(content: Content) -> int:
     """The plain bytes of a frame that suit a stream, by measurement: see ``docs/decisions/``."""
     return 256 << 10 if content is Content.TAR else 1 << 20
@@ -75,22 +65,25 @@ class ObjectSealer:
         key: Key,
         emit: Callable[[bytes], None],
         *,
-        compression: Compression = "zstd",
+        compression: str = "zstd",
         level: int = 3,
         content: Content = Content.OPAQUE,
-        frame_bytes: int = 0,
+        frame_bytes: int | None = None,
         workers: int = 0,
     ) -> None:
-        """``frame_bytes`` 0 means the default for the content; ``workers`` 0 as many as there are processors."""
+        """``frame_bytes`` None is the default for the content; ``workers`` 0 as many as there are processors.
+
+        Raise ``ValueError`` for a compression, level or frame size that the format does not have.
+        """
         frame_bytes = frame_bytes or default_frame_bytes(content)
         if not MIN_FRAME_BYTES <= frame_bytes <= MAX_FRAME_BYTES:
             raise ValueError(f"frames of {frame_bytes} bytes")
         workers = min(workers or os.cpu_count() or 1, _WORKERS_LIMIT)
-        self._key, self._compression, self._content = key, compression, content
+        self._key, self._compression, self._content = key, known(compression), content
         self._frame_bytes = frame_bytes
         self._packers: SimpleQueue[Packer] = SimpleQueue()
         for _ in range(workers):
-            self._packers.put(new_packer(compression, level))
+            self._packers.put(new_packer(self._compression, level))
         self._pool = ThreadPoolExecutor(workers, "recoup-compress")
         self._line = ThreadPoolExecutor(1, "recoup-seal")
         self._pending: deque[tuple[Future[None], bytearray]] = deque()
