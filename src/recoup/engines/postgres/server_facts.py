@@ -63,9 +63,8 @@ def settings_by_sql(session: Session) -> dict[str, Any]:
     """The same facts, and the system identifier, from an ordinary session. Raise ``EngineError``."""
     facts = as_rows(session, _BY_SQL)[0]
     names = ", ".join(f"'{name}'" for name in RESTORE_SETTINGS)
-    shown = as_rows(
-        session, f"SELECT name, current_setting(name, true) AS shown FROM pg_settings WHERE name IN ({names})"
-    )  # noqa: S608 constants only
+    query = f"SELECT name, current_setting(name, true) AS shown FROM pg_settings WHERE name IN ({names})"  # noqa: S608
+    shown = as_rows(session, query)
     settings = {row["name"]: row["shown"] for row in shown if row["shown"] is not None}
     return {**facts, "major": facts["version_num"] // 10_000, "settings": settings}
 
