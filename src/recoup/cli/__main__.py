@@ -1,0 +1,7 @@
+"""``python -m recoup.cli``."""
+
+import sys
+
+from recoup.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,154 @@
+"""The plan as data: what ``recoup.yaml`` says once it was read. Use ``recoup.plan.load`` to get one.
+
+Every key has a description; the JSON Schema and the reference page are generated from them.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+from recoup.plan.people import Channel, Communication, Drill, Member, RotatedSecret, Vendor
+from recoup.plan.services import PostgresService, RedisService, Section, Service
+from recoup.plan.template import Template
+from recoup.plan.types import Day, Duration, Many, Name, RawText, Text, Variable, Zone
+
+VERSION = 1
+
+CopyKind = Literal["base", "dump", "rdb", "wal", "stream", "files"]
+Grade = Literal["stored", "intact", "boots", "same"]
+
+
+class Agreement(Section):
+    """The document: which version, who approved it, when it is looked at again."""
+
+    version: Text | None = Field(default=None, description="The version of the plan, yours to count.")
+    approved_by: Text | None = Field(default=None, description="Who agreed to it.")
+    updated: Day | None = Field(default=None, description="The day of the last change.")
+    next_review: Day | None = Field(default=None, description="The day by which it is looked at again.")
+
+
+class Compose(Section):
+    """The Docker Compose project that is protected."""
+
+    file: Template | None = Field(default=None, description="The Compose file. Or give `files`.")
+    files: Many[Template] = Field(default=(), description="Several Compose files; later ones override earlier ones.")
+    env_files: Many[Template] = Field(default=(), description="Env files; references are looked up here too.")
+    source: Text | None = Field(default=None, description="The Git repository it comes from, for a new server.")
+    profiles: Many[Text] = Field(default=(), description="Compose profiles that are on.")
+    project: Text | None = Field(default=None, description="The project's name, when it is not the folder's.")
+
+    def all_files(self) -> tuple[Template, ...]:
+        """The Compose files in order; empty means Compose's own default names."""
+        return self.files if self.file is None else (self.file,)
+
+
+class Tier(Section):
+    """What was promised for the services of a tier."""
+
+    rto: Duration = Field(description="The longest time until users are served again.")
+    rpo: Duration = Field(description="The most data, as time, that may be lost.")
+
+
+class Credentials(Section):
+    """How to sign in to an S3 service; without it boto3's own ways are used (environment, profile, instance)."""
+
+    access_key: Template = Field(description="A reference to the access key's id.")
+    secret_key: Template = Field(description="A reference to the secret key.")
+
+
+def _s3_url(value: Template) -> Template:
+    filled = value.expand(lambda _name: "reference")
+    if not re.fullmatch(r"s3://[a-z0-9A-Z][a-zA-Z0-9._-]{1,254}(/[A-Za-z0-9._/-]*)?", filled):
+        raise ValueError("not an address of a repository (write s3://bucket/folder, or use path for a folder)")
+    return value
+
+
+class RepositoryPlan(Section):
+    """A place where copies live: `path` or `url`."""
+
+    path: Template | None = Field(default=None, description="A folder, best on another disk.")
+    url: Annotated[Template, AfterValidator(_s3_url)] | None = Field(
+        default=None, description="An S3 bucket: s3://bucket/folder."
+    )
+    region: Text | None = Field(default=None, description="The bucket's region.")
+    endpoint: Template | None = Field(default=None, description="The address of an S3 service other than Amazon's.")
+    credentials: Credentials | None = Field(default=None, description="References to the access keys.")
+    copies: Many[CopyKind] | None = Field(
+        None, alias="copy", description="The kinds of copies it gets; all by default."
+    )
+    lock: Duration | None = Field(default=None, description="How long an object cannot be deleted (S3 Object Lock).")
+    storage_class: Text | None = Field(default=None, description="The S3 storage class of large objects.")
+
+    def takes(self, kind: str) -> bool:
+        """Whether copies of this kind go there."""
+        return self.copies is None or kind in self.copies
+
+
+class Key(Section):
+    """Where the backup key is. Exactly one of these."""
+
+    env: Variable | None = Field(default=None, description="A variable of the environment or of an env file.")
+    file: Template | None = Field(default=None, description="A file; its first line is the key.")
+    command: Annotated[str, StringConstraints(min_length=1)] | Annotated[Many[RawText], Field(min_length=1)] | None = (
+        Field(default=None, description="A program and its arguments (no shell); the first line it writes is the key.")
+    )
+    credential: Name | None = Field(default=None, description="The name of a systemd credential.")
+
+
+Count = Annotated[int, Field(ge=1, le=100_000)]
+
+
+class Retention(Section):
+    """How many copies are kept. A copy stays as long as one of the rules keeps it."""
+
+    last: Count | None = Field(default=None, description="The newest so many.")
+    hourly: Count | None = Field(default=None, description="The newest of each hour, for so many hours.")
+    daily: Count | None = Field(default=None, description="The newest of each day, for so many days.")
+    weekly: Count | None = Field(default=None, description="The newest of each ISO week, for so many weeks.")
+    monthly: Count | None = Field(default=None, description="The newest of each month, for so many months.")
+    yearly: Count | None = Field(default=None, description="The newest of each year, for so many years.")
+    wal: Duration | None = Field(default=None, description="How far back any instant can be reached.")
+
+
+class Verify(Section):
+    """How well copies are proven, and when."""
+
+    after_backup: Grade = Field(default="intact", description="Right after each backup.")
+    daily: Grade | None = Field(default=None, description="Each day, the newest copy.")
+    weekly: Grade | None = Field(default=None, description="Each week, the newest copy.")
+    monthly: Grade | None = Field(default=None, description="Each month, the newest copy.")
+
+
+class Plan(Section):
+    """The whole agreement."""
+
+    recoup: Literal[1] = Field(description="The version of this file's format: 1.")
+    system: Text = Field(description="What this is the plan of, as people call it.")
+    timezone: Zone = Field("UTC", description="The time zone in which schedules are meant.")
+    plan: Agreement = Field(default=Agreement(), description="Version, approver and next review.")
+    compose: Compose | None = Field(default=None, description="The Docker Compose project, when there is one.")
+    tiers: dict[Name, Tier] = Field(default={}, description="What was promised: RTO and RPO by tier.")
+    services: dict[Name, Service] = Field(min_length=1, description="What is protected, in the order of recovery.")
+    repositories: dict[Name, RepositoryPlan] = Field(
+        min_length=1, description="Where copies live; the first is primary."
+    )
+    key: Key = Field(description="Where the backup key is.")
+    retention: Retention = Field(
+        default=Retention(daily=30, weekly=52, monthly=84, wal=timedelta(days=7)),
+        description="How long copies are kept.",
+    )
+    verify: Verify = Field(default=Verify(), description="How copies are proven.")
+    drill: Drill | None = Field(default=None, description="How the recovery is rehearsed.")
+    team: dict[Name, Member] = Field(default={}, description="Who does what, by role.")
+    vendors: dict[Name, Vendor] = Field(default={}, description="Who outside is called.")
+    channels: dict[Name, Many[Channel]] = Field(default={}, description="Where messages go: Apprise addresses.")
+    communication: Communication = Field(default=Communication(), description="Who is told what, and when.")
+    secrets: dict[Name, RotatedSecret] = Field(default={}, description="What a breach rotates.")
+
+    def databases(self) -> dict[str, PostgresService | RedisService]:
+        """The services that are database servers, in the plan's order."""
+        return {n: s for n, s in self.services.items() if isinstance(s, PostgresService | RedisService)}

@@ -1,0 +1,128 @@
+"""The parts of a plan about people, rehearsals and secrets. Loaded and checked now; used by drills and incidents."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, JsonValue
+
+from recoup.plan.services import Section
+from recoup.plan.template import Template
+from recoup.plan.types import Duration, DurationOrZero, Many, Name, RawText, Text, Variable, When
+
+Situation = Literal["database-corruption", "server-loss", "data-loss", "security-breach"]
+
+
+class Expectation(Section):
+    """What the answer to a request must be."""
+
+    status: int = Field(default=200, ge=100, le=599, description="The HTTP status.")
+    json_body: JsonValue = Field(default=None, alias="json", description="Each of these keys must have this value.")
+    contains: RawText | None = Field(default=None, description="A text that the answer must hold.")
+
+
+class FlowStep(Section):
+    """One request of a user flow. Exactly one of `get`, `post`, `put`, `patch`, `delete`."""
+
+    get: Template | None = Field(default=None, description="The address of a GET request.")
+    post: Template | None = Field(default=None, description="The address of a POST request.")
+    put: Template | None = Field(default=None, description="The address of a PUT request.")
+    patch: Template | None = Field(default=None, description="The address of a PATCH request.")
+    delete: Template | None = Field(default=None, description="The address of a DELETE request.")
+    headers: dict[str, Template] = Field(default={}, description="Headers to send.")
+    json_body: JsonValue = Field(default=None, alias="json", description="A JSON body to send.")
+    expect: Expectation = Field(default=Expectation(), description="What must come back; by default status 200.")
+    save: dict[Variable, RawText] = Field(
+        default={}, description="Variables for later steps, from paths in the JSON answer."
+    )
+
+
+class Flow(Section):
+    """Something a user does; recovery ends when all flows pass."""
+
+    name: Text = Field(description="What the user does, as a sentence.")
+    steps: Many[FlowStep] = Field(min_length=1, description="The requests, in order.")
+
+
+class Drill(Section):
+    """The rehearsal."""
+
+    schedule: When | None = Field(default=None, description="When it is held.")
+    situations: Many[Situation] = Field(default=(), description="What is rehearsed.")
+    flows: Many[Flow] = Field(default=(), description='What "recovered" means to a user.')
+
+
+class Member(Section):
+    """A person of the team, by role."""
+
+    name: Text = Field(description="Who it is.")
+    email: Text | None = Field(default=None, description="An e-mail address.")
+    phone: Text | None = Field(default=None, description="A telephone number.")
+    deputy: Name | None = Field(default=None, description="The role that takes over.")
+
+
+class Vendor(Section):
+    """Someone outside who is called when their part fails."""
+
+    name: Text = Field(description="Who it is.")
+    contact: Text | None = Field(default=None, description="How to reach them.")
+    email: Text | None = Field(default=None, description="An e-mail address.")
+    phone: Text | None = Field(default=None, description="A telephone number.")
+    account: Text | None = Field(default=None, description="The customer or contract number they ask for.")
+
+
+def _channel(value: Template) -> Template:
+    if value.text != "status-page" and "://" not in value.text and not value.is_reference:
+        raise ValueError("not a channel (write an Apprise address such as mailto:// or slack://, or status-page)")
+    return value
+
+
+# `mailto:someone@example.org` is an Apprise-like short form that people write
+def _address(value: Template) -> Template:
+    return value if value.text.startswith("mailto:") else _channel(value)
+
+
+Channel = Annotated[Template, AfterValidator(_address)]
+
+
+class Notice(Section):
+    """Who is told, and how soon."""
+
+    notify: Many[Name] = Field(default=(), description="Channels that are told.")
+    to: Many[Name] = Field(default=(), description="Channels that get the updates.")
+    within: DurationOrZero | None = Field(default=None, description="How soon, from the declaration.")
+    every: Duration | None = Field(default=None, description="How often, until the end.")
+
+
+class Communication(Section):
+    """What is said to whom during an incident."""
+
+    critical: Notice | None = Field(default=None, description="When a critical service is lost.")
+    updates: Notice | None = Field(default=None, description="While it lasts.")
+    management: Notice | None = Field(default=None, description="The management's summary.")
+    breach: Notice | None = Field(default=None, description="When data may have been seen by others.")
+    report: Notice | None = Field(default=None, description="The report afterwards.")
+
+
+class RotatedSecret(Section):
+    """A secret that a breach rotates, and how. Exactly one way."""
+
+    postgres_role: Text | None = Field(default=None, description="A PostgreSQL role whose password is changed.")
+    redis_user: Text | None = Field(default=None, description="A Redis user whose password is changed.")
+    generate: int | None = Field(default=None, ge=16, le=4096, description="A random text of this many characters.")
+    manual: Text | None = Field(default=None, description="What a person does.")
+    recoup_key: Literal[True] | None = Field(default=None, description="Recoup's own backup key.")
+    env: Variable | None = Field(default=None, description="The variable that holds it.")
+    in_file: Template | None = Field(default=None, alias="in", description="The env file that holds the variable.")
+    restart: Many[Name] = Field(default=(), description="Services that read it when they start.")
+
+
+def plain(value: Any) -> Any:
+    """A JSON value with numbers of the plain kinds."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    return int(value) if isinstance(value, int) else float(value)

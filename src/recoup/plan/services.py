@@ -1,0 +1,133 @@
+"""The services of a plan: what is protected and what is started, one model for each engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from recoup.plan.schedule import Schedule, daily_at
+from recoup.plan.template import Template
+from recoup.plan.types import Duration, HttpUrl, Many, Name, RawText, Text, TimeOfDay, When
+
+
+class Section(BaseModel):
+    """A part of a plan: unknown keys are refused, values are not converted, nothing changes after loading."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Check(Section):
+    """A question that must have the right answer in every restored copy."""
+
+    sql: RawText = Field(description="One SQL query; the first value of its first row is compared.")
+    name: Text | None = Field(default=None, description="What the reports call it; by default the query itself.")
+    database: Text | None = Field(default=None, description="Where to ask; by default the first of `databases`.")
+    at_least: int | float | None = Field(default=None, description="The value must be this or more.")
+    at_most: int | float | None = Field(default=None, description="The value must be this or less.")
+    equals: bool | int | float | str | None = Field(default=None, description="The value must be exactly this.")
+
+
+class _Service(Section):
+    tier: Name | None = Field(default=None, description="One of `tiers`: what was promised for it.")
+    rpo: Duration | None = Field(default=None, description="Its own limit of lost data, instead of the tier's.")
+    rto: Duration | None = Field(default=None, description="Its own limit of time to recovery, instead of the tier's.")
+    after: Many[Name] = Field(default=(), description="Services that must be back before it.")
+    health: HttpUrl | None = Field(default=None, description="A web address that answers 2xx when it is healthy.")
+
+    def schedules(self) -> Mapping[str, Schedule]:
+        """When copies are taken, by kind. What runs without end (WAL, the Redis stream) is not in it."""
+        return {}
+
+
+class PostgresService(_Service):
+    """A PostgreSQL server."""
+
+    engine: Literal["postgres"] = Field(description="PostgreSQL 14 to 18.")
+    compose: Text | None = Field(default=None, description="Its service in the Compose file. Or give `url`.")
+    url: Template | None = Field(
+        default=None, description="Where it is, without Compose: postgresql://user@host:5432/database."
+    )
+    user: Template | None = Field(
+        default=None, description="The role to connect as; by default the container's POSTGRES_USER."
+    )
+    password: Template | None = Field(
+        default=None, description="A reference; by default the container's POSTGRES_PASSWORD."
+    )
+    database: Template | None = Field(default=None, description="The database to connect to; by default POSTGRES_DB.")
+    databases: Many[Template] = Field(default=(), description="What is dumped and compared; all of them when empty.")
+    base: When | None = Field(default=None, description="When a base backup is taken.")
+    dump: When | None = Field(default=None, description="When each database is dumped.")
+    wal: Literal["continuous"] | None = Field(default=None, description="Streams the WAL, for recovery to any instant.")
+    dump_format: Literal["custom", "plain"] = Field(
+        default="custom", description="`plain` is SQL text; `custom` restores in parallel."
+    )
+    dump_compression: Literal["zstd", "gzip"] = Field(default="zstd", description="`gzip` for tools that know no zstd.")
+    fingerprint: bool = Field(
+        default=True, description="Computes a fingerprint of every table, to compare restored copies with."
+    )
+    checks: Many[Check] = Field(default=(), description="Must hold in every restored copy.")
+
+    def schedules(self) -> Mapping[str, Schedule]:
+        """When copies are taken: ``base`` and ``dump``."""
+        return {kind: when for kind, when in (("base", self.base), ("dump", self.dump)) if when is not None}
+
+
+class RedisService(_Service):
+    """A Redis server."""
+
+    engine: Literal["redis"] = Field(description="Redis 6 and later, and Valkey.")
+    compose: Text | None = Field(default=None, description="Its service in the Compose file. Or give `url`.")
+    url: Template | None = Field(
+        default=None, description="Where it is, without Compose: redis://:${REDIS_PASSWORD}@host:6379/0."
+    )
+    user: Template | None = Field(default=None, description="The ACL user to connect as; by default `default`.")
+    password: Template | None = Field(
+        default=None, description="A reference; by default what the container was started with."
+    )
+    rdb: When | None = Field(default=None, description="When an RDB snapshot is taken.")
+    stream: Literal["continuous"] | None = Field(
+        default=None, description="Keeps the command stream, to go back to any instant."
+    )
+    fingerprint: bool = Field(
+        default=True, description="Computes a fingerprint of every key, to compare restored copies with."
+    )
+
+    def schedules(self) -> Mapping[str, Schedule]:
+        """When copies are taken: ``rdb``."""
+        return {} if self.rdb is None else {"rdb": self.rdb}
+
+
+class FilesService(_Service):
+    """A set of files, and the state of a Git work tree."""
+
+    engine: Literal["files"] = Field(description="Files and folders.")
+    paths: Many[Template] = Field(default=(), description="Files and folders, relative to the plan's folder.")
+    exclude: Many[RawText] = Field(default=(), description="Patterns of what is left out: `*.tmp`, `cache/**`.")
+    git: Template | None = Field(
+        default=None, description="A Git work tree: its commit, a bundle, and what is not committed."
+    )
+    every: Duration | None = Field(default=None, description="How often a copy is taken. Or give `daily`.")
+    daily: TimeOfDay | None = Field(default=None, description='When a copy is taken each day, as in "03:00".')
+    keep: Duration | None = Field(default=None, description="How long copies are kept, instead of `retention`.")
+
+    def schedules(self) -> Mapping[str, Schedule]:
+        """When copies are taken: ``files``."""
+        if self.every is not None:
+            return {"files": Schedule(text="every", every=self.every)}
+        return {} if self.daily is None else {"files": daily_at(self.daily)}
+
+
+class ComposeService(_Service):
+    """A container that holds no data: stopped before a restore, started after it."""
+
+    engine: Literal["compose"] = Field(description="A service of the Compose file that holds no data.")
+    compose: Text | None = Field(
+        default=None, description="Its service in the Compose file, when it has another name there."
+    )
+
+
+Service = Annotated[PostgresService | RedisService | FilesService | ComposeService, Field(discriminator="engine")]
+
+ENGINES = ("postgres", "redis", "files", "compose")
