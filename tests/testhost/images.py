@@ -23,53 +23,42 @@ PERL = Path("/usr/lib/x86_64-linux-gnu/perl-base")
 LIBRARIES = Path("/usr/lib/x86_64-linux-gnu")
 
 #: What people expect to find when they ``exec`` into a container.
-TOOLS = [
-    "bash",
-    "basename",
-    "cat",
-    "chmod",
-    "chown",
-    "cp",
-    "date",
-    "dash",
-    "df",
-    "dirname",
-    "du",
-    "env",
-    "find",
-    "getent",
-    "grep",
-    "gzip",
-    "head",
-    "hostname",
-    "id",
-    "ln",
-    "ls",
-    "mkdir",
-    "mktemp",
-    "mv",
-    "nproc",
-    "ps",
-    "readlink",
-    "rm",
-    "rmdir",
-    "sed",
-    "setpriv",
-    "sha256sum",
-    "sleep",
-    "sort",
-    "stat",
-    "sync",
-    "tail",
-    "tar",
-    "test",
-    "timeout",
-    "touch",
-    "tr",
-    "true",
-    "wc",
-    "zstd",
-]
+TOOLS = (
+    *("bash", "basename", "cat", "chmod", "chown", "cp", "date", "dash", "df", "dirname", "du", "env", "find"),
+    *(
+        "getent",
+        "grep",
+        "gzip",
+        "head",
+        "hostname",
+        "id",
+        "ln",
+        "ls",
+        "mkdir",
+        "mktemp",
+        "mv",
+        "nproc",
+        "ps",
+        "readlink",
+    ),
+    *(
+        "readlink",
+        "rm",
+        "rmdir",
+        "sed",
+        "setpriv",
+        "sha256sum",
+        "sleep",
+        "sort",
+        "stat",
+        "sync",
+        "tail",
+        "tar",
+        "test",
+        "timeout",
+    ),
+    *("touch", "tr", "true", "wc", "zstd"),
+)
 
 
 class RootFs:
@@ -77,7 +66,7 @@ class RootFs:
 
     def __init__(self, user: str) -> None:
         self._buffer = io.BytesIO()
-        self._tar = tarfile.open(fileobj=self._buffer, mode="w")
+        self._tar = tarfile.open(fileobj=self._buffer, mode="w")  # noqa: SIM115 (closed by finish)
         self._seen: set[str] = set()
         for path, mode in (("/dev", 0o755), ("/proc", 0o755), ("/sys", 0o755), ("/run", 0o755), ("/tmp", 0o1777)):
             self.folder(path, mode=mode)
@@ -86,12 +75,8 @@ class RootFs:
             self.link(f"/{name}", f"usr/{name}")
         self.link("/usr/bin/sh", "dash")
         self.link("/var/run", "/run")
-        accounts = (
-            "root:x:0:0::/root:/bin/bash",
-            f"{user}:x:999:999::/home:/bin/bash",
-            "nobody:x:65534:65534::/:/bin/sh",
-        )
-        self.text("/etc/passwd", "".join(f"{line}\n" for line in accounts))
+        people = f"root:x:0:0::/root:/bin/bash\n{user}:x:999:999::/home:/bin/bash\nnobody:x:65534:65534::/:/bin/sh\n"
+        self.text("/etc/passwd", people)
         self.text("/etc/group", f"root:x:0:\n{user}:x:999:\nnogroup:x:65534:\n")
         self.text("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n")
         names = [Path("/usr/bin") / tool for tool in TOOLS]
@@ -177,8 +162,11 @@ def _postgres() -> tuple[str, bytes]:
     root.folder("/docker-entrypoint-initdb.d")
     root.text("/usr/local/bin/docker-entrypoint.sh", (HERE / "entrypoints/postgres.sh").read_text(), mode=0o755)
     return (
-        "ENV LANG=C.UTF-8 PG_MAJOR=15 PGDATA=/var/lib/postgresql/data\nVOLUME /var/lib/postgresql/data\nEXPOSE 5432\n"
-        'STOPSIGNAL SIGINT\nENTRYPOINT ["docker-entrypoint.sh"]\nCMD ["postgres"]\n',
+        (
+            "ENV LANG=C.UTF-8 PG_MAJOR=15 PGDATA=/var/lib/postgresql/data\n"
+            "VOLUME /var/lib/postgresql/data\nEXPOSE 5432\n"
+            'STOPSIGNAL SIGINT\nENTRYPOINT ["docker-entrypoint.sh"]\nCMD ["postgres"]\n'
+        ),
         root.finish(),
     )
 

@@ -90,9 +90,9 @@ class Machine:
         """Switch it on; the disk is the one it had. Raise ``RuntimeError`` with the engine's last words."""
         assert self._keeper is None, f"{self.name} is running"
         self.folder.mkdir(parents=True, exist_ok=True)
+        host_name = f"{self.folder.parent.name[len(_PREFIX) :]}-{self.name}"
         self._keeper = subprocess.Popen(
-            [str(HERE / "machine.sh"), self.folder.parent.name[len(_PREFIX) :] + "-" + self.name, str(self.folder)]
-            + list(options),
+            [str(HERE / "machine.sh"), host_name, str(self.folder), *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -224,8 +224,7 @@ def connect(one: Machine, other: Machine) -> tuple[str, str]:
     token = secrets.token_hex(3)
     ends = (f"c{token}a", f"c{token}b")
     subprocess.run(
-        ["ip", "link", "add", ends[0], "netns", str(one.pid), "type", "veth", "peer", "name", ends[1], "netns"]
-        + [str(other.pid)],
+        f"ip link add {ends[0]} netns {one.pid} type veth peer name {ends[1]} netns {other.pid}".split(),
         check=True,
         capture_output=True,
     )
