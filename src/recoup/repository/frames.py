@@ -31,6 +31,11 @@ _GZIP_HEADER: Final = _GZIP_MAGIC + b"\0\0\0\0\0\xff"
 _GZIP_FIXED_BYTES: Final = len(_GZIP_HEADER) + 2 + 4 + 8
 
 
+def _skippable(length: int) -> bytes:
+    """A zstd frame of ``length`` bytes in all, at least eight, that every reader passes over."""
+    return _SKIPPABLE_MAGIC + struct.pack("<I", length - 8) + bytes(length - 8)
+
+
 def known(compression: object) -> Compression:
     """Given the name of a compression, return it. Raise ``ValueError`` when it is not one of this format."""
     if compression == "zstd":
@@ -67,7 +72,7 @@ class _ZstdPacker:
             return packed
         if missing < 8:  # a skippable frame has eight bytes at least
             missing += BLOCK
-        return packed + _SKIPPABLE_MAGIC + struct.pack("<I", missing - 8) + bytes(missing - 8)
+        return packed + _skippable(missing)
 
 
 class _GzipPacker:
@@ -105,7 +110,7 @@ def unpack(compression: Compression, packed: Buffer, plain_bytes: int) -> bytes:
             stream = zstd.ZstdDecompressor()
             plain = stream.decompress(packed, plain_bytes + 1)
             rest = stream.unused_data
-            rest_is_right = not rest or (len(rest) >= 8 and rest[:4] == _SKIPPABLE_MAGIC and not any(rest[8:]))
+            rest_is_right = not rest or (len(rest) >= 8 and rest == _skippable(len(rest)))
             ended = stream.eof
         else:
             inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
