@@ -157,6 +157,10 @@ class LocalStore:
             except OSError:  # not empty, or gone already: both are fine, an empty folder is no object
                 return
 
+    def discard_unfinished(self, prefix: str) -> None:  # noqa: ARG002 - an incoming file does not tell its key
+        """Remove what dead writers left, whatever the key; see ``ObjectStore.discard_unfinished``."""
+        self.clean_unfinished()
+
     def clean_unfinished(self) -> int:
         """Remove what dead writers left in ``.incoming`` and return how many files that were.
 

@@ -87,6 +87,9 @@ class MemoryStore:
         with self._lock:
             self._objects.pop(key, None)
 
+    def discard_unfinished(self, prefix: str) -> None:
+        """Nothing to do: an unfinished object is nowhere but in its writer."""
+
     def _find(self, key: str) -> tuple[bytes, str]:
         check_key(key)
         with self._lock:

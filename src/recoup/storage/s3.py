@@ -7,6 +7,7 @@ has time limits and a bounded number of attempts. An object's version is its ETa
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import threading
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from recoup.kernel.units import show_size
 from recoup.storage.object_store import ObjectInfo, check_key
 from recoup.storage.ranges import check_range, end_of_range
 from recoup.storage.s3_download import PIECE_BYTES, Downloads
-from recoup.storage.s3_errors import Place, translated
+from recoup.storage.s3_errors import Place, UploadGoneError, translated
 from recoup.storage.s3_upload import S3Writer
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ class S3Store:
             full_key=self._full(key),
             extra=self._extra,
             put=self.put,
+            stat=self.stat,
             expected_bytes=expected_bytes,
         )
 
@@ -156,18 +158,7 @@ class S3Store:
 
     def stat(self, key: str) -> ObjectInfo:
         """Describe an object; see ``ObjectStore.stat``."""
-        check_key(key)
-        client = self._client()
-        from botocore.exceptions import ClientError
-
-        with translated(self._place, "look at", key):
-            try:
-                answer = client.head_object(Bucket=self._bucket, Key=self._full(key))
-            except ClientError:
-                # An answer to HEAD has no body that says why. The same question as a GET has one.
-                client.get_object(Bucket=self._bucket, Key=self._full(key), Range="bytes=0-0")["Body"].close()
-                raise
-        return ObjectInfo(key=key, size_bytes=answer["ContentLength"], version=_version(answer["ETag"]))
+        return self._downloads().look(check_key(key))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Every object below ``prefix``, ordered by key; see ``ObjectStore.list``.
@@ -196,6 +187,23 @@ class S3Store:
         self.require_bucket()
         with translated(self._place, "delete", key):
             self._client().delete_object(Bucket=self._bucket, Key=self._full(key))
+
+    def discard_unfinished(self, prefix: str) -> None:
+        """Abort the multipart uploads below ``prefix``; see ``ObjectStore.discard_unfinished``."""
+        client = self._client()
+        with translated(self._place, "remove unfinished uploads from"):
+            pages = client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self._bucket, Prefix=self._full(prefix)
+            )
+            uploads = [(each["Key"], each["UploadId"]) for page in pages for each in page.get("Uploads", ())]
+        for full_key, upload in uploads:
+            if not full_key.startswith(self._full(prefix)):
+                continue
+            with (
+                contextlib.suppress(UploadGoneError),  # it ended meanwhile
+                translated(self._place, "remove an unfinished upload from"),
+            ):
+                client.abort_multipart_upload(Bucket=self._bucket, Key=full_key, UploadId=upload)
 
     def require_bucket(self) -> None:
         """Raise ``StorageError`` when the bucket is not there. Asks once.

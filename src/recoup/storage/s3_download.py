@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from recoup.kernel import clock
 from recoup.kernel.errors import StorageError, TransientStorageError
-from recoup.storage.object_store import ObjectExistsError
+from recoup.storage.object_store import ObjectExistsError, ObjectInfo
 from recoup.storage.s3_errors import Place, translated
 
 if TYPE_CHECKING:
@@ -100,10 +100,22 @@ class Downloads:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
+    def look(self, key: str) -> ObjectInfo:
+        """Size and version of an object, without its bytes. Raise ``MissingObjectError``."""
+        from botocore.exceptions import ClientError
+
+        with translated(self.place, "look at", key):
+            try:
+                answer = self.client.head_object(Bucket=self.place.bucket, Key=self.full_key(key))
+            except ClientError:
+                # An answer to HEAD has no body that says why. The same question as a GET has one.
+                self._request(key, 0, 1, None)["Body"].close()
+                raise
+        return ObjectInfo(key=key, size_bytes=answer["ContentLength"], version=answer["ETag"].strip('"'))
+
     def _look(self, key: str, start: int) -> Found:
-        with translated(self.place, "read", key):
-            answer = self.client.head_object(Bucket=self.place.bucket, Key=self.full_key(key))
-        return Found(key=key, size_bytes=answer["ContentLength"], etag=answer["ETag"], begins=start, head=b"")
+        info = self.look(key)
+        return Found(key=key, size_bytes=info.size_bytes, etag=f'"{info.version}"', begins=start, head=b"")
 
     def _request(self, key: str, start: int, end: int, etag: str | None) -> Any:
         condition: Any = {"IfMatch": etag} if etag else {}

@@ -6,6 +6,7 @@ Codes are those of the Amazon S3 API reference ("Error responses") and what Seaw
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -22,6 +23,10 @@ _DENIED = frozenset({"AccessDenied", "AllAccessDisabled", "403", "Forbidden", "A
 _REGION = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "301", "IllegalLocationConstraintException"})
 _FULL = frozenset({"QuotaExceeded", "QuotaExceededException", "InsufficientStorage", "XMinioStorageFull", "507"})
 _TOKEN = frozenset({"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "ExpiredTokenException"})
+
+
+class UploadGoneError(StorageError):
+    """The server knows no such unfinished upload: completed, aborted, or never begun."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +61,16 @@ def of_answer(place: Place, doing: str, key: str, response: object) -> StorageEr
     what = f"cannot {doing} {name}"
     if code in _MISSING:
         return MissingObjectError(f"there is no object {name}")
+    if code == "NoSuchUpload":
+        return UploadGoneError(
+            f"{what}: the unfinished upload is gone",
+            hint="A lifecycle rule, or another run, aborted it while it ran. Start again.",
+        )
     if code == "PreconditionFailed":
         return ObjectExistsError(f"{name} exists already")
     if code in _BUSY or status in (429, 500, 502, 503, 504):
         return TransientStorageError(
-            f"{what}: {place.endpoint} answers {status} {code}".rstrip(),
+            f"{what}: {place.endpoint} answers {status} {code}" + (f" ({said})" if said else ""),
             hint="The S3 service is overloaded or failing. Try again later; its own status page may say more.",
         )
     if code in _DIGEST:
@@ -127,11 +137,6 @@ _TABLE: tuple[tuple[frozenset[str], str, str], ...] = (
         "Raise the quota, or free space there.",
     ),
     (
-        frozenset({"NoSuchUpload"}),
-        "the unfinished upload is gone",
-        "A lifecycle rule, or somebody, aborted it while it ran. Start again.",
-    ),
-    (
         frozenset({"InvalidObjectState"}),
         "the object lies in an archive storage class and cannot be read at once",
         "Restore it to a readable storage class with the provider's tools first.",
@@ -147,15 +152,16 @@ def of_driver(place: Place, doing: str, key: str, failure: Exception) -> Storage
     what = f"cannot {doing} {name}"
     if isinstance(failure, driver.SSLError):
         return StorageError(
-            f"{what}: the TLS certificate of {place.endpoint} is not accepted",
-            hint="Name the authority's certificate file in the plan, or repair the server's certificate.",
+            f"{what}: no trusted TLS connection to {place.endpoint} ({_reason(failure)})",
+            hint="Name the authority's certificate file in the plan, repair the server's certificate, or check whether "
+            "the endpoint speaks http instead of https.",
         )
     if isinstance(failure, (driver.EndpointConnectionError, driver.ConnectTimeoutError, driver.ProxyConnectionError)):
         return TransientStorageError(
             f"{what}: {place.endpoint} cannot be reached",
             hint="Check the endpoint's address and port, the network, the firewall and the proxy settings.",
         )
-    if isinstance(failure, (driver.ReadTimeoutError, driver.HTTPClientError)):
+    if isinstance(failure, (driver.ReadTimeoutError, driver.HTTPClientError, driver.IncompleteReadError)):
         how = "did not answer in time" if isinstance(failure, driver.ReadTimeoutError) else "broke the connection off"
         return TransientStorageError(
             f"{what}: {place.endpoint} {how}", hint="Try again. If it stays so, check the network and the service."
@@ -169,3 +175,9 @@ def of_driver(place: Place, doing: str, key: str, failure: Exception) -> Storage
             "AWS_SECRET_ACCESS_KEY.",
         )
     return StorageError(f"{what}: {type(failure).__name__}: {failure}")
+
+
+def _reason(failure: Exception) -> str:
+    """The part of a TLS failure that says why: ``CERTIFICATE_VERIFY_FAILED`` and the like."""
+    match = re.search(r"\b[A-Z][A-Z0-9]+(?:_[A-Z0-9]+)+\b", str(failure))
+    return match[0].lower().replace("_", " ") if match else type(failure).__name__

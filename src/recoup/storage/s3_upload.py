@@ -15,9 +15,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from recoup.kernel.errors import MissingObjectError, StorageError
+from recoup.kernel.errors import StorageError
 from recoup.storage.object_store import ObjectInfo
-from recoup.storage.s3_errors import Place, translated
+from recoup.storage.s3_errors import Place, UploadGoneError, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -60,16 +60,18 @@ class S3Writer:
         full_key: str,
         extra: dict[str, Any],
         put: Callable[[str, bytes], ObjectInfo],
+        stat: Callable[[str], ObjectInfo],
         expected_bytes: int | None,
     ) -> None:
         """``full_key`` is the key in the bucket; ``extra`` goes with the request that creates the object; ``put``
-        sends what turns out to be small."""
+        sends what turns out to be small, ``stat`` looks at what is there."""
         self._client = client
         self._place = place
         self._key = key
         self._where: dict[str, Any] = {"Bucket": place.bucket, "Key": full_key}
         self._extra = extra
         self._put = put
+        self._stat = stat
         self._steady = part_bytes(expected_bytes)
         self._buffer = bytearray()
         self._pool = ThreadPoolExecutor(PARTS_IN_FLIGHT, thread_name_prefix="s3-write")
@@ -121,7 +123,7 @@ class S3Writer:
         try:
             with translated(self._place, "remove the unfinished upload of", self._key):
                 self._client.abort_multipart_upload(**self._where, UploadId=self._upload)
-        except MissingObjectError:
+        except UploadGoneError:
             return
         except StorageError as failure:
             failure.hint = (
@@ -188,8 +190,24 @@ class S3Writer:
         while self._sending:
             self._parts.append(self._sending.popleft().result())
         assert self._upload is not None, "the last part began one"
-        with translated(self._place, "complete", self._key):
-            answer = self._client.complete_multipart_upload(
-                **self._where, UploadId=self._upload, MultipartUpload={"Parts": self._parts}
-            )
+        try:
+            with translated(self._place, "complete", self._key):
+                answer = self._client.complete_multipart_upload(
+                    **self._where, UploadId=self._upload, MultipartUpload={"Parts": self._parts}
+                )
+        except UploadGoneError:
+            # The first attempt completed it but its answer was lost; the driver's second attempt found no upload.
+            info = self._stat(self._key)
+            if (info.size_bytes, info.version) != (self._bytes, _whole_etag(self._parts)):
+                raise
+            return info
         return ObjectInfo(key=self._key, size_bytes=self._bytes, version=str(answer["ETag"]).strip('"'))
+
+
+def _whole_etag(parts: list[Any]) -> str:
+    """The ETag of a completed upload: the MD5 of the parts' MD5s, and their number. Empty if theirs are no MD5s."""
+    try:
+        digests = b"".join(bytes.fromhex(part["ETag"].strip('"')) for part in parts)
+    except ValueError:
+        return ""
+    return f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(parts)}"
