@@ -478,6 +478,8 @@ class S3Server(_Server):
             f"-admin.port={admin}",
             "-admin.ui=false",
             "-webdav=false",
+            # Each bucket takes seven volumes; the default is as many as the disk holds of full ones.
+            "-volume.max=10000",
             "-master.telemetry=false",
         ]
         # Its logs and caches go to the temporary folder and the home: to its own, so that they vanish with it.
