@@ -113,30 +113,33 @@ def parse_manifest(pieces: Iterable[bytes]) -> BackupManifest:
     head: list[bytes] = []
     files: dict[str, ManifestFile] = {}
     tail: list[bytes] = []
-    section = head
-    claimed: str | None = None
+    section: list[bytes] | None = head  # None: each line is a file
+    claimed: bytes | None = None
+    strange: UnknownFormatError | None = None  # whether a line is damaged or merely new, only the checksum tells
     for line in _lines(pieces):
         if claimed is not None:
             raise DamageError("the server's backup manifest goes on after its end")
         if line.startswith(b'"Manifest-Checksum"'):
-            claimed = _claimed_checksum(line)
+            claimed = line
             continue
         digest.update(line)
         if section is head and line.startswith(b'"Files"'):
-            section = []  # from here to the closing bracket, each line is a file
-        elif section is head or section is tail:
+            section = None
+        elif section is not None:
             section.append(line)
         elif line.startswith(b"],"):
             section = tail
-        else:
-            path, file = _file_of(line)
-            if path in files:
-                raise UnknownFormatError(f"the server's backup manifest lists {path!r} twice")
-            files[path] = file
+        elif strange is None:
+            try:
+                _add_file(files, line)
+            except UnknownFormatError as error:
+                strange = error
     if claimed is None:
         raise DamageError("the server's backup manifest is cut off: its own checksum is missing")
-    if claimed != digest.hexdigest():
+    if claimed != b'"Manifest-Checksum": "%s"}\n' % digest.hexdigest().encode():
         raise DamageError("the server's backup manifest does not match its own checksum")
+    if strange is not None:
+        raise strange
     return _assemble(b"".join(head), files, b"".join(tail))
 
 
@@ -148,7 +151,7 @@ def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
         if len(rest) > _LONGEST_LINE:
             raise UnknownFormatError("the server's backup manifest has a line of more than 1 MiB")
     if rest:
-        yield rest
+        raise DamageError("the server's backup manifest is cut off in the middle of a line")
 
 
 def _json(text: bytes) -> Any:
@@ -158,9 +161,11 @@ def _json(text: bytes) -> Any:
         raise UnknownFormatError(f"the server's backup manifest cannot be understood at {text[:80]!r}") from wrong
 
 
-def _claimed_checksum(line: bytes) -> str:
-    value = _json(b"{" + line)
-    return str(value["Manifest-Checksum"])
+def _add_file(files: dict[str, ManifestFile], line: bytes) -> None:
+    path, file = _file_of(line)
+    if path in files:
+        raise UnknownFormatError(f"the server's backup manifest lists {path!r} twice")
+    files[path] = file
 
 
 def _file_of(line: bytes) -> tuple[str, ManifestFile]:

@@ -40,7 +40,7 @@ class Archive:
         """The files that have data in the stream's bytes ``[start, end)``, by number."""
         number = max(bisect.bisect_right(self.offsets, start) - 1, 0)
         while number < len(self.offsets) and self.offsets[number] < end:
-            if self.offsets[number] + self.sizes[number] > start:
+            if self.sizes[number] and self.offsets[number] + self.sizes[number] > start:
                 yield number
             number += 1
 
