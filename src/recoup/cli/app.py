@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 
-from recoup.cli import key, plan_command
+from recoup.cli import init, key, plan_command
 
-_COMMANDS = (plan_command, key)
+_COMMANDS = (init, plan_command, key)
 
 
 def build() -> typer.Typer:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from recoup.cli.options import FileOption, JsonOption, add_command, new_group
+from recoup.cli.options import FileOption, JsonOption, KeyFileOption, add_command, new_group
 from recoup.kernel.errors import Exit
 
 
@@ -24,12 +24,6 @@ def register(app: typer.Typer) -> None:
         group, "show-id", show_id, examples=("recoup key show-id", "recoup key show-id --key-file /mnt/usb/recoup.key")
     )
     add_command(group, "check", check, examples=("recoup key check", "recoup key check --json"))
-
-
-KeyFileOption = Annotated[
-    Path | None,
-    typer.Option("--key-file", metavar="FILE", help="A key file, instead of the plan's key.", show_default=False),
-]
 
 
 def generate(

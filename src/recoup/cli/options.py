@@ -20,6 +20,17 @@ FileOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document with a schema field.")]
 PlanOption = Annotated[bool, typer.Option("--plan", "--dry-run", help="Show what would be done; change nothing.")]
+FromOption = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="REPOSITORY",
+        help="One repository: its name in the plan, or a folder or s3://bucket/folder (then no plan is needed).",
+    ),
+]
+KeyFileOption = Annotated[
+    Path | None, typer.Option("--key-file", metavar="FILE", help="The key, instead of the plan's.", show_default=False)
+]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but results and errors.")]
 
 

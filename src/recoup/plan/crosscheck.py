@@ -11,6 +11,7 @@ from typing import Any
 
 from recoup.plan.document import Path
 from recoup.plan.template import Template, is_only_references, url_password
+from recoup.plan.urls import SCHEMES, has_address_shape
 from recoup.plan.wording import suggest
 
 Found = tuple[Path, str]
@@ -19,7 +20,6 @@ _KEY_SOURCES = ("env", "file", "command", "credential")
 _METHODS = ("get", "post", "put", "patch", "delete")
 _WAYS = ("postgres_role", "redis_user", "generate", "manual", "recoup_key")
 _CHECKS = ("at_least", "at_most", "equals")
-_SCHEMES = {"postgres": ("postgresql://", "postgres://"), "redis": ("redis://", "rediss://", "unix://")}
 _FOR_URL_ONLY = ("region", "endpoint", "credentials", "lock", "storage_class")
 
 
@@ -37,7 +37,7 @@ def cross_check(value: Any) -> Iterator[Found]:
     if key or root.get("key") == {}:
         yield from _exactly_one(("key",), key, _KEY_SOURCES)
     compose = _mapping(root.get("compose"))
-    if "file" in compose and "files" in compose:
+    if compose.get("file") is not None and compose.get("files"):
         yield ("compose", "files"), "file and files exclude each other; list all of them under files"
     yield from _flows(_mapping(root.get("drill")).get("flows"))
     yield from _people(root)
@@ -80,7 +80,7 @@ def _service(
             yield (*path, "after", number), f"there is no service {other!r}{suggest(other, services)}"
     engine = service.get("engine")
     if engine in ("postgres", "redis"):
-        yield from _server(path, service, _SCHEMES[engine], has_compose=has_compose)
+        yield from _server(path, service, SCHEMES[engine], has_compose=has_compose)
     elif engine == "compose" and not has_compose:
         yield path, "engine compose needs the plan's compose: section"
     elif engine == "files":
@@ -103,6 +103,8 @@ def _server(path: Path, service: Mapping[str, Any], schemes: tuple[str, ...], *,
         yield (*path, "compose"), "the plan has no compose: section (example: compose: {file: compose.yaml})"
     if isinstance(url, str) and not url.startswith(schemes) and not _is_reference(url):
         yield (*path, "url"), f"not an address of this engine (it begins with {' or '.join(schemes)})"
+    elif isinstance(url, str) and not _is_reference(url) and not has_address_shape(url):
+        yield (*path, "url"), f"not an address of a server (write {schemes[0]}user@host:port/…)"
     if url is not None:
         for name in ("user", "password", "database"):
             if name in service:

@@ -150,7 +150,7 @@ def _syntax_fault(wrong: MarkedYAMLError, text: str) -> Fault:
     here = lines[position.line - 1] if position.line <= len(lines) else ""
     if "\t" in here[: position.column] and not here[: position.column].strip():
         what = "a tab is used for indentation; YAML wants spaces"
-    elif what.startswith("expected a single document"):
+    elif "another document" in what:
         what = "a second document begins here (---); a plan is one document"
     elif wrong.context and wrong.problem:
         what = f"{what} ({_first_line(wrong.context)})"
@@ -192,7 +192,9 @@ class _Builder:
         self._count += 1
         if self._count > MOST_VALUES:
             raise _TooMuchError
-        self._document.values[path] = _position(node)
+        nothing = isinstance(node, ScalarNode) and node.value == "" and node.style is None
+        # an empty value stands nowhere: YAML places it at the next token, which may be lines away
+        self._document.values[path] = self._document.keys.get(path, _position(node)) if nothing else _position(node)
         if isinstance(node, ScalarNode):
             return self._scalar(node, path)
         if id(node) in self._open:

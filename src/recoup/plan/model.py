@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
+from recoup.objectives.objective import Objective
 from recoup.plan.people import Channel, Communication, Drill, Member, RotatedSecret, Vendor
 from recoup.plan.services import PostgresService, RedisService, Section, Service
 from recoup.plan.template import Template
@@ -152,3 +153,10 @@ class Plan(Section):
     def databases(self) -> dict[str, PostgresService | RedisService]:
         """The services that are database servers, in the plan's order."""
         return {n: s for n, s in self.services.items() if isinstance(s, PostgresService | RedisService)}
+
+    def objective(self, service: str) -> Objective:
+        """What was promised for a service: its tier's numbers, or its own where it has them."""
+        described = self.services[service]
+        tier = None if described.tier is None else self.tiers[described.tier]
+        promised = Objective() if tier is None else Objective(rto=tier.rto, rpo=tier.rpo)
+        return promised.overridden(rto=described.rto, rpo=described.rpo)

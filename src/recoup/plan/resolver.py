@@ -41,9 +41,12 @@ class Resolver:
         return self._files().get(name)
 
     def resolve(self, template: Template) -> Secret:
-        """What the template stands for. Raise ``UsageError`` that names the variable which has no value."""
+        """What the template stands for. Raise ``UsageError`` that names the variable which has no value.
+
+        A variable in the user or password of a URL holds them plain; here they are percent-encoded.
+        """
         try:
-            return Secret(template.expand(self.lookup))
+            return Secret(template.expand_url(self.lookup))
         except KeyError as missing:
             raise UsageError(
                 f"the variable {missing.args[0]} has no value (needed for {template})", hint=self._where_to_set()

@@ -9,13 +9,18 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _TOKEN = re.compile(rf"\$\$|\$\{{({_NAME})(?:(:?-)([^}}]*))?\}}|\$\{{")
-_URL_PASSWORD = re.compile(r"(?P<before>[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s@:]*:)(?P<password>[^/?#\s]+)(?=@)")
+_URL_PASSWORD = re.compile(
+    r"(?P<before>[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s@:]*:|[?&](?:ssl)?password=)"
+    r"(?P<password>(?<=:)[^/?#\s]+(?=@)|(?<==)[^&#\s]+)"
+)
+_URL_USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)((?:\$\{[^}]*\}|[^/?#@\s$]|\$(?!\{))*)(?=@)")
 VARIABLE = re.compile(_NAME)
 
 
@@ -59,6 +64,21 @@ class Template:
 
         return _TOKEN.sub(value, self.text)
 
+    def expand_url(self, lookup: Callable[[str], str | None]) -> str:
+        """As ``expand``; in the user and password of a URL, values are percent-encoded (RFC 3986, 3.2.1).
+
+        So a variable holds the plain password, whatever characters it is made of.
+        """
+        match = _URL_USER.match(self.text)
+        if match is None:
+            return self.expand(lookup)
+
+        def encoded(name: str) -> str | None:
+            found = lookup(name)
+            return None if found is None else quote(found, safe="")
+
+        return match[1] + Template(match[2]).expand(encoded) + Template(self.text[match.end() :]).expand(lookup)
+
     def __str__(self) -> str:
         return redact(self.text)
 
@@ -92,6 +112,23 @@ def url_password(text: str) -> str | None:
     """The password part of the first URL in ``text``, as written, or None."""
     match = _URL_PASSWORD.search(text)
     return None if match is None else match["password"]
+
+
+def take_password(text: str, reference: str) -> tuple[str, str | None]:
+    """``text`` with the passwords of its URLs replaced by ``reference``, and the first of them; None for no change.
+
+    Passwords that are references already stay.
+    """
+    taken: list[str] = []
+
+    def replaced(match: re.Match[str]) -> str:
+        if is_only_references(match["password"]):
+            return match[0]
+        taken.append(match["password"])
+        return f"{match['before']}{reference}"
+
+    result = _URL_PASSWORD.sub(replaced, text)
+    return result, taken[0] if taken else None
 
 
 def is_only_references(text: str) -> bool:
