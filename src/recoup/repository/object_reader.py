@@ -75,8 +75,11 @@ def load_index(stores: ObjectStore | Sequence[ObjectStore], stored: StoredRefere
             failures.append(failure)
     if sealed is None:
         raise failures[0]
+    packed = unseal(key, sealed, what=reference.key)
+    if not is_packed("zstd", packed):
+        raise wrong_key(reference.key, key)
     try:
-        index = Index.parse(unseal(key, sealed, what=reference.key))
+        index = Index.parse(packed)
     except (DamageError, UnknownFormatError) as bad:
         raise type(bad)(f"{reference.key}: {bad.message}", hint=bad.hint) from bad
     if (index.object_bytes, index.plain_bytes) != (stored.stored_bytes, stored.plain_bytes):

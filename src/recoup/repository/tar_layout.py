@@ -115,6 +115,8 @@ class TarScanner:
         meaning = _KINDS.get(kind, "other")
         if kind == b"\0" and path.endswith(b"/"):
             meaning = "directory"  # the first tars had no type for it
+        if meaning == "directory":
+            path = path.rstrip(b"/") or b"/"
         return Member(
             path=path.decode("utf-8", "surrogateescape"),
             kind=meaning,
