@@ -31,7 +31,7 @@ _PIECE = 256 * 1024
 _HINTS = {
     "WRONGPASS": "Check the user and password in the Redis URL of the plan.",
     "NOAUTH": "Put the password into the Redis URL: redis://:PASSWORD@HOST:PORT.",
-    "NOPERM": "Give the user the rights: ACL SETUSER NAME +psync +replconf +ping +info +config|get +select.",
+    "NOPERM": "Give the user that right; a backup needs +psync +replconf +ping +info +time +config|get (ACL SETUSER).",
     "LOADING": "The server is still loading its data; wait until it answers PING with PONG.",
     "DENIED": "Redis is in protected mode: set a password (requirepass) or bind it to the address Recoup connects to.",
     "MASTERDOWN": "This Redis is a replica that has lost its master; use the master's address.",
@@ -76,6 +76,11 @@ class Connection:
         """Close it. Harmless when repeated."""
         with contextlib.suppress(OSError):
             self._socket.close()
+
+    def local_host(self) -> str:
+        """The address of this machine as the server sees it; the loopback's for a Unix socket."""
+        name = self._socket.getsockname()
+        return str(name[0]) if self._socket.family in (socket.AF_INET, socket.AF_INET6) else "127.0.0.1"
 
     def limit_silence(self, seconds: float) -> None:
         """Raise ``LostConnectionError`` when a later read waits longer than this for the next byte."""
@@ -195,15 +200,20 @@ class Connection:
 
     def refusal(self, said: str) -> RefusedByServerError:
         """Given an error reply, return the error to raise for it, with a hint and without the password."""
-        if self.address.password is not None and (secret := self.address.password.reveal()):
-            said = said.replace(secret, "***")
-        code = said.split(" ", 1)[0].lstrip("-")
-        hint = _HINTS.get(code)
-        if "without any password configured" in said:
-            code, hint = "NOPASSWORD", "The server has no password; remove it from the Redis URL of the plan."
-        elif "invalid password" in said or "invalid username-password" in said:
-            code, hint = "WRONGPASS", _HINTS["WRONGPASS"]
-        return RefusedByServerError(f"{self.address} refused: {said[:300]}", code=code, hint=hint)
+        return error_of(str(self.address), said, self.address.password)
+
+
+def error_of(where: str, said: str, password: Secret | None) -> RefusedByServerError:
+    """Given what a server answered, return the error to raise: with a hint, and never with the password."""
+    if password is not None and (secret := password.reveal()):
+        said = said.replace(secret, "***")
+    code = said.split(" ", 1)[0].lstrip("-")
+    hint = _HINTS.get(code)
+    if "without any password configured" in said:
+        code, hint = "NOPASSWORD", "The server has no password; remove it from the Redis URL of the plan."
+    elif "invalid password" in said or "invalid username-password" in said:
+        code, hint = "WRONGPASS", _HINTS["WRONGPASS"]
+    return RefusedByServerError(f"{where} refused: {said[:300]}", code=code, hint=hint)
 
 
 def connect(url: Secret | str | RedisAddress, *, database: int | None = None) -> Connection:
@@ -283,11 +293,12 @@ def read_info(connection: Connection, *sections: str) -> dict[str, str]:
     fields: dict[str, str] = {}
     for section in sections or ("",):
         text = connection.text("INFO", *([section] if section else []))
-        fields.update(_fields(text))
+        fields.update(info_fields(text))
     return fields
 
 
-def _fields(text: str) -> Iterator[tuple[str, str]]:
+def info_fields(text: str) -> Iterator[tuple[str, str]]:
+    """Given the text of ``INFO``, yield its fields."""
     for line in text.splitlines():
         name, separator, value = line.partition(":")
         if separator and not line.startswith("#"):

@@ -100,7 +100,7 @@ class Fingerprinter:
             self._expired += 1
             return
         sums = self._sums.setdefault(entry.database, {}).setdefault(entry.kind, _PerKind())
-        head = _framed(entry.kind.encode(), entry.key)
+        head = b"%b:%d:%b" % (entry.kind.encode(), len(entry.key), entry.key)
         if entry.kind is Kind.HASH:
             self._add_hash(sums, head, entry)
             return
@@ -114,7 +114,7 @@ class Fingerprinter:
         for batch in entry.batches:
             for name, value, expires in cast("list[tuple[bytes, bytes, int | None]]", batch):
                 if expires is None:
-                    permanent.add(_hash(_framed(name, value)))
+                    permanent.add(_hash(b"%d:%b%b" % (len(name), name, value)))
                 elif expires > self._at:
                     moment = expires if entry.expires_ms is None else min(expires, entry.expires_ms)
                     self._put(sums, head + _framed(b"field", name, value, b"%d" % expires), moment)

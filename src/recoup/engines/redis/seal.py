@@ -5,6 +5,8 @@ And which RDB versions a server can load (Redis, src/rdb.h of each release).
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from recoup.engines.redis.crc64 import Crc64
 from recoup.kernel.errors import DamageError, RefusedError, UnknownFormatError
 
@@ -56,6 +58,22 @@ class RdbSeal:
         if stated not in (0, computed):
             raise DamageError(f"the RDB's checksum is wrong: {computed:016x} computed, {stated:016x} stated")
         return stated != 0
+
+
+def sealed_pieces(pieces: Iterable[bytes], seal: RdbSeal) -> Iterator[bytes]:
+    """Yield the pieces of an RDB, the last one only after the whole has proved intact; else raise ``DamageError``.
+
+    Whoever acts when the last byte has come can be fed from this: a damaged copy never reaches its end.
+    """
+    held = b""
+    for piece in pieces:
+        seal.write(piece)
+        if piece:
+            if held:
+                yield held
+            held = piece
+    seal.finish()
+    yield held
 
 
 def newest_loadable(server_version: str) -> int:

@@ -7,7 +7,7 @@ the server waits ``repl-diskless-sync-delay`` (5 s) before it forks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from recoup.engines.engine import Content, CopyFacts, Progress, ProgressListener, Sink
@@ -19,7 +19,6 @@ from recoup.engines.redis.connection import (
     read_keyspace,
     read_settings,
 )
-from recoup.engines.redis.fingerprint import key_counts
 from recoup.engines.redis.tee import FingerprintTee
 from recoup.engines.redis.transfer import IDLE_SECONDS, receive_rdb
 from recoup.kernel import clock
@@ -103,11 +102,13 @@ class RdbReceipt:
         facts: dict[str, Any] = {"rdb_version": int(self._head[5:]), "size_bytes": self._done}
         if self._tee is None:
             return facts, None, ()
-        sums, end, why = self._tee.finish()
-        if sums is None or end is None:
-            return facts, None, (("fingerprint", why),)
-        facts["keys"] = {str(db): count for db, count in key_counts(sums).items()}
-        facts["checksum"] = end.checksum_stated
+        outcome = self._tee.finish()
+        if isinstance(outcome, str):
+            return facts, None, (("fingerprint", outcome),)
+        sums, summary = outcome
+        assert summary.end is not None
+        facts["keys"] = {str(db): count for db, count in sorted(summary.keys.items())}
+        facts["checksum"] = summary.end.checksum_stated
         return facts, sums, ()
 
     def abandon(self) -> None:
@@ -119,24 +120,34 @@ class RdbReceipt:
 def gather_facts(connection: Connection) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
     """What the server says of itself, and what it would not say. Raise ``RefusedError`` for a cluster."""
     info = read_info(connection, "server", "replication", "persistence", "memory", "keyspace")
-    if info.get("redis_mode") == "cluster":
-        raise RefusedError(
-            f"{connection.address} is one node of a Redis Cluster; its copy alone would not be the data set",
-            hint="Recoup protects single servers and their replicas; back up each node as a service of its own.",
-        )
-    facts: dict[str, Any] = {
-        "redis_version": info.get("redis_version", ""),
-        "run_id": info.get("run_id", ""),
-        "role": info.get("role", ""),
-        "aof_enabled": info.get("aof_enabled") == "1",
-        "used_memory_bytes": int(info.get("used_memory", "0")),
-        "keys_about": {str(db): count for db, count in read_keyspace(info).items()},
-    }
+    facts = facts_of(info, str(connection.address), read_keyspace(info))
     try:
         facts["settings"] = read_settings(connection, *SETTINGS)
     except RefusedByServerError as refusal:
         return facts, (("settings", f"CONFIG GET is not allowed: {refusal.message}"),)
     return facts, ()
+
+
+def facts_of(info: Mapping[str, str], where: str, keys: Mapping[int, int]) -> dict[str, Any]:
+    """The facts of a copy that ``INFO`` gives. Raise ``RefusedError`` for a cluster."""
+    if info.get("redis_mode") == "cluster":
+        raise RefusedError(
+            f"{where} is one node of a Redis Cluster; its copy alone would not be the data set",
+            hint="Recoup protects single servers and their replicas; back up each node as a service of its own.",
+        )
+    return {
+        "redis_version": info.get("redis_version", ""),
+        "run_id": info.get("run_id", ""),
+        "role": info.get("role", ""),
+        "aof_enabled": info.get("aof_enabled") == "1",
+        "used_memory_bytes": int(info.get("used_memory", "0")),
+        "keys_about": {str(db): count for db, count in keys.items()},
+    }
+
+
+def milliseconds_now() -> int:
+    """This machine's clock, in ms since 1970."""
+    return int(clock.now().timestamp() * 1000)
 
 
 def server_time_ms(connection: Connection) -> int:
@@ -148,4 +159,4 @@ def server_time_ms(connection: Connection) -> int:
     if isinstance(answer, list) and len(answer) == 2 and all(isinstance(part, bytes) for part in answer):
         seconds, microseconds = (int(part) for part in answer if isinstance(part, bytes))
         return seconds * 1000 + microseconds // 1000
-    return int(clock.now().timestamp() * 1000)
+    return milliseconds_now()

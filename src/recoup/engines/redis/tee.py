@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from recoup.engines.redis.fingerprint import Fingerprinter
-from recoup.engines.redis.rdb import End, read_rdb
+from recoup.engines.redis.rdb import read_rdb
+from recoup.engines.redis.rdb_summary import Summary
 from recoup.kernel import clock
 from recoup.kernel.errors import RecoupError, UnknownFormatError
 
@@ -32,7 +33,7 @@ class FingerprintTee:
         self._patience = patience_seconds
         self._given_up = False
         self._sums = Fingerprinter(at_ms=at_ms)
-        self._end: End | None = None
+        self._summary = Summary()
         self._failure: RecoupError | None = None
         self._thread = threading.Thread(target=self._work, name="redis-fingerprint", daemon=True)
         self._thread.start()
@@ -53,8 +54,8 @@ class FingerprintTee:
             self._queued_bytes += len(data)
         self._pieces.put(data)
 
-    def finish(self) -> tuple[dict[str, Any] | None, End | None, str]:
-        """After the last piece: the fingerprint and the file's last record, or why they are missing.
+    def finish(self) -> tuple[dict[str, Any], Summary] | str:
+        """After the last piece: the fingerprint and what the file adds up to, or why they are missing.
 
         Raise ``DamageError`` when the file is damaged. A format that is not known here is no damage: the copy is
         good, it can only not be fingerprinted.
@@ -63,12 +64,12 @@ class FingerprintTee:
             self._pieces.put(_END)
         self._thread.join()
         if isinstance(self._failure, UnknownFormatError):
-            return None, None, self._failure.message
+            return self._failure.message
         if self._failure is not None:
             raise self._failure
         if self._given_up:
-            return None, None, "the RDB came faster than it could be fingerprinted; the stored copy can be"
-        return self._sums.result(), self._end, ""
+            return "the RDB came faster than it could be fingerprinted; the stored copy can be"
+        return self._sums.result(), self._summary
 
     def abandon(self) -> None:
         """Stop the thread; the transfer failed."""
@@ -92,9 +93,8 @@ class FingerprintTee:
     def _work(self) -> None:
         try:
             for record in read_rdb(self._chunks()):
+                self._summary.add(record)
                 self._sums.add(record)
-                if isinstance(record, End):
-                    self._end = record
         except RecoupError as failure:
             if not self._given_up:
                 self._failure = failure
