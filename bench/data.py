@@ -27,7 +27,7 @@ _ROW_BYTES = {"accounts": 155, "orders": 395, "attachments": 8_240, "messages": 
 _SHARES = {"accounts": 0.25, "orders": 0.5, "attachments": 0.125, "messages": 0.125}
 
 _FILL = {
-    "accounts": "insert into accounts select g, g % 100, (random() * 1e6)::int, '' from generate_series(%s, %s) g",
+    "accounts": "insert into accounts select g, g %% 100, (random() * 1e6)::int, '' from generate_series(%s, %s) g",
     "orders": """insert into orders select g, (random() * 50000)::int, timestamptz '2026-01-01' + g * interval '7 s',
         (random() * 10000)::numeric(12,2), (array['new','paid','sent','done','refunded'])[1 + (random() * 4)::int],
         jsonb_build_array(jsonb_build_object('sku', (random() * 9999)::int, 'qty', 1 + (random() * 5)::int),
@@ -37,8 +37,8 @@ _FILL = {
         from generate_series(1, 500) i), 'hex') from generate_series(%s, %s) g""",
     "messages": """insert into messages select g, (random() * 50000)::int,
         timestamptz '2026-01-01' + g * interval '3 s',
-        (select string_agg(left(word, 3 + (n * g) % 9), ' ') from words
-          where n between (g * 37) % 1950 and (g * 37) % 1950 + 50)
+        (select string_agg(left(word, 3 + (n * g) %% 9), ' ') from words
+          where n between (g * 37) %% 1950 and (g * 37) %% 1950 + 50)
         from generate_series(%s, %s) g""",
 }
 

@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 
-from recoup.cli import init, key, plan_command
+from recoup.cli import backup, catalog, init, key, plan_command, restore, verify
 
-_COMMANDS = (init, plan_command, key)
+_COMMANDS = (init, backup, catalog, verify, restore, plan_command, key)
 
 
 def build() -> typer.Typer:

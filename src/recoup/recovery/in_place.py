@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from recoup.engines.engine import CopyReader, ProgressListener
-from recoup.kernel import clock
+from recoup.kernel import clock, ids
 from recoup.kernel.errors import EngineError, RecoupError, RefusedError
 from recoup.kernel.finding import Finding
 from recoup.kernel.units import show_size
@@ -24,8 +24,7 @@ class Occupant:
     place: str  #: for people: ``volume of postgres (/var/lib/postgresql/data)``
     identity: str | None  #: what identifies the data: a system identifier; None when it cannot be told
     what: str | None  #: a short description, or None when the place is empty
-    unfinished: str | None  #: the id of a placement that was begun and not finished
-    swapping: bool  #: that placement had begun to move data
+    unfinished: str | None  #: the id of a placement that had begun to move data and did not finish
     free_bytes: int
 
 
@@ -89,18 +88,21 @@ class Restored:
     seconds: float
 
 
-def decide(occupant: Occupant, *, identity: str | None, restore_id: str, needed_bytes: int, consent: Consent) -> None:
+def decide(
+    occupant: Occupant, *, identity: str | None, artefact_id: str, needed_bytes: int, consent: Consent
+) -> None:
     """May this copy replace what is there? Returns when it may; raises ``RefusedError`` with the reason when not.
 
     An empty place is free. Data with the same identity need a yes; data that cannot be accounted for need ``--force``.
     """
-    if occupant.swapping and occupant.unfinished != restore_id:
+    if occupant.unfinished is not None:
+        other = occupant.unfinished.partition(".")[0]
+        if other == artefact_id:
+            return
         raise RefusedError(
-            f"{occupant.place}: the placement of {occupant.unfinished} was interrupted in the middle",
-            hint=f"Finish it first: recoup restore {occupant.unfinished}.",
+            f"{occupant.place}: putting {other} in place was interrupted in the middle",
+            hint=f"Finish it first: recoup restore {other}. The old data are there as well.",
         )
-    if occupant.swapping:
-        return
     if needed_bytes > occupant.free_bytes:
         raise RefusedError(
             f"{occupant.place}: the copy needs {show_size(needed_bytes)} beside the old data, which are kept, and "
@@ -129,7 +131,7 @@ def restore_in_place(
     stack: Stack,
     reader: CopyReader,
     *,
-    restore_id: str,
+    artefact_id: str,
     identity: str | None,
     consent: Consent,
     say: Callable[[str], None],
@@ -145,15 +147,18 @@ def restore_in_place(
     decide(
         occupant,
         identity=identity,
-        restore_id=restore_id,
+        artefact_id=artefact_id,
         needed_bytes=home.needs_bytes(reader),
         consent=consent,
     )
+    # A later restore of the same artefact must not meet what an earlier one set aside: each placement has its own id.
+    # An interrupted one is finished under the id that it left in the place itself, so any machine can finish it.
+    restore_id = occupant.unfinished or f"{artefact_id}.{ids.new_id(clock.now())[-6:]}"
     dependents = tuple(stack.dependents(service))
     say(f"stopping {', '.join((*reversed(dependents), service))}")
     stack.stop([*reversed(dependents), service])
-    if not occupant.swapping:
-        say(f"unpacking {restore_id} beside the old data in {occupant.place}")
+    if occupant.unfinished is None:
+        say(f"unpacking {artefact_id} beside the old data in {occupant.place}")
         try:
             home.stage(reader, restore_id, on_progress)
         except BaseException:
@@ -166,7 +171,7 @@ def restore_in_place(
     except RecoupError as failure:
         raise EngineError(
             f"{occupant.place}: putting the new data in place was interrupted: {failure.message}",
-            hint=f"Nothing is lost: old and new data are both there. Run the same again: recoup restore {restore_id}.",
+            hint=f"Nothing is lost: old and new data are both there. Run the same again: recoup restore {artefact_id}.",
         ) from failure
     say(f"starting {service}")
     stack.start([service])

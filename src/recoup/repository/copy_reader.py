@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from recoup.engines.engine import Member, StreamInfo
-from recoup.repository.index import Index, load_index
+from recoup.repository.index import Index
 from recoup.repository.manifest import Manifest
-from recoup.repository.object_reader import ObjectReader
+from recoup.repository.object_reader import ObjectReader, load_index
 from recoup.repository.repository import Repository
 
 
@@ -26,6 +26,11 @@ class ArtefactReader:
         self._stores = [repository.store for repository in repositories]
         self._key = repositories[0].key
         self._indexes: dict[str, Index] = {}
+        self._readers: list[ObjectReader] = []
+
+    def passed_over(self) -> tuple[str, ...]:
+        """What was damaged or missing in one repository and came from another, for the report. At most a hundred."""
+        return tuple(dict.fromkeys(failure.message for one in self._readers for failure in one.passed_over))[:100]
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -60,6 +65,8 @@ class ArtefactReader:
         stored = self.manifest.object_of(name)
         index = self._indexes.get(name)
         if index is None:
-            index = load_index(self._stores[0], stored.index, self._key)
+            index = load_index(self._stores, stored, self._key)
             self._indexes[name] = index
-        return ObjectReader(self._stores[0], stored.key, key=self._key, index=index)
+        reader = ObjectReader(self._stores, stored.key, key=self._key, index=index)
+        self._readers.append(reader)
+        return reader

@@ -80,7 +80,8 @@ def create_repository(name: str, store: ObjectStore, key: Key) -> Repository:
             hint="Give the repository a folder or a bucket prefix of its own.",
         )
     moment = clock.now()
-    body = {"created": clock.to_text(moment), "id": ids.new_id(moment), "key": key.id, "recoup_repository": FORMAT}
+    identity = ids.new_id(moment)
+    body = {"created": clock.to_text(moment), "id": identity, "key": key.id, "recoup_repository": FORMAT}
     write_stock_tools(store, key)
     data = authenticate(key, _PURPOSE, layout.MARKER, json.dumps(body, indent=1, sort_keys=True).encode() + b"\n")
     try:
@@ -88,7 +89,7 @@ def create_repository(name: str, store: ObjectStore, key: Key) -> Repository:
     except ObjectExistsError:
         # Another run created it in the same second. Theirs is as good, if it opens with our key.
         return open_repository(name, store, key)
-    return Repository(name=name, identity=body["id"], created=moment, store=store, key=key)
+    return Repository(name=name, identity=identity, created=moment, store=store, key=key)
 
 
 def open_or_create(name: str, store: ObjectStore, key: Key) -> Repository:

@@ -1,0 +1,95 @@
+"""Opening repositories to read from: by a plan, or by an address and a key on a machine that has no plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from recoup.assembly.system import System, open_address, state_folder
+from recoup.kernel.errors import DamageError, MissingObjectError, RecoupError, StorageError, UsageError, WrongKeyError
+from recoup.kernel.secret import Secret
+from recoup.repository.catalog import Catalog, read_catalog
+from recoup.repository.manifest import Manifest
+from recoup.repository.repository import Repository
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """An artefact: its manifest, and the repositories that hold it, the preferred one first."""
+
+    manifest: Manifest
+    holders: tuple[Repository, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readable:
+    """Repositories opened for reading. ``system`` is None on a machine without the plan."""
+
+    repositories: tuple[Repository, ...]
+    failed: Mapping[str, RecoupError]
+    state_folder: Path
+    system: System | None
+
+    def catalog(self) -> Catalog:
+        """What the repositories that answered hold."""
+        return read_catalog(self.repositories, self.state_folder)
+
+    def find(self, reference: str, *, service: str | None = None, kinds: Sequence[str] = ()) -> Found:
+        """The artefact meant by ``latest``, an id or part of one, read from the first repository that has it right.
+
+        Raise ``UsageError`` when there is none, ``DamageError`` when its manifest is damaged everywhere.
+        """
+        entry = self.catalog().find(reference, service=service, kinds=kinds)
+        holders = tuple(one for one in self.repositories if one.name in entry.repositories)
+        errors: list[RecoupError] = []
+        for holder in holders:
+            try:
+                manifest = holder.manifest(entry.id)
+            except (DamageError, MissingObjectError, StorageError) as failure:
+                errors.append(failure)
+                continue
+            return Found(manifest=manifest, holders=(holder, *(one for one in holders if one is not holder)))
+        raise errors[0]
+
+
+def open_for_reading(file: Path | None, source: str | None, key_file: Path | None) -> Readable:
+    """Open what the options name: the plan's repositories, one of them (``source`` is its name), or an address.
+
+    Raise ``UsageError`` for an address without a key, the repositories' errors when not one could be opened.
+    """
+    if source is not None and (source.startswith(("s3://", ".")) or "/" in source):
+        key = _key_from(key_file, file)
+        repository = open_address(source, key)
+        state = state_folder(repository.identity, "repository")
+        return Readable(repositories=(repository,), failed={}, state_folder=state, system=None)
+    system = System.from_file(file)
+    if key_file is not None:
+        system.use_key(_read_key(key_file))
+    opened = system.open_some(only=source)
+    return Readable(
+        repositories=opened.repositories, failed=opened.failed, state_folder=system.state_folder, system=system
+    )
+
+
+def _key_from(key_file: Path | None, plan_file: Path | None) -> Secret:
+    if key_file is not None:
+        return _read_key(key_file)
+    try:
+        system = System.from_file(plan_file)
+    except RecoupError as missing:
+        raise UsageError(
+            "a repository's address needs its key as well", hint="Add --key-file FILE (and keep the key off the line)."
+        ) from missing
+    return system.key.text
+
+
+def _read_key(path: Path) -> Secret:
+    try:
+        with path.open("rb") as handle:
+            text = handle.readline(2048).decode()
+    except OSError as failure:
+        raise WrongKeyError(f"cannot read the key file {path}: {failure.strerror}") from failure
+    except UnicodeDecodeError as wrong:
+        raise WrongKeyError(f"the key file {path} is not text", hint="Is it the right file?") from wrong
+    return Secret(text.split("\n", 1)[0])

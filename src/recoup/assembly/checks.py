@@ -1,0 +1,37 @@
+"""The engines' own checks of what is inside a copy, by the kind of the copy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from recoup.engines.engine import CopyReader
+from recoup.engines.files.check import check_files_copy
+from recoup.engines.postgres.base_check import check_base_copy
+from recoup.engines.postgres.dump_check import check_dump_copy
+from recoup.engines.redis.check_copy import check_rdb_copy
+from recoup.kernel.finding import Finding, Verdict
+from recoup.verification.verify import ContentCheck
+
+_CHECKS: dict[str, ContentCheck] = {
+    "base": check_base_copy,
+    "dump": check_dump_copy,
+    "rdb": check_rdb_copy,
+    "files": check_files_copy,
+}
+
+
+def check_content(kind: str) -> ContentCheck:
+    """The check for copies of ``kind``; for a kind this version does not know, one that answers *unknown*."""
+    return _CHECKS.get(kind, _unknown_kind)
+
+
+def _unknown_kind(_reader: CopyReader) -> Sequence[Finding]:
+    return [
+        Finding(
+            check="the content is what it says",
+            subject="the copy",
+            verdict=Verdict.UNKNOWN,
+            detail="this Recoup does not know copies of this kind",
+            hint="Use the version of Recoup that wrote it.",
+        )
+    ]

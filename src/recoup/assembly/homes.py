@@ -1,0 +1,105 @@
+"""Where the data of a Compose service live, as the in-place restore sees it (``recovery.in_place.DataHome``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from recoup.assembly.postgres import PostgresPlace
+from recoup.assembly.stack import Stack
+from recoup.engines.compose.one_off import OneOff, finish, open_one_off, remove_leftovers, run_one_off
+from recoup.engines.engine import CopyReader, Progress, ProgressListener
+from recoup.engines.postgres import volume_script
+from recoup.engines.postgres.access import open_maintenance
+from recoup.engines.postgres.base_fingerprint import compare_with_base
+from recoup.engines.postgres.base_protocol import BASE_ARCHIVE
+from recoup.kernel.errors import EngineError, RefusedError
+from recoup.kernel.finding import Finding, Verdict
+from recoup.recovery.in_place import Occupant
+
+#: Moving files inside a volume is renames and syncs; a volume that takes longer has a sick disk.
+_SWAP_SECONDS = 1800.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostgresHome:
+    """The data volume of a PostgreSQL service. Implements ``DataHome``."""
+
+    place: PostgresPlace
+    stack: Stack
+    compose_service: str
+
+    def look(self) -> Occupant:
+        """See ``DataHome``."""
+        output = run_one_off(self.stack.client, self._one_off("look", volume_script.STATUS, writable=False)).stdout
+        status = volume_script.parse_status(output)
+        what = None
+        if status.cluster is not None:
+            what = f"the cluster {status.cluster[0]} (PostgreSQL {status.cluster[1]})"
+        elif status.something is not None:
+            what = f"something that is no cluster ({status.something})"
+        return Occupant(
+            place=f"the volume of {self.compose_service} ({status.folder})",
+            identity=status.cluster[0] if status.cluster is not None else None,
+            what=what,
+            unfinished=status.placing[1] if status.placing is not None else None,
+            free_bytes=status.free_bytes,
+        )
+
+    def needs_bytes(self, reader: CopyReader) -> int:
+        """See ``DataHome``. A tenth more than the tar, for what PostgreSQL writes while it recovers."""
+        return sum(info.plain_bytes for info in reader.streams()) * 11 // 10
+
+    def stage(self, reader: CopyReader, restore_id: str, on_progress: ProgressListener) -> None:
+        """See ``DataHome``."""
+        if reader.facts.get("tablespaces"):
+            raise RefusedError(
+                "the copy has tablespaces, which lie outside of the data volume",
+                hint="Restore it into a folder with --destination FOLDER and place the tablespaces by hand.",
+            )
+        remove_leftovers(self.stack.client, except_run=restore_id)
+        total = next(info.plain_bytes for info in reader.streams() if info.name == BASE_ARCHIVE)
+        done = 0
+        with open_one_off(self.stack.client, self._one_off(restore_id, volume_script.STAGE)) as child:
+            try:
+                for piece in reader.read(BASE_ARCHIVE):
+                    child.stdin.write(piece)
+                    done += len(piece)
+                    on_progress(Progress(what=f"restore of {self.place.name}", done_bytes=done, total_bytes=total))
+                child.stdin.close()
+            except BrokenPipeError:
+                finish(child, timeout_seconds=60)  # says why it stopped reading
+                raise EngineError("the one-off container stopped reading before the copy was complete") from None
+            finish(child, timeout_seconds=_SWAP_SECONDS)
+
+    def swap(self, restore_id: str) -> str | None:
+        """See ``DataHome``."""
+        said = run_one_off(self.stack.client, self._one_off(restore_id, volume_script.SWAP)).stdout.decode()
+        if "placed" not in said.splitlines():
+            raise EngineError(f"the swap did not report its end; it said: {said.strip()[-300:]}")
+        kept = [line.removeprefix("kept ") for line in said.splitlines() if line.startswith("kept ")]
+        return f"{kept[0]} in the volume of {self.compose_service}" if kept else None
+
+    def check(self, reader: CopyReader) -> Sequence[Finding]:
+        """See ``DataHome``: it is the cluster of the copy, and its data are those of the fingerprint."""
+        with open_maintenance(self.place.access) as session:
+            found = str(session.query("SELECT system_identifier FROM pg_control_system()")[0][0])
+        wanted = str(reader.facts["system_identifier"])
+        identity = Finding(
+            check="the running cluster is the one of the copy",
+            subject=self.place.name,
+            verdict=Verdict.OK if found == wanted else Verdict.FAILED,
+            detail=f"system identifier {found}" + ("" if found == wanted else f", not {wanted}"),
+        )
+        return [identity, *compare_with_base(reader.fingerprint, self.place.access)]
+
+    def _one_off(self, run_id: str, script: str, *, writable: bool = True) -> OneOff:
+        folder = self.stack.project.service(self.compose_service).environment.get("PGDATA")
+        data = folder.reveal() if folder is not None else ""
+        return OneOff(
+            service=self.compose_service,
+            argv=("sh", "-c", script, "recoup", data, run_id),
+            run_id=run_id,
+            timeout_seconds=None if script is volume_script.STAGE else _SWAP_SECONDS,
+            writable=writable,
+        )

@@ -1,0 +1,147 @@
+"""Taking copies of a plan's services: which, by what source, into which repositories, and proven how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from recoup.assembly.checks import check_content
+from recoup.assembly.files import files_source
+from recoup.assembly.postgres import BaseSource, DumpSource, postgres_place
+from recoup.assembly.redis import RdbSource, redis_place
+from recoup.assembly.system import Opened, System
+from recoup.backup.take import Source, Taken, take_copy
+from recoup.engines.engine import ProgressListener
+from recoup.engines.postgres.dump import DumpFormat
+from recoup.kernel.errors import MissingObjectError, RecoupError, UsageError
+from recoup.plan.services import ComposeService, FilesService, PostgresService, RedisService
+from recoup.repository.catalog import read_catalog
+from recoup.repository.copy_writer import Packing
+from recoup.verification.verify import Grade, Verification, verify_artefact
+
+KINDS = {PostgresService: ("base", "dump"), RedisService: ("rdb",), FilesService: ("files",), ComposeService: ()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One copy to take."""
+
+    service: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a user may set for one run. None means what the plan says."""
+
+    label: str | None = None
+    dump_format: Literal["custom", "plain"] | None = None
+    compression: Literal["zstd", "gzip"] | None = None
+    other_cluster: bool = False  #: copy a cluster that is not the one earlier copies were taken of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protected:
+    """How one task ended. ``error`` is set when there is no copy at all."""
+
+    task: Task
+    taken: Taken | None
+    verification: Verification | None
+    unopened: dict[str, RecoupError]
+    error: RecoupError | None
+
+
+def choose_tasks(system: System, services: Sequence[str], kind: str | None) -> list[Task]:
+    """Which copies a run takes. Without services: all that hold data. Without a kind: those the plan schedules, or
+    else the first that the engine has. Raise ``UsageError`` for what the plan does not have.
+    """
+    plan = system.plan
+    for name in services:
+        if name not in plan.services:
+            known = ", ".join(n for n, one in plan.services.items() if KINDS[type(one)])
+            raise UsageError(f"the plan has no service {name!r}", hint=f"It protects: {known}.")
+        if not KINDS[type(plan.services[name])]:
+            raise UsageError(f"{name} holds no data, so there is nothing to copy", hint="Leave it out.")
+    tasks = []
+    for name in services or plan.services:
+        service = plan.services[name]
+        possible = KINDS[type(service)]
+        if kind is not None:
+            wanted = [one for one in possible if one == kind]
+            if not wanted and services:
+                raise UsageError(f"{name} has no copies of kind {kind!r}", hint=f"It has: {', '.join(possible)}.")
+        else:
+            wanted = [one for one in possible if one in service.schedules()] or list(possible[:1])
+        tasks += [Task(service=name, kind=one) for one in wanted]
+    if not tasks:
+        raise UsageError(f"no service of the plan has copies of kind {kind!r}")
+    return tasks
+
+
+def protect(system: System, task: Task, options: Options, on_progress: ProgressListener) -> Protected:
+    """Take one copy and prove it as the plan says. A failure is returned, not raised, except for a wrong key."""
+    opened = system.open(kind=task.kind, writing=True)
+    failed = dict(opened.failed)
+    if not opened.repositories:
+        error = next(iter(failed.values()), None) or UsageError(
+            f"no repository of the plan takes copies of kind {task.kind!r}", hint="Add it to a repository's copy list."
+        )
+        return Protected(task=task, taken=None, verification=None, unopened=failed, error=error)
+    try:
+        source = source_for(system, task, options, opened)
+        taken = take_copy(
+            source,
+            opened.repositories,
+            system=system.plan.system,
+            label=options.label,
+            packing=packing_for(system, task, options),
+            state_folder=system.state_folder,
+            on_progress=on_progress,
+        )
+    except RecoupError as failure:
+        return Protected(task=task, taken=None, verification=None, unopened=failed, error=failure)
+    verification = None
+    if system.plan.verify.after_backup != "stored":
+        holders = [one for one in opened.repositories if one.name in taken.outcome.stored_in]
+        verification = verify_artefact(taken.outcome.manifest, holders, Grade.INTACT, check_content(task.kind))
+    return Protected(task=task, taken=taken, verification=verification, unopened=failed, error=None)
+
+
+def packing_for(system: System, task: Task, options: Options) -> Packing:
+    """How the streams of a copy are compressed: dumps as the plan or the user says, everything else zstd."""
+    service = system.plan.services[task.service]
+    compression: Literal["zstd", "gzip"] = "zstd"
+    if task.kind == "dump" and isinstance(service, PostgresService):
+        compression = service.dump_compression
+    compression = options.compression or compression
+    return Packing(compression=compression, level=6 if compression == "gzip" else 3)
+
+
+def source_for(system: System, task: Task, options: Options, opened: Opened) -> Source:
+    """The source of a copy. Raise ``UsageError`` or ``EngineError`` when the service cannot be reached that way."""
+    service = system.plan.services[task.service]
+    if isinstance(service, PostgresService):
+        place = postgres_place(system, task.service)
+        if task.kind == "dump":
+            form = DumpFormat(options.dump_format or service.dump_format)
+            return DumpSource(place=place, format=form, label=options.label)
+        known = None if options.other_cluster else known_cluster(system, task.service, opened)
+        return BaseSource(place=place, system_identifier=known)
+    if isinstance(service, RedisService):
+        return RdbSource(place=redis_place(system, task.service))
+    assert isinstance(service, FilesService), "tasks are only made for services that hold data"
+    return files_source(system, task.service)
+
+
+def known_cluster(system: System, service: str, opened: Opened) -> str | None:
+    """The system identifier of the cluster that the newest base backup of ``service`` was taken of, if there is one."""
+    catalog = read_catalog(opened.repositories, system.state_folder)
+    for entry in catalog.entries:
+        if entry.service == service and entry.kind == "base":
+            holder = next(one for one in opened.repositories if one.name in entry.repositories)
+            try:
+                return str(holder.manifest(entry.id).facts["system_identifier"])
+            except (MissingObjectError, KeyError):
+                continue
+    return None

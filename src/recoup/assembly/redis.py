@@ -1,0 +1,251 @@
+"""Redis services of a plan: how each is reached, the way to copy it, and where its data live in the stack."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from recoup.assembly.stack import Stack, open_stack
+from recoup.assembly.system import System
+from recoup.engines.compose.one_off import OneOff, finish, open_one_off, remove_leftovers, run_one_off
+from recoup.engines.compose.project import ComposeService
+from recoup.engines.engine import CopyFacts, CopyReader, Progress, ProgressListener, Sink, StreamSink
+from recoup.engines.redis.fingerprint import compare
+from recoup.engines.redis.program import RedisProgram, take_rdb_by_program
+from recoup.engines.redis.restore_folder import FolderLayout
+from recoup.engines.redis.restore_script import kept_folder, restore_argv
+from recoup.engines.redis.seal import RdbSeal, sealed_pieces
+from recoup.engines.redis.snapshot import STREAM, take_rdb
+from recoup.kernel import clock
+from recoup.kernel.errors import EngineError
+from recoup.kernel.finding import Finding, Verdict
+from recoup.kernel.process import Completed
+from recoup.kernel.secret import Secret
+from recoup.plan.services import RedisService
+from recoup.recovery.in_place import Occupant
+
+_SCRIPT_SECONDS = 3600.0
+#: Lists what is in the data folder ($1), the free space, and the names a Redis keeps its data under ($2 ...).
+_STATUS = r"""set -eu
+cd "$1"; shift
+for name in "$@"; do
+  if [ -d "$name" ]; then [ -z "$(ls -A "$name")" ] || echo "data $name"
+  elif [ -e "$name" ]; then echo "data $name"; fi
+done
+df -Pk . | tail -n 1 | sed 's/^/df /'
+echo end
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisPlace:
+    """One Redis of the plan: by its address, or by ``redis-cli`` inside its container."""
+
+    name: str
+    service: RedisService
+    url: Secret | None
+    program: RedisProgram | None
+    stack: Stack | None
+
+    @property
+    def identity(self) -> str | None:
+        """What its data are known by: the Compose project and service. None when it is reached by its address."""
+        if self.stack is None or self.service.compose is None:
+            return None
+        return f"compose {self.stack.project.name}/{self.service.compose}"
+
+    def snapshot(self, sink: Sink, on_progress: ProgressListener, *, fingerprint: bool) -> CopyFacts:
+        """Its data set now, as an RDB into ``sink``."""
+        if self.url is not None:
+            return take_rdb(self.url, sink, on_progress=on_progress, fingerprint=fingerprint)
+        assert self.program is not None, "a place has an address or a program"
+        return take_rdb_by_program(self.program, sink, on_progress=on_progress, fingerprint=fingerprint)
+
+
+def redis_place(system: System, name: str) -> RedisPlace:
+    """How the service ``name`` is reached. Raise ``UsageError`` or ``EngineError`` when the plan does not tell."""
+    service = system.plan.services[name]
+    assert isinstance(service, RedisService)
+    resolver = system.resolver
+    if service.url is not None:
+        return RedisPlace(name=name, service=service, url=resolver.resolve(service.url), program=None, stack=None)
+    assert service.compose is not None, "the plan was checked: url or compose"
+    stack = open_stack(system)
+    password = resolver.resolve(service.password) if service.password else None
+    program = RedisProgram(
+        runner=stack.client.runner(service.compose),
+        user=resolver.text(service.user) if service.user else None,
+        password=password or password_of(stack.project.service(service.compose)),
+    )
+    return RedisPlace(name=name, service=service, url=None, program=program, stack=stack)
+
+
+def password_of(inside: ComposeService) -> Secret | None:
+    """The password a container's Redis was started with: ``--requirepass`` of its command, or ``REDIS_PASSWORD``."""
+    words: list[str] = []
+    for part in (*(inside.entrypoint or ()), *(inside.command or ())):
+        with contextlib.suppress(ValueError):  # a part that is no shell text is a word
+            words += shlex.split(part) if " " in part else [part]
+    for word, following in itertools.pairwise(words):
+        if word == "--requirepass" and following:
+            name = following.lstrip("$").strip("{}")
+            return inside.environment.get(name) if following.startswith("$") else Secret(following)
+    return inside.environment.get("REDIS_PASSWORD")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RdbSource:
+    """Takes RDB snapshots. Implements ``backup.take.Source``."""
+
+    place: RedisPlace
+    engine: str = "redis"
+    kind: str = "rdb"
+
+    @property
+    def service(self) -> str:
+        """See ``Source``."""
+        return self.place.name
+
+    def take(self, sink: Sink, begun_stamp: str, on_progress: ProgressListener) -> CopyFacts:  # noqa: ARG002
+        """See ``Source``."""
+        copy = self.place.snapshot(sink, on_progress, fingerprint=self.place.service.fingerprint)
+        return replace(copy, facts={**copy.facts, "place": self.place.identity})
+
+
+class Forgetful:
+    """A sink that forgets: for fingerprints of what a server holds now."""
+
+    @contextlib.contextmanager
+    def stream(self, *_: object, **__: object) -> Iterator[StreamSink]:
+        """See ``Sink``."""
+        yield self
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Forget."""
+
+
+def compare_with_copy(place: RedisPlace, fingerprint: Mapping[str, object] | None) -> list[Finding]:
+    """Compare what the server holds now with the fingerprint of a copy. Costs the server one RDB."""
+    check = "the content equals the copied one"
+    if fingerprint is None:
+        detail = "the copy has no fingerprint"
+        return [Finding(check=check, subject=place.name, verdict=Verdict.UNKNOWN, detail=detail)]
+    now = place.snapshot(Forgetful(), lambda _: None, fingerprint=True).fingerprint
+    if now is None:
+        detail = "the server's data cannot be fingerprinted"
+        return [Finding(check=check, subject=place.name, verdict=Verdict.UNKNOWN, detail=detail)]
+    return compare(fingerprint, now)
+
+
+def layout_of(facts: Mapping[str, object]) -> FolderLayout:
+    """How the Redis of a copy names its files, from the facts of the copy."""
+    settings = facts.get("settings")
+    said: Mapping[str, str] = settings if isinstance(settings, Mapping) else {}
+    return FolderLayout(
+        appendonly=said.get("appendonly") == "yes",
+        server_version=str(facts.get("redis_version", "7")),
+        dbfilename=said.get("dbfilename") or "dump.rdb",
+        appendfilename=said.get("appendfilename") or "appendonly.aof",
+        appenddirname=said.get("appenddirname") or "appendonlydir",
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class RedisHome:
+    """The data volume of a Redis service. Implements ``recovery.in_place.DataHome``."""
+
+    place: RedisPlace
+    stack: Stack
+    compose_service: str
+    facts: Mapping[str, object]
+    _kept: str | None = field(default=None, init=False)
+    _seen: FolderLayout | None = field(default=None, init=False)
+
+    def look(self) -> Occupant:
+        """See ``DataHome``."""
+        names = self._layout().names
+        argv = ("sh", "-c", _STATUS, "recoup-look", self._folder(), *names)
+        said = run_one_off(self.stack.client, self._one_off("look", argv, writable=False)).stdout.decode()
+        if "end" not in said.splitlines():
+            raise EngineError(f"could not look into the volume of {self.compose_service}: {said.strip()[-300:]}")
+        present = [line.removeprefix("data ") for line in said.splitlines() if line.startswith("data ")]
+        disk = next((line.split() for line in said.splitlines() if line.startswith("df ")), [])
+        return Occupant(
+            place=f"the volume of {self.compose_service} ({self._folder()})",
+            identity=self.place.identity,
+            what=f"data ({', '.join(present)})" if present else None,
+            unfinished=None,
+            free_bytes=int(disk[4]) * 1024 if len(disk) > 4 and disk[4].isdigit() else 0,
+        )
+
+    def needs_bytes(self, reader: CopyReader) -> int:
+        """See ``DataHome``."""
+        return sum(info.plain_bytes for info in reader.streams()) * 11 // 10
+
+    def stage(self, reader: CopyReader, restore_id: str, on_progress: ProgressListener) -> None:
+        """See ``DataHome``. The script keeps the old data and switches by one rename: nothing is left to swap."""
+        remove_leftovers(self.stack.client, except_run=restore_id)
+        total = next(info.plain_bytes for info in reader.streams() if info.name == STREAM)
+        argv = restore_argv(self._folder(), self._layout(), expected_bytes=total, moment=clock.now(), force=True)
+        done = 0
+        with open_one_off(self.stack.client, self._one_off(restore_id, tuple(argv))) as child:
+            try:
+                for piece in sealed_pieces(reader.read(STREAM), RdbSeal()):
+                    child.stdin.write(piece)
+                    done += len(piece)
+                    on_progress(Progress(what=f"restore of {self.place.name}", done_bytes=done, total_bytes=total))
+                child.stdin.close()
+            except BrokenPipeError:
+                finish(child, timeout_seconds=60)  # says why it stopped reading
+                raise EngineError("the one-off container stopped reading before the copy was complete") from None
+            said = child.stdout.read()
+            finish(child, timeout_seconds=_SCRIPT_SECONDS)
+        completed = Completed(command=child.command, exit_status=0, stdout=said, stderr="")
+        self._kept = kept_folder(completed)
+
+    def swap(self, restore_id: str) -> str | None:  # noqa: ARG002
+        """See ``DataHome``."""
+        return None if self._kept is None else f"{self._folder()}/{self._kept} in the volume of {self.compose_service}"
+
+    def check(self, reader: CopyReader) -> Sequence[Finding]:
+        """See ``DataHome``."""
+        return compare_with_copy(self.place, reader.fingerprint)
+
+    def _layout(self) -> FolderLayout:
+        """From the server while it still runs, since its present settings decide what it will load."""
+        if self._seen is None:
+            self._seen = self._look_at_settings()
+        return self._seen
+
+    def _look_at_settings(self) -> FolderLayout:
+        layout = layout_of(self.facts)
+        if self.place.program is None:
+            return layout
+        try:
+            setting, info = self.place.program.ask("CONFIG GET appendonly", "INFO server")
+        except EngineError:
+            return layout  # it does not run, or may not be asked: the facts of the copy decide
+        said = setting.splitlines() if isinstance(setting, str) else []
+        lines = info.splitlines() if isinstance(info, str) else []
+        version = next((x.partition(":")[2].strip() for x in lines if x.startswith("redis_version:")), None)
+        return replace(
+            layout,
+            appendonly=said[1].strip() == "yes" if len(said) > 1 else layout.appendonly,
+            server_version=version or layout.server_version,
+        )
+
+    def _folder(self) -> str:
+        settings = self.facts.get("settings")
+        return str(settings.get("dir", "/data")) if isinstance(settings, Mapping) else "/data"
+
+    def _one_off(self, run_id: str, argv: tuple[str, ...], *, writable: bool = True) -> OneOff:
+        return OneOff(
+            service=self.compose_service,
+            argv=argv,
+            run_id=run_id,
+            timeout_seconds=_SCRIPT_SECONDS,
+            writable=writable,
+        )

@@ -1,0 +1,156 @@
+"""``recoup backup``: take copies now."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from recoup.cli.options import FileOption, JsonOption, PlanOption, QuietOption, add_command
+from recoup.kernel.errors import Exit
+
+if TYPE_CHECKING:
+    from recoup.assembly.protect import Protected
+    from recoup.kernel.errors import RecoupError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    add_command(
+        app,
+        "backup",
+        backup,
+        examples=(
+            "recoup backup                         # every service, the kinds the plan schedules",
+            "recoup backup postgres --kind dump    # a dump of one service",
+            "recoup backup postgres --kind dump --format plain --compression gzip",
+        ),
+    )
+
+
+def backup(
+    services: Annotated[
+        list[str] | None, typer.Argument(metavar="[SERVICE]...", help="Default: all with data.")
+    ] = None,
+    kind: Annotated[
+        Literal["base", "dump", "rdb", "files"] | None, typer.Option(help="Default: what the plan schedules.")
+    ] = None,
+    form: Annotated[
+        Literal["custom", "plain"] | None, typer.Option("--format", help="Of dumps; default: the plan's.")
+    ] = None,
+    compression: Annotated[Literal["zstd", "gzip"] | None, typer.Option(help="Default: the plan's.")] = None,
+    label: Annotated[str | None, typer.Option(help="A word for the copies: daily, before-migration.")] = None,
+    other_cluster: Annotated[
+        bool, typer.Option("--other-cluster", help="The server is a new cluster; copy it all the same.")
+    ] = False,
+    file: FileOption = None,
+    as_json: JsonOption = False,
+    dry_run: PlanOption = False,
+    quiet: QuietOption = False,
+) -> Exit:
+    """Take copies of services, read them back, and report where they are.
+
+    A copy is reported only after every byte was read back from each repository and matched. It is then verified as the
+    plan says under verify.after_backup. When one repository fails, the copy in the others stays and the exit code is 1.
+    """
+    from recoup.assembly.protect import Options, choose_tasks, protect
+    from recoup.assembly.system import System
+    from recoup.cli.output import Output
+    from recoup.kernel.errors import UsageError
+    from recoup.repository.layout import SAFE_NAME
+
+    if label is not None and not SAFE_NAME.fullmatch(label):
+        raise UsageError(f"{label!r} cannot be a label", hint="Use letters, digits, '.', '_' and '-'.")
+    system, output = System.from_file(file), Output(json=as_json, quiet=quiet)
+    tasks = choose_tasks(system, services or [], kind)
+    if dry_run:
+        _show_plan(output, [(task.service, task.kind) for task in tasks], system)
+        return Exit.OK
+    options = Options(label=label, dump_format=form, compression=compression, other_cluster=other_cluster)
+    results = []
+    for task in tasks:
+        with output.progress() as listener:
+            result = protect(system, task, options, listener)
+        results.append(result)
+        _say(output, result)
+    output.document("backup", {"copies": [_as_json(result) for result in results]})
+    return max((_exit(result) for result in results), key=_severity)
+
+
+def _severity(code: Exit) -> tuple[int, int]:
+    order = [Exit.OK, Exit.UNKNOWN, Exit.BAD, Exit.FAILED]
+    return (order.index(code), 0) if code in order else (len(order), int(code))
+
+
+def _exit(result: Protected) -> Exit:
+    from recoup.kernel.finding import exit_code
+
+    if result.error is not None:
+        return result.error.exit_code
+    assert result.taken is not None
+    if result.taken.outcome.failed or result.unopened:
+        return Exit.FAILED
+    return Exit.OK if result.verification is None else exit_code(result.verification.verdict)
+
+
+def _say(output: Any, result: Protected) -> None:
+    from recoup.kernel.finding import Verdict
+    from recoup.kernel.units import show_duration, show_size
+
+    task = result.task
+    subject = f"{task.service} {task.kind}"
+    for name, error in result.unopened.items():
+        output.note(_failure(f"{subject}: not in {name}", error))
+    if result.error is not None or result.taken is None:
+        assert result.error is not None, "a task has a copy or an error"
+        output.note(_failure(f"{subject}: FAILED", result.error))
+        return
+    taken, manifest = result.taken, result.taken.outcome.manifest
+    for name, error in taken.outcome.failed.items():
+        output.note(_failure(f"{subject}: not in {name}", error))
+    verification = result.verification
+    grade = "stored, read back" if verification is None else f"{verification.reached or 'NOT INTACT'}"
+    output.line(
+        f"{task.service} {task.kind}  {manifest.id}  {show_size(manifest.plain_bytes)} as "
+        f"{show_size(manifest.stored_bytes)} in {show_duration(taken.seconds)}  "
+        f"in {', '.join(taken.outcome.stored_in)}  {grade}"
+    )
+    for finding in verification.findings if verification is not None else ():
+        if finding.verdict is not Verdict.OK:
+            output.line(f"  {finding.verdict}: {finding.check}: {finding.subject}: {finding.detail}")
+
+
+def _failure(what: str, error: RecoupError) -> str:
+    return f"{what}: {error}" + (f"\nhint: {error.hint}" if error.hint else "")
+
+
+def _as_json(result: Protected) -> dict[str, Any]:
+    from recoup.cli.documents import finding_document, manifest_summary
+
+    document: dict[str, Any] = {"service": result.task.service, "kind": result.task.kind}
+    errors = {name: {"message": error.message, "hint": error.hint} for name, error in result.unopened.items()}
+    if result.taken is not None:
+        outcome = result.taken.outcome
+        errors |= {name: {"message": error.message, "hint": error.hint} for name, error in outcome.failed.items()}
+        document |= {
+            **manifest_summary(outcome.manifest),
+            "repositories": list(outcome.stored_in),
+            "seconds": round(result.taken.seconds, 3),
+        }
+    if result.error is not None:
+        document["error"] = {"message": result.error.message, "hint": result.error.hint}
+    if result.verification is not None:
+        document["grade"] = result.verification.reached
+        document["findings"] = [finding_document(one) for one in result.verification.findings]
+    return {**document, "failed_repositories": errors, "exit_code": int(_exit(result))}
+
+
+def _show_plan(output: Any, tasks: list[tuple[str, str]], system: Any) -> None:
+    rows = []
+    for service, kind in tasks:
+        places = [name for name, one in system.plan.repositories.items() if one.takes(kind)]
+        rows.append((service, kind, ", ".join(places)))
+    output.table(("SERVICE", "KIND", "INTO"), rows)
+    output.document(
+        "backup-plan", {"copies": [{"service": s, "kind": k, "repositories": p.split(", ")} for s, k, p in rows]}
+    )

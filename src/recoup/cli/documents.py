@@ -1,0 +1,57 @@
+"""The JSON shapes that several commands share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recoup.kernel.finding import Finding
+    from recoup.repository.catalog import Entry
+    from recoup.repository.manifest import Manifest
+
+
+def finding_document(finding: Finding) -> dict[str, Any]:
+    """One finding."""
+    return {
+        "check": finding.check,
+        "subject": finding.subject,
+        "verdict": finding.verdict.value,
+        "detail": finding.detail,
+        "hint": finding.hint,
+        "not_checked": finding.not_checked,
+    }
+
+
+def manifest_summary(manifest: Manifest) -> dict[str, Any]:
+    """What identifies an artefact, and its sizes."""
+    from recoup.kernel import clock
+
+    return {
+        "id": manifest.id,
+        "service": manifest.service,
+        "engine": manifest.engine,
+        "kind": manifest.kind,
+        "label": manifest.label,
+        "begun": clock.to_text(manifest.begun),
+        "ended": clock.to_text(manifest.ended),
+        "plain_bytes": manifest.plain_bytes,
+        "stored_bytes": manifest.stored_bytes,
+    }
+
+
+def entry_document(entry: Entry) -> dict[str, Any]:
+    """One entry of the catalog."""
+    from recoup.kernel import clock
+
+    return {
+        "id": entry.id,
+        "service": entry.service,
+        "engine": entry.engine,
+        "kind": entry.kind,
+        "label": entry.label,
+        "begun": clock.to_text(entry.begun),
+        "ended": clock.to_text(entry.ended),
+        "plain_bytes": entry.plain_bytes,
+        "stored_bytes": entry.stored_bytes,
+        "repositories": list(entry.repositories),
+    }
