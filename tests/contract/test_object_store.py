@@ -11,17 +11,19 @@ from pathlib import Path
 import pytest
 
 from recoup.demo.servers import S3Server
-from recoup.kernel.errors import MissingObjectError, StorageError
+from recoup.kernel.errors import MissingObjectError, StorageError, TransientStorageError
 from recoup.kernel.secret import Secret
+from recoup.storage.counting import CountingStore
+from recoup.storage.decorator import StoreDecorator
+from recoup.storage.faults import Fault, FaultyStore
 from recoup.storage.local import LocalStore
 from recoup.storage.memory import MemoryStore
 from recoup.storage.object_store import ObjectExistsError, ObjectStore
+from recoup.storage.retrying import RetryingStore
 from recoup.storage.s3 import S3Store
 
 MEBIBYTE = 1 << 20
 BIG = 37 * MEBIBYTE + 12_345  # several parts of an upload, several segments of a download, and a rest
-
-Decorator = Callable[[ObjectStore], ObjectStore]
 
 
 def s3_store(server: S3Server, bucket: str, prefix: str = "") -> S3Store:
@@ -52,11 +54,34 @@ def emptied(store: ObjectStore) -> ObjectStore:
     return store
 
 
-@pytest.fixture(params=["memory", "local", "s3", "s3 with a prefix"])
+def retried(inner: ObjectStore, fault: Fault) -> ObjectStore:
+    """A store that fails at one operation in twenty, behind one that tries again. Writers are not tried again."""
+    faulty = FaultyStore(
+        inner,
+        share=0.05,
+        fault=fault,
+        error=TransientStorageError,
+        concerns=lambda operation, _key: operation not in ("write", "commit"),
+    )
+    return RetryingStore(faulty, attempts=100, pause=lambda _seconds: None)
+
+
+DECORATED: dict[str, Callable[[ObjectStore], ObjectStore]] = {
+    "memory": lambda inner: inner,
+    "passed on": StoreDecorator,
+    "counted": CountingStore,
+    "faulty, without a fault": FaultyStore,
+    "slow": lambda inner: FaultyStore(inner, share=0.5, fault=Fault.SLOW, delay_seconds=0.0001),
+    "failing and retried": lambda inner: retried(inner, Fault.ERROR),
+    "losing answers and retried": lambda inner: retried(inner, Fault.LOST_ANSWER),
+}
+
+
+@pytest.fixture(params=[*DECORATED, "local", "s3", "s3 with a prefix"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     match request.param:
-        case "memory":
-            return MemoryStore()
+        case name if name in DECORATED:
+            return DECORATED[name](MemoryStore())
         case "local":
             return LocalStore(tmp_path / "store", create=True)
     server, bucket = request.getfixturevalue("s3"), request.getfixturevalue("bucket")
@@ -361,3 +386,15 @@ def test_the_address_names_the_place(store: ObjectStore) -> None:
     with pytest.raises(MissingObjectError) as caught:
         store.get("absent")
     assert store_name in caught.value.message
+
+
+def test_discarding_what_is_unfinished_touches_no_committed_object(store: ObjectStore, noise: bytes) -> None:
+    store.put("folder/whole", b"x")
+    living = store.writer("elsewhere/living")
+    living.write(noise)
+    store.discard_unfinished("folder/")
+    assert keys(store) == ["folder/whole"]
+    living.commit()
+    assert keys(store) == ["elsewhere/living", "folder/whole"]
+    store.discard_unfinished("")
+    assert keys(store) == ["elsewhere/living", "folder/whole"]

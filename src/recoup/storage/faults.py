@@ -35,7 +35,7 @@ def _refusal(operation: str) -> Exception:
 
 
 class FaultyStore(StoreDecorator):
-    """Fails operation number ``fail_call`` once; with ``every`` also each multiple of it; with ``None`` never.
+    """Fails operation number ``fail_call``, and besides each operation with the probability ``share``.
 
     ``calls`` is how many operations there were, ``struck`` which of them were hit, as ``number operation key``.
     """
@@ -45,7 +45,7 @@ class FaultyStore(StoreDecorator):
         inner: ObjectStore,
         *,
         fail_call: int | None = None,
-        every: bool = False,
+        share: float = 0.0,
         fault: Fault = Fault.ERROR,
         error: Callable[[str], Exception] = _refusal,
         seed: int = 0,
@@ -53,15 +53,15 @@ class FaultyStore(StoreDecorator):
         delay_seconds: float = 0.05,
         pause: Callable[[float], None] = clock.pause,
     ) -> None:
-        """``error`` makes the exception from ``operation key``. ``seed`` chooses the bit and the place of a cut.
+        """``error`` makes the exception from ``operation key``.
 
-        Only operations that ``concerns(operation, key)`` are counted.
+        ``seed`` decides what ``share`` hits, the bit, and the place of a cut. Only operations that ``concerns(operation, key)`` are counted.
         """
         super().__init__(inner)
         self.calls = 0
         self.struck: list[str] = []
         self._fail_call = fail_call
-        self._every = every
+        self._share = share
         self._fault = fault
         self._error = error
         self._chance = random.Random(seed)  # noqa: S311 - repeatable on purpose
@@ -149,11 +149,9 @@ class FaultyStore(StoreDecorator):
             return None
         with self._lock:
             self.calls += 1
-            number, wanted = self.calls, self._fail_call
-            hit = wanted is not None and (number == wanted or (self._every and number % wanted == 0))
-            if not hit:
+            if self.calls != self._fail_call and self._chance.random() >= self._share:
                 return None
-            self.struck.append(f"{number} {operation} {key}")
+            self.struck.append(f"{self.calls} {operation} {key}")
         if self._fault is Fault.ERROR or (self._fault is Fault.CUT and cut_raises):
             raise self._error(f"{operation} {key}")
         if self._fault is Fault.SLOW:

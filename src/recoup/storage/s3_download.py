@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,7 @@ class Found:
     size_bytes: int
     etag: str
     begins: int
-    head: bytes
+    head: Sequence[bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,16 +79,20 @@ class Downloads:
     def pieces(self, found: Found, start: int, end: int) -> Iterator[bytes]:
         """Yield the bytes ``[start, end)`` in order; ``start`` is where ``found`` begins."""
         assert start == found.begins, "opened elsewhere"
-        yield from _cut(found.head[: end - start])
-        position = start + len(found.head)
+        position = start
+        for piece in found.head:
+            wanted = piece[: end - position]
+            if wanted:
+                position += len(wanted)
+                yield wanted
         if position >= end:
             return
         if end - position <= SEGMENT_BYTES:
-            yield from _cut(self._fetch(found.key, position, end, found.etag))
+            yield from self._fetch(found.key, position, end, found.etag)
             return
         starts = iter(range(position, end, SEGMENT_BYTES))
         pool = ThreadPoolExecutor(SEGMENTS_AHEAD, thread_name_prefix="s3-read")
-        coming: deque[Future[bytes]] = deque()
+        coming: deque[Future[list[bytes]]] = deque()
         try:
             while True:
                 while len(coming) < SEGMENTS_AHEAD and (begin := next(starts, None)) is not None:
@@ -96,7 +100,7 @@ class Downloads:
                     coming.append(pool.submit(self._fetch, found.key, begin, stop, found.etag))
                 if not coming:
                     return
-                yield from _cut(coming.popleft().result())
+                yield from coming.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -115,7 +119,7 @@ class Downloads:
 
     def _look(self, key: str, start: int) -> Found:
         info = self.look(key)
-        return Found(key=key, size_bytes=info.size_bytes, etag=f'"{info.version}"', begins=start, head=b"")
+        return Found(key=key, size_bytes=info.size_bytes, etag=f'"{info.version}"', begins=start, head=())
 
     def _request(self, key: str, start: int, end: int, etag: str | None) -> Any:
         condition: Any = {"IfMatch": etag} if etag else {}
@@ -123,17 +127,20 @@ class Downloads:
             Bucket=self.place.bucket, Key=self.full_key(key), Range=f"bytes={start}-{end - 1}", **condition
         )
 
-    def _fetch(self, key: str, start: int, end: int, etag: str, answer: Any = None) -> bytes:
-        """The bytes ``[start, end)``, however often the body breaks off, up to a limit."""
-        received = bytearray()
+    def _fetch(self, key: str, start: int, end: int, etag: str, answer: Any = None) -> list[bytes]:
+        """The bytes ``[start, end)`` in pieces, however often the body breaks off, up to a limit."""
+        pieces: list[bytes] = []
+        position = start
         for attempt in range(_RESUMES + 1):
             try:
                 with translated(self.place, "read", key):
                     if answer is None:
-                        answer = self._request(key, start + len(received), end, etag)
-                    self._drain(answer["Body"], received, end - start)
-                if len(received) == end - start:
-                    return bytes(received)
+                        answer = self._request(key, position, end, etag)
+                    for piece in _body(answer["Body"], end - position):
+                        pieces.append(piece)
+                        position += len(piece)
+                if position == end:
+                    return pieces
             except ObjectExistsError:
                 raise StorageError(
                     f"{self.place.address}/{key} was replaced while it was read", hint="Read it again."
@@ -142,26 +149,19 @@ class Downloads:
                 if attempt == _RESUMES:
                     raise
             answer = None
-            clock.pause(0.05 * 2**attempt)
+            if attempt < _RESUMES:
+                clock.pause(0.05 * 2**attempt)
         raise TransientStorageError(
             f"cannot read {self.place.address}/{key}: {self.place.endpoint} broke off {_RESUMES + 1} times, "
-            f"last at byte {start + len(received)} of {end}",
+            f"last at byte {position} of {end}",
             hint="Try again. If it stays so, check the network and the service.",
         )
 
-    @staticmethod
-    def _drain(body: Any, received: bytearray, wanted: int) -> None:
-        try:
-            while len(received) < wanted and (piece := body.read(min(PIECE_BYTES, wanted - len(received)))):
-                received += piece
-        finally:
-            body.close()
 
-
-def _cut(data: bytes) -> Iterator[bytes]:
-    if len(data) <= PIECE_BYTES:
-        if data:
-            yield data
-        return
-    for position in range(0, len(data), PIECE_BYTES):
-        yield data[position : position + PIECE_BYTES]
+def _body(body: Any, wanted: int) -> Iterator[bytes]:
+    try:
+        while wanted and (piece := body.read(min(PIECE_BYTES, wanted))):
+            wanted -= len(piece)
+            yield piece
+    finally:
+        body.close()
