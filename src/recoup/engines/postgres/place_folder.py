@@ -255,12 +255,11 @@ def _name_while_unfinished(path: str) -> str:
 
 def _link_tablespaces(destinations: Destinations, owner: tuple[int, int] | None) -> None:
     """Point ``pg_tblspc`` and ``tablespace_map`` to the new places; the server would follow the old ones."""
-    text = tablespace_map_text(destinations)
+    text = tablespace_map_text(destinations).encode("utf-8", "surrogateescape")
     path = destinations.folder / TABLESPACE_MAP
-    if text:
-        _write_small(path, text.encode("utf-8", "surrogateescape"), owner)
-    elif path.exists():
-        path.unlink()
+    # Without tablespaces the file is there and empty; left as it is, it matches the server's manifest.
+    if text or (path.exists() and path.stat().st_size):
+        _write_small(path, text, owner)
     for oid, place in destinations.tablespaces.items():
         if destinations.folder not in place.parents:
             link = destinations.folder / "pg_tblspc" / str(oid)

@@ -142,7 +142,13 @@ class Wire:
     def rows(self, command: str, *, idle_seconds: float = IDLE_SECONDS) -> list[tuple[str | None, ...]]:
         """Run a simple command to its end and return the rows of its first answer, as text."""
         self.send(command)
-        result = self.result(ExecStatus.TUPLES_OK, idle_seconds=idle_seconds)
+        try:
+            result = self.result(ExecStatus.TUPLES_OK, idle_seconds=idle_seconds)
+        except (ServerError, ReplicationNotAllowedError):
+            # Only the command failed. Its end must be read before the next one can begin.
+            while self.result(idle_seconds=idle_seconds) is not None:
+                pass
+            raise
         assert result is not None
         while self.result(idle_seconds=idle_seconds) is not None:
             pass
