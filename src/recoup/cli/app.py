@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 
-from recoup.cli import backup, catalog, init, key, plan_command, restore, verify
+from recoup.cli import backup, catalog, check, demo, init, key, plan_command, restore, verify
 
-_COMMANDS = (init, backup, catalog, verify, restore, plan_command, key)
+_COMMANDS = (init, check, backup, catalog, verify, restore, plan_command, key, demo)
 
 
 def build() -> typer.Typer:

@@ -1,0 +1,56 @@
+"""``recoup check``: would a recovery work today?"""
+
+from __future__ import annotations
+
+import typer
+
+from recoup.cli.options import FileOption, JsonOption, QuietOption, add_command
+from recoup.kernel.errors import Exit
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    add_command(app, "check", check, examples=("recoup check", "recoup check --json"))
+
+
+def check(file: FileOption = None, as_json: JsonOption = False, quiet: QuietOption = False) -> Exit:
+    """Say whether a recovery would work today: plan, key, repositories, services, newest copies.
+
+    Each finding that is not ok has a hint. Nothing is changed, but for one small object that each repository is asked
+    to take, return and delete. Exit code 3 when something is bad, 4 when something could not be found out.
+    """
+    from recoup.assembly.readiness import readiness
+    from recoup.assembly.system import System
+    from recoup.cli.documents import finding_document
+    from recoup.cli.output import Output
+    from recoup.kernel import clock
+    from recoup.kernel.finding import Verdict, exit_code, overall
+
+    output = Output(json=as_json, quiet=quiet)
+    system = System.from_file(file)
+    findings = []
+    output.line(f"ok       the plan is valid: {system.loaded.file}")
+    for finding in readiness(system, clock.now()):
+        findings.append(finding)
+        detail = f": {finding.detail}" if finding.detail else ""
+        output.line(f"{finding.verdict.value:<8} {finding.subject}: {finding.check}{detail}")
+        if finding.hint and finding.verdict is not Verdict.OK:
+            output.line(f"         hint: {finding.hint}")
+    verdict = overall(findings)
+    bad = sum(one.verdict is Verdict.FAILED for one in findings)
+    unknown = sum(one.verdict is Verdict.UNKNOWN for one in findings)
+    summary = {
+        Verdict.OK: "a recovery would work today, as far as can be told without rehearsing it",
+        Verdict.FAILED: f"a recovery would NOT work today: {bad} bad, {unknown} unknown",
+        Verdict.UNKNOWN: f"it is not known whether a recovery would work today: {unknown} unknown",
+    }[verdict]
+    output.line(summary)
+    output.document(
+        "check",
+        {
+            "file": str(system.loaded.file),
+            "verdict": verdict.value,
+            "findings": [finding_document(one) for one in findings],
+        },
+    )
+    return exit_code(verdict)
