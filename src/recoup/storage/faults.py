@@ -53,9 +53,9 @@ class FaultyStore(StoreDecorator):
         delay_seconds: float = 0.05,
         pause: Callable[[float], None] = clock.pause,
     ) -> None:
-        """``error`` makes the exception from ``operation key``.
+        """``error`` makes the exception from ``operation key``. Only what ``concerns(operation, key)`` is counted.
 
-        ``seed`` decides what ``share`` hits, the bit, and the place of a cut. Only operations that ``concerns(operation, key)`` are counted.
+        ``seed`` decides what ``share`` hits, which bit flips, and where a read is cut.
         """
         super().__init__(inner)
         self.calls = 0

@@ -169,12 +169,12 @@ class LocalStore:
         """
         removed = 0
         with self._root.translated("clean"):
-            try:
-                paths = tuple((self._folder / INCOMING).iterdir())
-            except FileNotFoundError:
+            incoming = self._folder / INCOMING
+            if not incoming.is_dir():
                 return 0
-            for path in paths:
-                removed += path.name != _LOCK and _remove_if_abandoned(path)
+            with self._incoming_lock(fcntl.LOCK_EX):
+                for path in incoming.iterdir():
+                    removed += path.name != _LOCK and _remove_if_abandoned(path)
         return removed
 
     # What the writer needs.
@@ -188,15 +188,24 @@ class LocalStore:
         with self._root.translated("write to"):
             with contextlib.suppress(FileExistsError):
                 incoming.mkdir(0o700)
-            for _ in range(_COMMIT_ATTEMPTS):
-                path = incoming / secrets.token_hex(12)
+            path = incoming / secrets.token_hex(12)
+            with self._incoming_lock(fcntl.LOCK_SH):  # no clean-up between making the file and locking it
                 handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
                 with contextlib.suppress(OSError):  # no locks here: clean-up then goes by age
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(handle).st_nlink:
-                    return handle, path
-                os.close(handle)  # a clean-up took it in the instant before it was locked
-        raise StorageError(f"files in {incoming} keep disappearing", hint="Find out which other program removes them.")
+        return handle, path
+
+    @contextlib.contextmanager
+    def _incoming_lock(self, kind: int) -> Iterator[None]:
+        """Hold the lock of ``.incoming``, shared or alone; where the file system knows no locks, hold nothing."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        handle = os.open(self._folder / INCOMING / _LOCK, flags, 0o600)
+        try:
+            with contextlib.suppress(OSError):
+                fcntl.flock(handle, kind)
+            yield
+        finally:
+            os.close(handle)
 
     def publish(self, source: Path, key: str, *, if_absent: bool) -> None:
         """Move a synced file to its key, durably. Raise ``ObjectExistsError`` when asked to and the key is taken."""
@@ -228,8 +237,7 @@ class LocalStore:
             source.unlink()
             return
         # A file system without hard links (exFAT, some network ones): a lock among Recoups instead.
-        with open(self._folder / INCOMING / _LOCK, "ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._incoming_lock(fcntl.LOCK_EX):
             try:
                 os.stat(name, dir_fd=folder, follow_symlinks=False)
             except FileNotFoundError:
