@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from recoup.engines.postgres.access import ServerAccess, dbname_argument
-from recoup.engines.postgres.sql_text import SqlFilter
+from recoup.engines.postgres.sql_text import CopiedRows, SqlFilter
 from recoup.kernel.errors import EngineError
 from recoup.kernel.process import Command, Completed, open_child
 
@@ -17,9 +17,10 @@ _END_SECONDS = 24 * 3600.0  #: after the last byte was sent: indexes and constra
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SqlFilled:
-    """What a plain dump held. ``rows`` counts per table what its COPY blocks carried."""
+    """What a plain dump held: what was left out of it, and its COPY blocks."""
 
     notes: tuple[str, ...]
+    copied: tuple[CopiedRows, ...]
 
 
 def fill_from_archive(access: ServerAccess, database: str, pieces: Iterable[bytes]) -> list[str]:
@@ -31,9 +32,7 @@ def fill_from_archive(access: ServerAccess, database: str, pieces: Iterable[byte
     return [line for line in said.splitlines() if line.strip()][-20:]
 
 
-def fill_from_sql(
-    access: ServerAccess, database: str, pieces: Iterable[bytes], *, own_database: str | None = None
-) -> SqlFilled:
+def fill_from_sql(access: ServerAccess, database: str, pieces: Iterable[bytes]) -> SqlFilled:
     """Run a plain dump with psql, statement by statement, after ``SqlFilter`` took out what must not run.
 
     Raise ``EngineError`` with psql's line number and text at the first error, and ``RefusedError`` for a file that
@@ -44,13 +43,13 @@ def fill_from_sql(
     # machine it could start programs as us: there, text on which psql's and our reading may differ is refused,
     # unless this psql can be locked with \restrict.
     lockable = programs.reads_hostile_text
-    sql = SqlFilter(refuse_ambiguous=programs.local and not lockable, own_database=own_database)
+    sql = SqlFilter(refuse_ambiguous=programs.local and not lockable)
     arguments = ["--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1"]
     if lockable:
         arguments.append(f"--command=\\restrict {secrets.token_hex(16)}")
     command = access.command("psql", *arguments, "--file=-", dbname_argument(database), database=database)
     _feed(command, sql.filtered(pieces), "psql")
-    return SqlFilled(notes=tuple(sql.notes))
+    return SqlFilled(notes=tuple(sql.notes), copied=tuple(sql.copied))
 
 
 def _feed(command: Command, pieces: Iterable[bytes], program: str) -> str:
@@ -82,6 +81,8 @@ def _failed(program: str, ended: Completed) -> EngineError:
         hint = "Create the role with CREATE ROLE, then run again."
     elif "unsupported version" in said:
         hint = "The dump was made by a newer pg_dump; use the programs of that version."
+    elif "unrecognized configuration parameter" in said:
+        hint = "The dump was made by a newer PostgreSQL than this server; restore it into a server of that version."
     elif "No space left" in said:
         hint = "Make room on the server's disk: the old and the new database are both there during a restore."
     elif "permission denied" in said or "must be owner" in said or "must be superuser" in said:

@@ -76,12 +76,16 @@ class Replacement:
     @property
     def fresh(self) -> str:
         """The name of the database while it is being restored."""
-        return _joined(self.database, f"_recoup_{self.run_id}")
+        return _joined(self.database, f"_recoup_{self._tail}")
 
     @property
     def kept(self) -> str:
         """The name under which the replaced database is kept."""
-        return _joined(self.database, f"_replaced_{self.run_id}")
+        return _joined(self.database, f"_replaced_{self._tail}")
+
+    @property
+    def _tail(self) -> str:
+        return self.run_id.replace("-", "_")  # so that nobody needs quotes to type the name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

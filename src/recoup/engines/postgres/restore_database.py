@@ -56,8 +56,8 @@ def restore_dump(
 
     with open_maintenance(access) as session:
         contents = ArchiveReader(copy.read(stream)).contents() if custom else None
-        _require_extensions(session, contents, fingerprint)
-        _require_roles(session, copy, facts, contents, create=request.create_roles)
+        require_extensions(session, contents, fingerprint)
+        require_roles(session, copy, facts, contents, create=request.create_roles)
     return replace_database(
         access,
         request.replacement,
@@ -111,7 +111,8 @@ def _counted(
             progress(Progress(what=what, done_bytes=done, total_bytes=total))
 
 
-def _require_extensions(session: Session, contents: Contents | None, fingerprint: Mapping[str, Any] | None) -> None:
+def require_extensions(session: Session, contents: Contents | None, fingerprint: Mapping[str, Any] | None) -> None:
+    """Raise ``EngineError`` naming every extension that the copy needs and the server does not have."""
     wanted = set((fingerprint or {}).get("extensions", {}))
     if contents is not None:
         wanted |= {entry.name for entry in contents.entries if entry.kind == "EXTENSION"}
@@ -125,9 +126,10 @@ def _require_extensions(session: Session, contents: Contents | None, fingerprint
         )
 
 
-def _require_roles(
-    session: Session, copy: CopyReader, facts: Mapping[str, Any], contents: Contents | None, *, create: bool
+def require_roles(
+    session: Session, copy: CopyReader | None, facts: Mapping[str, Any], contents: Contents | None, *, create: bool
 ) -> None:
+    """Raise ``RefusedError`` naming every missing role, or create them from the copy's globals when asked."""
     wanted = set(facts.get("roles", ()))
     if facts.get("owner"):
         wanted.add(str(facts["owner"]))
@@ -137,8 +139,8 @@ def _require_roles(
     missing = sorted(wanted - present)
     if not missing:
         return
-    global_facts = copy.facts.get("globals")
-    if create and global_facts:
+    global_facts = None if copy is None else copy.facts.get("globals")
+    if create and copy is not None and global_facts:
         create_roles(session, b"".join(copy.read(global_facts["stream"])).decode(), missing)
         return
     raise RefusedError(
