@@ -12,13 +12,12 @@ import struct
 import sys
 from collections.abc import Callable
 
-from recoup.engines.engine import Content
 from recoup.kernel.errors import RecoupError
 from recoup.repository.frames import zstd
 from recoup.repository.index import MAGIC, ROW, Index
 from recoup.repository.object_reader import ObjectReader, load_index, scrub
-from recoup.repository.object_writer import ObjectSealer
 from recoup.repository.seal import authenticate, open_authenticated, seal
+from recoup.repository.tar_layout import TarScanner
 from recoup.storage.memory import MemoryStore
 from tests.unit.repository.sealed import INDEX_KEY, KEY, OBJECT_KEY, Reference, seal_bytes
 
@@ -79,11 +78,20 @@ def fuzz_sealed_frame(data: bytes) -> None:
 
 
 def fuzz_tar(data: bytes) -> None:
-    """Any bytes written as a tar stream."""
-    with contextlib.suppress(RecoupError), ObjectSealer(KEY, _nowhere, content=Content.TAR, frame_bytes=512) as sealer:
-        for at in range(0, len(data), 300):
-            sealer.write(data[at : at + 300])
-        sealer.finish()
+    """Any bytes as a tar stream, as they are and with right checksums in every block."""
+    for hostile in (data, _with_checksums(data)):
+        with contextlib.suppress(RecoupError):
+            scanner, at, members = TarScanner(), 0, 0
+            while scanner.needed and at + scanner.passing + scanner.needed <= len(hostile):
+                at += scanner.passing
+                piece = hostile[at : at + scanner.needed]
+                at += len(piece)
+                member = scanner.see(piece)
+                if member is not None:
+                    members += 1
+                    assert member.offset == at
+            scanner.check_end(len(hostile))
+            assert members <= len(hostile) // 512
 
 
 TARGETS: list[Callable[[bytes], None]] = [fuzz_authenticated, fuzz_index, fuzz_object, fuzz_sealed_frame, fuzz_tar]
@@ -120,8 +128,13 @@ def _sha256(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def _nowhere(block: bytes) -> None:
-    """An object that nobody keeps."""
+def _with_checksums(data: bytes) -> bytes:
+    blocks = []
+    for at in range(0, len(data), 512):
+        block = data[at : at + 512].ljust(512, b"\0")
+        checksum = sum(block[:148]) + sum(block[156:]) + 8 * 0x20
+        blocks.append(block[:148] + b"%06o\0 " % checksum + block[156:])
+    return b"".join(blocks)
 
 
 def main(arguments: list[str]) -> None:
