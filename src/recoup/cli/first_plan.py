@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from recoup.cli.key_file import read_key, write_new_key
 from recoup.kernel.errors import RecoupError, RefusedError, UsageError
-from recoup.plan.guess import Inventory
+from recoup.plan.guess import GuessedService, Inventory
 from recoup.plan.urls import VariableToSet, inventory_of_urls
 from recoup.plan.write import Choices, plan_text
 from recoup.repository.seal import Key
@@ -72,8 +72,26 @@ def prepare(wanted: Wanted) -> tuple[Inventory, tuple[VariableToSet, ...], str]:
             profiles=wanted.profiles,
             system=wanted.system,
         )
+    inventory = _with_the_plan_itself(inventory, _relative(wanted.plan, folder))
     choices = Choices(repositories=wanted.addresses, key_file=_relative(wanted.key, folder))
     return inventory, variables, plan_text(inventory, choices)
+
+
+def _with_the_plan_itself(inventory: Inventory, plan_file: str) -> Inventory:
+    """The plan among the protected files: then a new machine needs the repository and the key, and nothing else."""
+    services = list(inventory.services)
+    for place, service in enumerate(services):
+        if service.engine == "files":
+            if plan_file not in service.paths:
+                services[place] = replace(service, paths=(plan_file, *service.paths))
+            return replace(inventory, services=tuple(services))
+    own = GuessedService(
+        name="configuration",
+        engine="files",
+        reasons=("the plan itself, so that a new machine needs only the repository and the key",),
+        paths=(plan_file,),
+    )
+    return replace(inventory, services=(*services, own))
 
 
 def write_plan(path: Path, text: str) -> None:

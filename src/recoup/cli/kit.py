@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 from recoup.plan.load import LoadedPlan, load
+from recoup.plan.services import FilesService, PostgresService, RedisService
 from recoup.repository.seal import Key
 
 
@@ -19,6 +21,7 @@ def kit_document(plan_file: Path, key: Key) -> dict[str, Any]:
         "only_on_this_machine": not any(address.startswith("s3://") for address in addresses.values()),
         "key": key.id[:16],
         "commands": _commands(addresses, loaded),
+        "afterwards": _afterwards(loaded),
     }
 
 
@@ -35,6 +38,8 @@ def kit_text(plan_file: Path, key: Key) -> str:
         "",
         "  On a new machine:",
         *(f"    {command}" for command in kit["commands"]),
+        *(["  Then, with the key beside the plan that was restored:"] if kit["afterwards"] else []),
+        *(f"    {command}" for command in kit["afterwards"]),
         "",
         "Keep the key file elsewhere too, in a password manager or on paper: whoever loses it loses every backup.",
     ]
@@ -58,11 +63,19 @@ def _addresses(loaded: LoadedPlan) -> dict[str, str]:
 def _commands(addresses: dict[str, str], loaded: LoadedPlan) -> list[str]:
     # An address that a new machine can reach is worth more than the primary one.
     remote = next((one for one in addresses.values() if one.startswith("s3://")), None)
-    address = remote or next(iter(addresses.values()))
-    services = [name for name, service in loaded.plan.services.items() if service.engine != "compose"]
-    service = f" --service {services[0]}" if services else ""
+    address = shlex.quote(remote or next(iter(addresses.values())))
+    services = [name for name, service in loaded.plan.services.items() if isinstance(service, FilesService)]
+    first = services[0] if services else next(iter(loaded.plan.services))
     return [
         "pipx install recoup",
         "install -m 600 /PATH/TO/YOUR/COPY/OF/recoup.key recoup.key",
-        f"recoup restore latest{service} --from {address} --key-file recoup.key --destination ./restored",
+        f"recoup restore latest --service {first} --from {address} --key-file recoup.key --destination restored",
+    ]
+
+
+def _afterwards(loaded: LoadedPlan) -> list[str]:
+    return [
+        f"recoup restore latest --service {name}"
+        for name, service in loaded.plan.services.items()
+        if isinstance(service, PostgresService | RedisService)
     ]

@@ -6,10 +6,11 @@ Every key has a description; the JSON Schema and the reference page are generate
 from __future__ import annotations
 
 import re
+import shlex
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field
 
 from recoup.objectives.objective import Objective
 from recoup.plan.people import Channel, Communication, Drill, Member, RotatedSecret, Vendor
@@ -89,13 +90,23 @@ class RepositoryPlan(Section):
         return self.copies is None or kind in self.copies
 
 
+def _splittable(value: str) -> str:
+    try:
+        words = shlex.split(value)
+    except ValueError as wrong:
+        raise ValueError(f"cannot be split into a program and its arguments: {str(wrong).lower()}") from None
+    if not words:
+        raise ValueError("names no program")
+    return value
+
+
 class Key(Section):
     """Where the backup key is. Exactly one of these."""
 
     env: Variable | None = Field(default=None, description="A variable of the environment or of an env file.")
     file: Template | None = Field(default=None, description="A file; its first line is the key.")
-    command: Annotated[str, StringConstraints(min_length=1)] | Annotated[Many[RawText], Field(min_length=1)] | None = (
-        Field(default=None, description="A program and its arguments (no shell); the first line it writes is the key.")
+    command: Annotated[str, AfterValidator(_splittable)] | Annotated[Many[RawText], Field(min_length=1)] | None = Field(
+        default=None, description="A program and its arguments (no shell); the first line it writes is the key."
     )
     credential: Name | None = Field(default=None, description="The name of a systemd credential.")
 

@@ -265,6 +265,9 @@ def test_a_wrong_repository_is_named_with_its_place(repository: str, expected: s
         ("{env: «$A}", "key.env: not a variable's name"),
         ("«abc", "key: a mapping is needed, not 'abc'"),
         ("{command: «[]}", "key.command: at least one entry is needed"),
+        ("{command: «echo 'open}", "key.command: cannot be split into a program and its arguments: no closing"),
+        ("{command: «' '}", "key.command: names no program"),
+        ("{command: «12}", "key.command: a text is needed, not 12"),
     ],
 )
 def test_a_wrong_key_source_is_named_with_its_place(key: str, expected: str) -> None:
