@@ -8,6 +8,7 @@ import contextlib
 import os
 import shlex
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,11 @@ class Production:
         """A file that a shell can source, for trying commands by hand."""
         return self.folder / "environment"
 
+    @property
+    def psql_address(self) -> str:
+        """The database's address for ``psql``, without the password: that is ``PGPASSWORD`` in the environment."""
+        return f"postgresql://postgres@127.0.0.1:{self.postgres.port}/{DATABASE}"
+
     def lose(self) -> None:
         """The disaster: everything on the machine but the key and the plan. The servers die, their data with them."""
         self.postgres.kill()
@@ -137,12 +143,17 @@ def open_production() -> Iterator[Production]:
                 postgres=postgres,
                 redis=redis,
                 s3=s3,
-                bucket=s3.new_bucket(lock=True, prefix="marketplace"),
+                bucket=s3.new_bucket(lock=True, lock_days=1, prefix="marketplace"),
                 environment={
                     "DEMO_POSTGRES_PASSWORD": postgres.password or "",
+                    "PGPASSWORD": postgres.password or "",
                     "DEMO_REDIS_PASSWORD": redis.password,
                     "DEMO_S3_ACCESS_KEY": s3.access_key,
                     "DEMO_S3_SECRET_KEY": s3.secret_key,
+                    # The dump takes the server's own pg_dump; a shell that sources the environment finds recoup.
+                    "PATH": os.pathsep.join(
+                        [str(postgres.bin), str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+                    ),
                     "RECOUP_FILE": str(folder / "recoup.yaml"),
                     # Leases and caches stay with the demo instead of going where those of real systems are.
                     "RECOUP_STATE": str(folder / "state"),

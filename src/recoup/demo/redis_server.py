@@ -33,7 +33,12 @@ class RedisServer(Server):
         super().__init__("Redis", ports=1)
         self.program = reachable(program.path, program.package, self.owner)
         self.password = secrets.token_urlsafe(12) if password is None else password
-        self.settings = {"appendonly": "yes" if appendonly else "no", "save": '""', **(settings or {})}
+        self.settings = {
+            "appendonly": "yes" if appendonly else "no",
+            "save": '""',
+            "repl-diskless-sync-delay": "0",  # five seconds by default, in which a copy waits for more replicas
+            **(settings or {}),
+        }
         self._client: redis.Redis | None = None
 
     @property

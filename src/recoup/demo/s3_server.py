@@ -44,12 +44,19 @@ class S3Server(Server):
             config=Config(s3={"addressing_style": "path"}, connect_timeout=5, read_timeout=30),
         )
 
-    def new_bucket(self, *, lock: bool = False, prefix: str = "bucket") -> str:
-        """Create an empty bucket with a name of its own, with Object Lock if asked, and return the name."""
+    def new_bucket(self, *, lock: bool = False, lock_days: int = 0, prefix: str = "bucket") -> str:
+        """Create an empty bucket with a name of its own and return the name.
+
+        With ``lock`` it has Object Lock; with ``lock_days`` as well, every new object cannot be deleted for so long.
+        """
         name = f"{prefix}-{secrets.token_hex(4)}"
         client = self.client()
         try:
             client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=lock)
+            if lock_days:
+                rule = {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": lock_days}}
+                configuration = {"ObjectLockEnabled": "Enabled", "Rule": rule}
+                client.put_object_lock_configuration(Bucket=name, ObjectLockConfiguration=configuration)
         finally:
             client.close()
         return name
