@@ -230,13 +230,15 @@ def _age(system: System, name: str, newest: Entry | None, now: datetime) -> Find
         )
     age = now - newest.begun
     objective = system.plan.objective(name)
+    if objective.rpo is None:
+        detail = f"{newest.kind} {newest.id} is {show_duration(age)} old"
+        gap = "its age: no RPO was promised for it; give it a tier in the plan"
+        return Finding(check="there is a copy", subject=name, verdict=Verdict.OK, detail=detail, not_checked=gap)
     verdict = attainment(objective, Measured(lost_data=age)).rpo
-    promised = "no RPO was promised" if objective.rpo is None else f"the RPO is {show_duration(objective.rpo)}"
-    hint = {
-        Verdict.OK: None,
-        Verdict.FAILED: f"Take one now: recoup backup {name}. Then find out why none was taken.",
-        Verdict.UNKNOWN: "Give the service a tier in the plan, so that there is a promise to keep.",
-    }[verdict]
+    promised = f"the RPO is {show_duration(objective.rpo)}"
+    hint = None
+    if verdict is not Verdict.OK:
+        hint = f"Take one now: recoup backup {name}. Then find out why none was taken."
     detail = f"{newest.kind} {newest.id} is {show_duration(age)} old; {promised}"
     return Finding(check=check, subject=name, verdict=verdict, detail=detail, hint=hint)
 

@@ -36,6 +36,8 @@ def check(file: FileOption = None, as_json: JsonOption = False, quiet: QuietOpti
         output.line(f"{finding.verdict.value:<8} {finding.subject}: {finding.check}{detail}")
         if finding.hint and finding.verdict is not Verdict.OK:
             output.line(f"         hint: {finding.hint}")
+        if finding.not_checked:
+            output.line(f"         not checked: {finding.not_checked}")
     verdict = overall(findings)
     bad = sum(one.verdict is Verdict.FAILED for one in findings)
     unknown = sum(one.verdict is Verdict.UNKNOWN for one in findings)
