@@ -14,11 +14,13 @@ from recoup.demo.programs import find_postgres
 from recoup.demo.servers import PostgresServer
 from recoup.engines.engine import Progress
 from recoup.engines.postgres.base_backup import take_base_backup
+from recoup.engines.postgres.base_check import check_base_copy
 from recoup.engines.postgres.connection_errors import ReplicationNotAllowedError, UnreachableError
 from recoup.engines.postgres.server_check import check_server
+from recoup.engines.postgres.wal_hold import WalHold
 from recoup.engines.postgres.wire import connect
 from recoup.kernel.errors import EngineError, RefusedError
-from recoup.kernel.finding import Finding, Verdict
+from recoup.kernel.finding import Finding, Verdict, overall
 from recoup.kernel.secret import Secret
 from tests.integration.postgres_copies import MemoryCopy
 from tests.real import require_found
@@ -214,3 +216,55 @@ def test_a_sink_that_fails_ends_the_backup_on_the_server(doomed: PostgresServer)
     copy = MemoryCopy()
     take_base_backup(Secret(doomed.url()), copy, label="y")
     assert "base.tar" in copy.data
+
+
+@pytest.fixture
+def forgetful() -> Iterator[PostgresServer]:
+    """A server that recycles its WAL as soon as it can."""
+    settings = {"max_wal_size": "32MB", "min_wal_size": "32MB", "wal_keep_size": "0", "checkpoint_timeout": "30s"}
+    with PostgresServer(require_found(lambda: find_postgres(15)), settings=settings) as server:
+        server.execute("CREATE TABLE t AS SELECT i, repeat(md5(i::text), 30) AS t FROM generate_series(1, 20000) i")
+        yield server
+
+
+def busy(server: PostgresServer) -> None:
+    """Write 100 MB of WAL and let the server forget what it may."""
+    server.execute("CREATE TABLE IF NOT EXISTS churn (t text)")
+    for _ in range(3):
+        server.execute("INSERT INTO churn SELECT repeat('x', 1000) FROM generate_series(1, 30000)")
+        server.execute("CHECKPOINT")
+
+
+def slow_copy(
+    server: PostgresServer, act: object, *, into: MemoryCopy | None = None, **options: object
+) -> dict[str, object]:
+    copy = into or MemoryCopy()
+    copy.copy_facts = take_base_backup(
+        Secret(server.url()), copy, label="x", max_rate=16 << 20,
+        on_progress=when_bytes_flow(act), **options,  # type: ignore[arg-type]
+    )  # fmt: skip
+    assert overall(check_base_copy(copy)) is Verdict.OK
+    return dict(copy.facts)
+
+
+def test_wal_that_the_copy_needs_is_kept_while_it_is_taken(forgetful: PostgresServer) -> None:
+    facts = slow_copy(forgetful, lambda: busy(forgetful))
+    assert facts["wal_hold"] == "held"
+    assert wait_until(lambda: forgetful.execute("SELECT * FROM pg_replication_slots") == [], limit_seconds=20)
+
+
+def test_without_a_hold_the_recycled_wal_fails_the_copy_with_the_reason(forgetful: PostgresServer) -> None:
+    copy = MemoryCopy()
+    with pytest.raises(EngineError) as failure:
+        slow_copy(forgetful, lambda: busy(forgetful), into=copy, hold_wal_bytes=0)
+    assert "wal_keep_size" in str(failure.value.hint)
+    assert copy.discarded
+    assert "base.tar" not in copy.data
+
+
+def test_a_hold_is_let_go_when_too_much_is_written(forgetful: PostgresServer) -> None:
+    with WalHold(Secret(forgetful.url()), limit_bytes=64 << 20, look_seconds=0.1) as hold:
+        assert hold.state == "held"
+        busy(forgetful)
+        assert wait_until(lambda: hold.state.startswith("let go"), limit_seconds=20)
+        assert wait_until(lambda: forgetful.execute("SELECT * FROM pg_replication_slots") == [], limit_seconds=20)

@@ -10,6 +10,7 @@ from recoup.engines.postgres.access import DirectAccess
 from recoup.engines.postgres.base_protocol import BASE_ARCHIVE, MANIFEST_STREAM, BaseBackupOptions, BaseBackupStream
 from recoup.engines.postgres.lsn import Lsn
 from recoup.engines.postgres.server_facts import inventory, left_out_of, settings_over_wire
+from recoup.engines.postgres.wal_hold import WalHold
 from recoup.engines.postgres.wire import IDLE_SECONDS, ServerError, SystemIdentity, Wire, connect
 from recoup.kernel.errors import EngineError, RefusedError
 from recoup.kernel.secret import Secret
@@ -26,11 +27,14 @@ def take_base_backup(
     expected_system_identifier: str | None = None,
     on_progress: ProgressListener | None = None,
     idle_seconds: float = IDLE_SECONDS,
+    hold_wal_bytes: int | None = None,
 ) -> CopyFacts:
     """Stream ``base.tar``, ``<oid>.tar`` for each tablespace, and ``backup_manifest`` into ``sink``.
 
-    ``max_rate`` is in bytes per second. With ``include_wal`` the copy holds the WAL it needs to start. The copy is
-    good only when this returns: the caller must discard it when this raises, which may be after the last byte.
+    ``max_rate`` is in bytes per second. With ``include_wal`` the copy holds the WAL it needs to start; until it is
+    sent, a temporary slot keeps it on the server, but never more than ``hold_wal_bytes`` (0: none; by default a
+    tenth of the cluster's size, at least 1 and at most 16 GiB). The copy is good only when this returns: the caller
+    must discard it when this raises, which may be after the last byte.
 
     Raise ``RefusedError`` when the server is another cluster than ``expected_system_identifier``; ``EngineError`` and
     its kinds for everything the server or the network does wrong.
@@ -43,7 +47,11 @@ def take_base_backup(
         refuse_other_cluster(identity.system_identifier, expected_system_identifier, wire.address)
         facts = settings_over_wire(wire)
         found, not_read = _inventory(connection_info)
-        begin, end, timeline, stream = _copy(wire, sink, options, on_progress, idle_seconds)
+        with WalHold(connection_info, limit_bytes=hold_wal_bytes) as hold:
+            try:
+                begin, end, timeline, stream = _copy(wire, sink, options, hold, on_progress, idle_seconds)
+            except ServerError as failure:
+                raise _explain(failure, wire, hold) from failure
     return CopyFacts(
         facts={
             **facts,
@@ -51,6 +59,7 @@ def take_base_backup(
             "tablespaces": [{"oid": space.oid, "path": space.path} for space in stream.tablespaces],
             "databases": (found or {}).get("databases"),
             "includes_wal": include_wal,
+            "wal_hold": hold.state,
             "method": "replication protocol",
         },
         left_out=(*left_out_of(found), *not_read),
@@ -67,7 +76,12 @@ def refuse_other_cluster(found: str, expected: str | None, where: str) -> None:
 
 
 def _copy(
-    wire: Wire, sink: Sink, options: BaseBackupOptions, on_progress: ProgressListener | None, idle_seconds: float
+    wire: Wire,
+    sink: Sink,
+    options: BaseBackupOptions,
+    hold: WalHold,
+    on_progress: ProgressListener | None,
+    idle_seconds: float,
 ) -> tuple[Lsn, Lsn, int, BaseBackupStream]:
     total: int | None = None
 
@@ -76,26 +90,27 @@ def _copy(
             on_progress(Progress(what="base backup", done_bytes=done, total_bytes=total))
 
     stream = BaseBackupStream(wire, report, idle_seconds=idle_seconds)
-    try:
-        begin, timeline = stream.begin(options)
-        total = stream.total_kib * 1024
-        sizes = {f"{space.oid}.tar": space.kib * 1024 for space in stream.tablespaces}
-        sizes[BASE_ARCHIVE] = total - sum(sizes.values())
-        while (name := stream.next_archive()) is not None:
-            content = Content.OPAQUE if name == MANIFEST_STREAM else Content.TAR
-            with sink.stream(name, content=content, expected_bytes=sizes.get(name)) as out:
-                stream.pump(out.write)
-                if name == MANIFEST_STREAM:
-                    # Still inside the stream: an error after all the data must discard the copy.
-                    end, end_timeline = stream.end()
-    except ServerError as failure:
-        raise _explain(failure, wire) from failure
+    begin, timeline = stream.begin(options)
+    total = stream.total_kib * 1024
+    hold.for_cluster_of(total)
+    sizes = {f"{space.oid}.tar": space.kib * 1024 for space in stream.tablespaces}
+    sizes[BASE_ARCHIVE] = total - sum(sizes.values())
+    end = None
+    while (name := stream.next_archive()) is not None:
+        content = Content.OPAQUE if name == MANIFEST_STREAM else Content.TAR
+        with sink.stream(name, content=content, expected_bytes=sizes.get(name)) as out:
+            stream.pump(out.write)
+            if name == MANIFEST_STREAM:
+                # Still inside the stream: an error after all the data must discard the copy.
+                end, end_timeline = stream.end()
+    if end is None:
+        raise EngineError(f"{wire.address} sent no manifest with its base backup")
     if end_timeline != timeline:
         raise EngineError(f"the timeline changed from {timeline} to {end_timeline} during the base backup")
     return begin, end, timeline, stream
 
 
-def _explain(failure: ServerError, wire: Wire) -> EngineError:
+def _explain(failure: ServerError, wire: Wire, hold: WalHold) -> EngineError:
     """Add what the server warned about, and what to do."""
     text, hint = failure.message, failure.hint
     if wire.notices:
@@ -106,7 +121,10 @@ def _explain(failure: ServerError, wire: Wire) -> EngineError:
             "table with pg_amcheck, and restore it from a backup before the damage."
         )
     elif "WAL segment" in text or "could not find any WAL files" in text:
-        hint = "The server removed WAL that the copy needs while it was taken: raise wal_keep_size and try again."
+        hint = (
+            "The server removed WAL that the copy needs while it was taken. Raise wal_keep_size, or take the copy when "
+            f"less is written. (The WAL was {hold.state}.)"
+        )
     return EngineError(text, hint=hint)
 
 

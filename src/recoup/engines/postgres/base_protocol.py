@@ -8,12 +8,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from psycopg.pq import ExecStatus
 
 from recoup.engines.postgres.lsn import Lsn
 from recoup.engines.postgres.wire import IDLE_SECONDS, Wire, drain_copy, rows_of
 from recoup.kernel.errors import EngineError
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
 
 _ARCHIVE_NAME = re.compile(r"base\.tar|[1-9]\d{0,9}\.tar")
 _NEW_ARCHIVE, _MANIFEST, _DATA, _PROGRESS = b"nmdp"
@@ -82,6 +86,7 @@ class BaseBackupStream:
         self._header: bytes | None = None
         self._old_names: list[str] = []
         self._current = ""
+        self._held: PGresult | None = None
         self._done = 0
         self._reported = 0
         self.tablespaces: tuple[Tablespace, ...] = ()
@@ -119,21 +124,27 @@ class BaseBackupStream:
         if self._major < 15:
             if not self._old_names:
                 return None
-            self._wire.result(ExecStatus.COPY_OUT, idle_seconds=self._idle_seconds)
+            if self._held is None:
+                self._wire.result(ExecStatus.COPY_OUT, idle_seconds=self._idle_seconds)
             self._current = self._old_names.pop(0)
             return self._current
         if self._header is None:
             return None
         header, self._header = self._header, None
         if header[0] == _MANIFEST:
+            self._current = MANIFEST_STREAM
             return MANIFEST_STREAM
         name = header[1:].split(b"\0", 1)[0].decode(errors="replace")
         if header[0] != _NEW_ARCHIVE or not _ARCHIVE_NAME.fullmatch(name):
             raise EngineError(f"{self._wire.address} sent a base backup that cannot be understood: {header[:64]!r}")
+        self._current = name
         return name
 
     def pump(self, write: Callable[[memoryview], None]) -> None:
-        """Write the bytes of the current archive; on return the archive is complete."""
+        """Write the bytes of the current archive; on return the archive is complete.
+
+        Raise ``EngineError`` when the server gave up in the middle, which to libpq looks like an end.
+        """
         if self._major < 15:
 
             def plain(data: memoryview) -> bool:
@@ -142,6 +153,8 @@ class BaseBackupStream:
                 return False
 
             drain_copy(self._wire, plain, idle_seconds=self._idle_seconds)
+            expected = ExecStatus.COPY_OUT if self._old_names else ExecStatus.TUPLES_OK
+            self._held = self._wire.result(expected, idle_seconds=self._idle_seconds)
             if self._current != MANIFEST_STREAM:
                 write(memoryview(_TAR_END))
             return
@@ -154,14 +167,17 @@ class BaseBackupStream:
                 return False
             return self._hold_header(data)
 
-        drain_copy(self._wire, tagged, idle_seconds=self._idle_seconds)
+        went_on = drain_copy(self._wire, tagged, idle_seconds=self._idle_seconds)
+        if not went_on and self._current != MANIFEST_STREAM:
+            self.end()
+            raise EngineError(f"{self._wire.address} ended a base backup without its manifest")
 
     def end(self) -> tuple[Lsn, int]:
         """Wait for the server's word that the backup is whole; return its end position and timeline.
 
         Raise ``EngineError`` when the server found a fault (a page checksum, a missing WAL segment) on the way.
         """
-        result = self._wire.result(ExecStatus.TUPLES_OK, idle_seconds=self._idle_seconds)
+        result = self._held or self._wire.result(ExecStatus.TUPLES_OK, idle_seconds=self._idle_seconds)
         assert result is not None
         position, timeline = rows_of(result)[0]
         while self._wire.result(idle_seconds=self._idle_seconds) is not None:

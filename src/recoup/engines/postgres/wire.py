@@ -217,19 +217,22 @@ def rows_of(result: PGresult) -> list[tuple[str | None, ...]]:
     ]
 
 
-def connect(url: Secret, *, application_name: str = "recoup") -> Wire:
+def connect(url: Secret, *, application_name: str = "recoup", options: str = "") -> Wire:
     """Open a replication connection to the server at ``url``.
 
     A physical replication connection is tried first; it needs a ``replication`` line in ``pg_hba.conf``. Where there
     is none, a replication connection to the URL's database is tried: for ``pg_hba.conf`` that is an ordinary
     connection to that database (the keyword ``all`` matches it, src/backend/libpq/hba.c), and the server accepts the
-    same commands on it. It keeps that one database from being dropped while it is open.
+    same commands on it. It keeps that one database from being dropped while it is open. ``options`` are command-line
+    options for the server's process, added to the URL's own.
 
     Raise ``UsageError`` for an address that cannot be understood, ``UnreachableError``, ``ReplicationNotAllowedError``
     and ``EngineError`` with a hint each.
     """
     keywords = parse_connection(url)
     keywords.pop("replication", None)
+    if options:
+        keywords["options"] = f"{keywords.get('options', '')} {options}".strip()
     try:
         return _open(keywords, "yes", application_name)
     except ReplicationNotAllowedError as refused:
