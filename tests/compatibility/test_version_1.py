@@ -102,3 +102,20 @@ def test_stock_tools_read_version_1(kind: str) -> None:
         expander = require("gunzip" if stored.compression == "gzip" else "zstd")
         plain = subprocess.run([expander, "-dc"], input=packed, capture_output=True, check=True).stdout
         assert hashlib.sha256(plain).hexdigest() == EXPECTED[stored.stream]["sha256"]
+
+
+def test_the_mac_of_a_manifest_can_be_computed_by_hand_as_the_format_page_says() -> None:
+    key_file, folder = V1 / "random-key" / "recoup.key", V1 / "random-key" / "repository"
+    script = f"""
+        set -eu
+        cd {folder}
+        hexkey=$({require("openssl")} enc -aes-256-cbc -pbkdf2 -md sha256 -iter 10000 -S 7265636f75704d31 -P \
+            -pass file:{key_file} | sed -n 's/^key=//p')
+        ( printf 'recoup manifest v1\\nmanifests/{ARTEFACT}.json\\n'; sed '$d' manifests/{ARTEFACT}.json ) |
+            openssl dgst -sha256 -mac HMAC -macopt hexkey:$hexkey
+        tail -n 1 manifests/{ARTEFACT}.json
+    """
+    computed, line = subprocess.run(
+        ["sh", "-c", script], capture_output=True, check=True, text=True
+    ).stdout.splitlines()
+    assert computed.split()[-1] == json.loads(line)["authentication"]["mac"]
