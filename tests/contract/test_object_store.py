@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -398,3 +401,60 @@ def test_discarding_what_is_unfinished_touches_no_committed_object(store: Object
     assert keys(store) == ["elsewhere/living", "folder/whole"]
     store.discard_unfinished("")
     assert keys(store) == ["elsewhere/living", "folder/whole"]
+
+
+_MOVES_MUCH = """
+import json, sys
+from pathlib import Path
+from recoup.kernel.secret import Secret
+from recoup.storage.address import S3Options, open_store
+
+address, size, options = sys.argv[1], int(sys.argv[2]) << 20, json.loads(sys.stdin.read())
+if options:
+    options["secret_key"] = Secret(options["secret_key"])
+store = open_store(address, S3Options(**options), create=True)
+
+def peak():
+    return next(int(line.split()[1]) >> 10 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+store.put("small", b"x")  # loads whatever is loaded lazily
+before = peak()
+piece = bytes(range(256)) * 4096
+with store.writer("large", expected_bytes=size) as writer:
+    for _ in range(size >> 20):
+        writer.write(piece)
+    writer.commit()
+assert sum(map(len, store.read("large"))) == size
+store.delete("large")
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize("kind", ["local", "s3"])
+def test_memory_does_not_grow_with_the_object(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
+    address, options = str(tmp_path / "store"), {}
+    if kind == "s3":
+        server = request.getfixturevalue("s3")
+        address = f"s3://{request.getfixturevalue('bucket')}/memory"
+        options = {"endpoint_url": server.endpoint, "access_key": server.access_key, "secret_key": server.secret_key}
+    done = subprocess.run(
+        [sys.executable, "-c", _MOVES_MUCH, address, "256"],
+        input=json.dumps(options),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    # S3: two parts of 8 MiB being sent and one filling; then four segments of 8 MiB.
+    assert int(done.stdout) <= (64 if kind == "s3" else 8)
+
+
+def test_a_bucket_with_object_lock_takes_and_gives_like_any_other(s3: S3Server, noise: bytes) -> None:
+    store = s3_store(s3, s3.new_bucket(lock=True))
+    store.put("small", b"x", if_absent=True)
+    with store.writer("large", expected_bytes=BIG) as writer:
+        writer.write(noise)
+        writer.commit()
+    assert b"".join(store.read("large")) == noise
+    store.delete("small")
+    assert keys(store) == ["large"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import enum
 import http.client
+import ssl
 import threading
 import time
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -48,9 +50,12 @@ class Rule:
 
 
 class S3Proxy:
-    """Listens on the loopback and passes on to ``upstream``. ``requests`` are ``(method, target, range)``."""
+    """Listens on the loopback and passes on to ``upstream``. ``requests`` are ``(method, target, range)``.
 
-    def __init__(self, upstream: str) -> None:
+    With ``certificate`` (its file and its key's) it speaks TLS.
+    """
+
+    def __init__(self, upstream: str, *, certificate: tuple[Path, Path] | None = None) -> None:
         self.rules: list[Rule] = []
         self.requests: list[tuple[str, str, str]] = []
         self._upstream = urlsplit(upstream)
@@ -64,7 +69,7 @@ class S3Proxy:
             def handle_one_request(self) -> None:
                 try:
                     super().handle_one_request()
-                except (ConnectionError, TimeoutError):
+                except (ConnectionError, TimeoutError, ssl.SSLError):
                     self.close_connection = True
 
             def __getattr__(self, name: str) -> object:
@@ -77,11 +82,20 @@ class S3Proxy:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        self._scheme = "http"
+        if certificate is not None:
+            self._scheme = "https"
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            # The handshake happens in the thread of the connection, not in the one that accepts.
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +66,7 @@ def connect(
     secret_key: str | None = None,
     attempts: int = 3,
     read_timeout_seconds: float = 20,
+    verify: bool | Path = True,
 ) -> S3Store:
     return S3Store(
         bucket,
@@ -74,6 +77,7 @@ def connect(
         attempts=attempts,
         connect_timeout_seconds=2,
         read_timeout_seconds=read_timeout_seconds,
+        verify=verify,
     )
 
 
@@ -333,3 +337,33 @@ def test_an_endpoint_that_speaks_no_tls_is_said_so(s3: S3Server, bucket: str) ->
     with pytest.raises(StorageError, match="no trusted TLS connection") as caught:
         connect(s3, s3.endpoint.replace("http:", "https:"), bucket, attempts=1).get("key")
     assert "http instead of https" in (caught.value.hint or "")
+
+
+def test_missing_credentials_are_said_so(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    with pytest.raises(StorageError, match="there are no credentials") as caught:
+        S3Store(bucket, endpoint_url=s3.endpoint).get("key")
+    assert "AWS_ACCESS_KEY_ID" in (caught.value.hint or "")
+
+
+def test_a_certificate_of_an_unknown_authority_is_refused_unless_it_is_named(
+    s3: S3Server, bucket: str, tmp_path: Path
+) -> None:
+    certificate, key = tmp_path / "server.pem", tmp_path / "server.key"
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    name = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(
+        ["openssl", "req", "-x509", *curve, *name, "-keyout", key, "-out", certificate], check=True, capture_output=True
+    )
+    with S3Proxy(s3.endpoint, certificate=(certificate, key)) as proxy:
+        unknown = connect(s3, proxy.endpoint, bucket, "tls", attempts=1)
+        with pytest.raises(StorageError, match="certificate verify failed") as caught:
+            unknown.get("key")
+        assert "authority's certificate" in (caught.value.hint or "")
+        named = connect(s3, proxy.endpoint, bucket, "tls", verify=certificate)
+        write(named, "key", os.urandom(9 * MEBIBYTE))
+        assert named.stat("key").size_bytes == 9 * MEBIBYTE

@@ -52,8 +52,8 @@ class S3Store:
 
         ``endpoint_url`` is for servers other than Amazon's. Without keys, boto3's own chain applies (environment,
         profile, instance role). ``verify`` is a file of certificate authorities, or whether to check TLS at all.
-        Raise ``UsageError`` for a prefix that cannot begin a key, half a pair of keys, and a storage class whose
-        objects cannot be read back at once (every backup is read back before it counts).
+        Raise ``UsageError`` for a prefix that cannot begin a key, half a pair of keys, a missing file of
+        authorities, and a storage class whose objects cannot be read back at once (every backup is, before it counts).
         """
         self._prefix = prefix.strip("/")
         if self._prefix:
@@ -67,6 +67,11 @@ class S3Store:
             raise UsageError(
                 f"s3://{bucket}: objects of storage class {storage_class} cannot be read back at once",
                 hint="Use STANDARD_IA or GLACIER_IR, or a lifecycle rule that moves objects later.",
+            )
+        if isinstance(verify, Path) and not verify.is_file():
+            raise UsageError(
+                f"s3://{bucket}: there is no file of certificate authorities {verify}",
+                hint="Correct its path, or leave it out to trust the system's authorities.",
             )
         self._place = Place(
             address=f"s3://{bucket}" + (f"/{self._prefix}" if self._prefix else ""),

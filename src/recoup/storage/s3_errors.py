@@ -103,7 +103,8 @@ _TABLE: tuple[tuple[frozenset[str], str, str], ...] = (
         "{endpoint} denies access to bucket {bucket} ({code})",
         (
             "Allow this access key to list, read, write and delete there (s3:ListBucket, GetObject, PutObject, "
-            "DeleteObject, AbortMultipartUpload); a bucket policy or an object lock can also be the reason."
+            "DeleteObject, AbortMultipartUpload, ListBucketMultipartUploads). A bucket policy or an object lock can "
+            "also be the reason."
         ),
     ),
     (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import string
+import subprocess
+import sys
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -196,5 +198,16 @@ def test_half_a_pair_of_keys_and_unreadable_storage_classes_are_refused() -> Non
         open_store("s3://bucket", S3Options(secret_key=Secret("x")))
     with pytest.raises(UsageError, match="cannot be read back"):
         open_store("s3://bucket", S3Options(storage_class="DEEP_ARCHIVE"))
+    with pytest.raises(UsageError, match="no file of certificate authorities"):
+        open_store("s3://bucket", S3Options(ca_file=Path("/nonexistent/ca.pem")))
     with pytest.raises(UsageError, match="not a prefix"):
         S3Store("bucket", "a/../b")
+
+
+def test_opening_a_bucket_does_not_yet_load_the_driver() -> None:
+    """It costs 0.2 s, which most commands should not pay."""
+    script = (
+        "import sys; from recoup.storage.address import open_store; open_store('s3://bucket')\n"
+        "sys.exit('boto3' in sys.modules or 'botocore' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

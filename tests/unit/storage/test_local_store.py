@@ -245,7 +245,7 @@ def test_cleaning_and_beginning_at_once_lose_no_writer(store: LocalStore) -> Non
     with ThreadPoolExecutor(3) as pool:
         cleaners = [pool.submit(clean) for _ in range(2)]
         try:
-            for number in range(300):
+            for number in range(100):
                 store.put("key", b"%d" % number)
                 assert store.get("key") == b"%d" % number
         finally:
