@@ -47,7 +47,7 @@ def noise() -> bytes:
 
 @pytest.fixture(scope="module")
 def bucket(s3: S3Server) -> str:
-    """One for all: SeaweedFS reserves volumes for each bucket and runs out of them after about thirty."""
+    """One for all: each bucket costs SeaweedFS volumes and time."""
     return s3.new_bucket()
 
 
