@@ -63,9 +63,9 @@ def prepare(wanted: Wanted) -> tuple[Inventory, tuple[VariableToSet, ...], str]:
         name = wanted.system or folder.resolve().name or "system"
         inventory, variables = inventory_of_urls(name, wanted.postgres, wanted.redis)
     else:
-        from recoup.assembly.recognise import recognise
+        from recoup.assembly.recognise import recognise_compose
 
-        inventory = recognise(
+        inventory = recognise_compose(
             folder,
             files=wanted.compose,
             env_files=wanted.env_files,

@@ -149,8 +149,7 @@ def _report(wanted: Any, key: Key, *, kept: bool, inventory: Inventory, output: 
         ],
     )
     for left_out in inventory.unprotected:
-        why = f": {left_out.reason}" if left_out.reason else ""
-        output.line(f"NOT PROTECTED: {left_out.volume} ({left_out.target} of {left_out.service}){why}")
+        output.line(f"NOT PROTECTED: {left_out}")
     for note in inventory.notes:
         output.line(f"note: {note}")
     output.line(f"{'kept' if kept else 'wrote'} {wanted.key} (key {key.id[:16]}, readable by its owner only)")
@@ -164,8 +163,7 @@ def _found(inventory: Inventory, variables: tuple[VariableToSet, ...]) -> dict[s
             for one in inventory.services
         ],
         "unprotected": [
-            {"volume": one.volume, "service": one.service, "target": one.target, "reason": one.reason}
-            for one in inventory.unprotected
+            {"volume": one.volume, "used_by": list(one.used_by), "reason": one.reason} for one in inventory.unprotected
         ],
         "notes": list(inventory.notes),
         "variables": [{"name": one.name, "meaning": one.meaning} for one in variables],

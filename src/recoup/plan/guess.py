@@ -30,12 +30,15 @@ class GuessedService:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnprotectedVolume:
-    """A volume that holds data nobody protects yet, and why it was left out."""
+    """Something that holds data of which no copy is made, and why."""
 
     volume: str  #: its name, or the folder of a bind mount
-    service: str
-    target: str  #: where the container sees it
+    used_by: tuple[str, ...]  #: services
     reason: str = ""
+
+    def __str__(self) -> str:
+        used = f" (used by {', '.join(self.used_by)})" if self.used_by else ""
+        return f"{self.volume}{used}" + (f": {self.reason}" if self.reason else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -146,12 +146,13 @@ def _tiers() -> Iterator[str]:
 
 def _services(inventory: Inventory, names: dict[str, str]) -> Iterator[str]:
     yield "services:   # what is protected, in the order of recovery"
+    yield from _comment(
+        "base, dump, rdb and every say when a copy is due; cron or a systemd timer runs `recoup backup`.", 2
+    )
     for service in _ordered(inventory.services):
         yield from _service(service, names)
     for left_out in inventory.unprotected:
-        why = f": {left_out.reason}" if left_out.reason else ""
-        text = f"NOT PROTECTED: {left_out.volume} ({left_out.target} of {left_out.service}){why}"
-        yield from _comment(text, 2)
+        yield from _comment(f"NOT PROTECTED: {left_out}", 2)
     for note in inventory.notes:
         yield from _comment(note, 2)
     yield ""
@@ -163,7 +164,8 @@ def _service(service: GuessedService, names: dict[str, str]) -> Iterator[str]:
     if reasons:
         yield from _comment("; ".join(_one_line(reason) for reason in reasons), 4)
     yield f"    engine: {service.engine}"
-    yield f"    tier: {'critical' if service.engine != 'compose' or service.health else 'standard'}"
+    critical = service.engine in _DATA or service.name == "configuration" or service.health is not None
+    yield f"    tier: {'critical' if critical else 'standard'}"
     if service.compose is not None and (service.engine in _DATA or service.compose != names[service.name]):
         yield f"    compose: {scalar(service.compose)}"
     if service.url_template is not None:
@@ -173,7 +175,7 @@ def _service(service: GuessedService, names: dict[str, str]) -> Iterator[str]:
     if service.password_template is not None:
         yield f"    password: {scalar(service.password_template)}"
     if service.databases:
-        yield f"    databases: {_flow(map(template, service.databases))}"
+        yield f"    databases: {_flow(map(template, service.databases))}   # without this line, all of them"
     after = [names[other] for other in service.after if other in names and other != service.name]
     if after:
         yield f"    after: {_flow(map(scalar, after))}"

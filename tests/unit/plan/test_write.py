@@ -41,7 +41,7 @@ SHOP = Inventory(
     compose_files=("compose.yaml",),
     env_files=(".env",),
     profiles=("production",),
-    unprotected=(UnprotectedVolume(volume="uploads", service="api", target="/data", reason="a named volume"),),
+    unprotected=(UnprotectedVolume(volume="uploads", used_by=("api",), reason="a named volume"),),
     notes=("Nothing published is bound to loopback only.",),
 )
 
@@ -66,7 +66,7 @@ def test_each_guess_has_its_reason_and_each_gap_its_warning_in_a_comment() -> No
     text = plan_text(SHOP, Choices())
     assert "# image postgres:15-alpine; the image is PostgreSQL's" in text
     assert "# it has a health check" in text
-    assert "# NOT PROTECTED: uploads (/data of api): a named volume" in text
+    assert "# NOT PROTECTED: uploads (used by api): a named volume" in text
     assert "# Nothing published is bound to loopback only." in text
     assert "# yaml-language-server: $schema=" in text.splitlines()[0]
     assert max(map(len, text.splitlines())) <= 120
