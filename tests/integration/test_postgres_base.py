@@ -8,7 +8,9 @@ from pathlib import Path
 from recoup.demo.programs import Programs
 from recoup.demo.servers import PostgresServer
 from recoup.engines.postgres.base_backup import take_base_backup
+from recoup.engines.postgres.base_check import check_base_copy
 from recoup.engines.postgres.place_folder import restore_base_to_folder
+from recoup.kernel.finding import Verdict, overall
 from recoup.kernel.secret import Secret
 from tests.integration.postgres_copies import MemoryCopy
 
@@ -45,6 +47,7 @@ def test_a_restored_copy_with_a_tablespace_starts_and_holds_every_row(
         server.execute("CREATE SEQUENCE counter; SELECT nextval('counter') FROM generate_series(1, 41)", database)
         copy = take(server)
         facts = copy.facts
+        assert overall(check_base_copy(copy)) is Verdict.OK
         placed = restore_base_to_folder(copy, server_folder / "restored", owner=server.owner)
         oid = facts["tablespaces"][0]["oid"]
         assert facts["tablespaces"] == [{"oid": oid, "path": str(space)}]

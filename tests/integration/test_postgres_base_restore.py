@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import pickle
 import select
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from recoup.demo.host import wait_until
-from recoup.demo.programs import Programs
+from recoup.demo.programs import Programs, find_postgres
 from recoup.demo.servers import PostgresServer
 from recoup.engines.engine import CopyFacts
 from recoup.engines.postgres.base_backup import take_base_backup
@@ -25,7 +27,7 @@ from recoup.kernel.finding import Finding, Verdict, overall
 from recoup.kernel.process import Command, run
 from recoup.kernel.secret import Secret
 from tests.integration.postgres_copies import MemoryCopy
-from tests.real import not_run, require_root
+from tests.real import not_run, require_found, require_root
 
 ROWS = 40_000
 
@@ -191,6 +193,43 @@ def test_a_disk_that_is_too_small_is_refused_before_the_first_byte(copy: MemoryC
         assert wait_until(
             lambda: run(Command(argv=["umount", str(small)]), expect=None).exit_status == 0, limit_seconds=20
         )
+
+
+def test_a_cluster_with_its_settings_elsewhere_starts_all_the_same(server_folder: Path) -> None:
+    with PostgresServer(require_found(lambda: find_postgres(15)), settings={"max_connections": "123"}) as server:
+        outside = server_folder / "etc"
+        outside.mkdir()
+        server.stop()
+        for name in ("postgresql.conf", "pg_hba.conf", "pg_ident.conf"):
+            shutil.move(server.data_folder / name, outside / name)
+            if server.owner is not None:
+                os.chown(outside / name, *server.owner)
+            server.settings[name.replace(".conf", "_file").replace("pg_", "").replace("postgresql", "config")] = str(
+                outside / name
+            )
+        server.start()
+        server.execute("CREATE TABLE there AS SELECT 1 AS x")
+        copy = MemoryCopy()
+        copy.copy_facts = take_base_backup(Secret(server.url()), copy, label="as on Debian")
+        assert {str(outside / "pg_hba.conf"), str(outside / "postgresql.conf")} <= {
+            what for what, _ in copy.copy_facts.left_out
+        }
+        folder = restore_base_to_folder(copy, server_folder / "restored", owner=server.owner).folder
+        assert "max_connections = 123" in (folder / "postgresql.conf").read_text()
+        (folder / "pg_hba.conf").write_text("local all all trust\n")
+        # Nothing but the folder, as an administrator would start it.
+        started = Command(
+            argv=[server.program("pg_ctl"), "-D", str(folder), "-w", "-l", str(server_folder / "log"), "-o",
+                  f"-k {server_folder}", "start"],
+            user=server.owner, timeout_seconds=60,
+        )  # fmt: skip
+        run(started)
+        try:
+            with psycopg.connect(host=str(server_folder), user="postgres", dbname="postgres") as connection:
+                assert connection.execute("SELECT x FROM there").fetchall() == [(1,)]
+        finally:
+            stop = [server.program("pg_ctl"), "-D", str(folder), "-m", "immediate", "-w", "stop"]
+            run(Command(argv=stop, user=server.owner, timeout_seconds=60))
 
 
 # -- whole and damaged -------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from recoup.engines.postgres.base_protocol import BASE_ARCHIVE, MANIFEST_STREAM
 from recoup.engines.postgres.control import CONTROL_FILE, parse_control
 from recoup.engines.postgres.identity import MARKER, describe_folder
 from recoup.engines.postgres.place_files import FilePlacer, sync_file_systems, writing_in
+from recoup.engines.postgres.place_settings import place_missing_settings
 from recoup.engines.postgres.placement import (
     TABLESPACE_MAP,
     Archive,
@@ -246,6 +247,7 @@ def _place_all(
     with writing_in(destinations.folder):
         _link_tablespaces(destinations, owner)
         _place_manifest(reader, destinations.folder, owner)
+        place_missing_settings(destinations.folder, reader.facts, owner)
         _match_group_access(destinations)
 
 
