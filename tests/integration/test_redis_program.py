@@ -96,7 +96,8 @@ def test_a_program_that_does_not_send_the_whole_rdb_fails(how: str, redis7: Redi
     broken = tmp_path / "redis-cli"
     end = "exit 0" if how == "ends early and well" else "exit 1"
     broken.write_text(
-        f'#!/bin/sh\ncase "$*" in *--rdb*) {_cli(7)} "$@" 2>/dev/null | head -c 100000; {end};; esac\nexec {_cli(7)} "$@"\n'
+        f'#!/bin/sh\ncase "$*" in *--rdb*) {_cli(7)} "$@" 2>/dev/null | head -c 100000; {end};; esac\n'
+        f'exec {_cli(7)} "$@"\n'
     )
     broken.chmod(0o755)
     copy = MemoryCopy()

@@ -13,9 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from recoup.engines.redis.connection import Connection, LostConnectionError, RefusedByServerError
+from recoup.kernel import clock
 from recoup.kernel.errors import EngineError
 
 IDLE_SECONDS = 120.0
+#: How long a server may fork and write its file (``repl-diskless-sync no``) before the first byte comes.
+BEGIN_SECONDS = 4 * 3600.0
 _MARK_BYTES = 40
 _PIECE = 256 * 1024
 _FULLRESYNC = re.compile(r"FULLRESYNC ([0-9a-f]{40}) (-?\d+)")
@@ -50,9 +53,7 @@ def receive_rdb(
     replication_id, offset = _ask(connection)
     connection.limit_silence(idle_seconds)
     try:
-        announcement = b""
-        while not announcement:  # an empty line every few seconds while the server forks and writes
-            announcement = connection.line()
+        announcement = _first_words(connection)
         if announcement.startswith(b"-"):
             raise EngineError(
                 f"{connection.address} gave up the transfer: {announcement[1:200].decode(errors='replace')}",
@@ -90,16 +91,22 @@ def _ask(connection: Connection) -> tuple[str, int]:
     # The answer may take as long as a running BGSAVE, which the server finishes first.
     connection.limit_silence(IDLE_SECONDS)
     connection.send("PSYNC", "?", "-1")
-    answer = b""
-    while not answer:
-        answer = connection.line()
-    text = answer.decode(errors="replace")
+    text = _first_words(connection).decode(errors="replace")
     if text.startswith("-"):
         raise connection.refusal(text[1:])
     match = _FULLRESYNC.match(text[1:])
     if match is None:
         raise EngineError(f"unexpected answer of {connection.address} to PSYNC: {text[:80]!r}")
     return match[1], int(match[2])
+
+
+def _first_words(connection: Connection) -> bytes:
+    """Wait for the server to go on; it sends an empty line now and then while it waits, forks and writes its file."""
+    deadline = clock.monotonic() + BEGIN_SECONDS
+    while not (words := connection.line()):
+        if clock.monotonic() > deadline:
+            raise EngineError(f"{connection.address} has not begun to send within {BEGIN_SECONDS:g} s")
+    return words
 
 
 def _counted(connection: Connection, write: Callable[[bytes], None], length: int) -> None:
