@@ -12,7 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from recoup.kernel.errors import BusyError, DamageError, RefusedError, StorageError, UnknownFormatError, WrongKeyError
+from recoup.kernel.errors import (
+    BusyError,
+    DamageError,
+    RecoupError,
+    RefusedError,
+    StorageError,
+    UnknownFormatError,
+    WrongKeyError,
+)
 from recoup.kernel.finding import Verdict
 from recoup.repository import copy_writer, layout
 from recoup.repository.catalog import read_catalog
@@ -96,12 +104,12 @@ def test_two_backups_of_one_service_at_once_are_one_backup_and_one_polite_refusa
 def test_backups_from_two_machines_into_one_repository_do_not_meet(tmp_path: Path) -> None:
     store = MemoryStore()
     local = repository("local", store)
-    errors: list[BaseException] = []
+    errors: list[RecoupError] = []
 
     def run(machine: str, seed: int) -> None:
         try:
             take(SampleSource(tar=sample_tar(seed)), [local], tmp_path / machine)
-        except BaseException as failure:
+        except RecoupError as failure:
             errors.append(failure)
 
     threads = [threading.Thread(target=run, args=(f"machine-{n}", n)) for n in range(4)]
@@ -116,9 +124,9 @@ def test_backups_from_two_machines_into_one_repository_do_not_meet(tmp_path: Pat
 
 
 def test_a_lease_ends_with_its_holder(tmp_path: Path) -> None:
+    second = hold_lease(tmp_path, "postgres", "another")
     with hold_lease(tmp_path, "postgres", "a test"), pytest.raises(BusyError, match="a test"):
-        with hold_lease(tmp_path, "postgres", "another"):
-            pass
+        second.__enter__()
     with hold_lease(tmp_path, "postgres", "a third"):
         pass
 

@@ -65,7 +65,7 @@ def open_for_reading(file: Path | None, source: str | None, key_file: Path | Non
         return Readable(repositories=(repository,), failed={}, state_folder=state, system=None)
     system = System.from_file(file)
     if key_file is not None:
-        system.use_key(_read_key(key_file))
+        system.use_key(read_key_file(key_file))
     opened = system.open_some(only=source)
     return Readable(
         repositories=opened.repositories, failed=opened.failed, state_folder=system.state_folder, system=system
@@ -74,7 +74,7 @@ def open_for_reading(file: Path | None, source: str | None, key_file: Path | Non
 
 def _key_from(key_file: Path | None, plan_file: Path | None) -> Secret:
     if key_file is not None:
-        return _read_key(key_file)
+        return read_key_file(key_file)
     try:
         system = System.from_file(plan_file)
     except RecoupError as missing:
@@ -84,7 +84,8 @@ def _key_from(key_file: Path | None, plan_file: Path | None) -> Secret:
     return system.key.text
 
 
-def _read_key(path: Path) -> Secret:
+def read_key_file(path: Path) -> Secret:
+    """The key in a file: its first line. Raise ``WrongKeyError`` when it cannot be read."""
     try:
         with path.open("rb") as handle:
             text = handle.readline(2048).decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from recoup.objectives.objective import Measured, attainment
 from recoup.plan.services import ComposeService, FilesService, PostgresService, RedisService
 from recoup.repository.catalog import Catalog, Entry
 from recoup.repository.repository import Repository, open_repository
-from recoup.storage.object_store import ObjectStore
+from recoup.storage.object_store import ObjectExistsError, ObjectStore
 from recoup.verification.verify import check_stored
 
 _PROBE = "probe-"
@@ -107,19 +108,20 @@ def _writable(name: str, place: ObjectStore) -> Finding:
     """Write, read back and delete one small object."""
     check, content = "the repository takes, returns and deletes an object", secrets.token_bytes(64)
     key = f"{_PROBE}{secrets.token_hex(8)}"
+    detail, hint = "", None
     try:
-        place.put(key, content)
-        same = place.get(key, limit_bytes=4096) == content
+        place.put(key, content, if_absent=True)
+        if place.get(key, limit_bytes=4096) != content:
+            detail, hint = "what was read is not what was written", "Do not trust this place until it was looked at."
+        with contextlib.suppress(ObjectExistsError):
+            place.put(key, secrets.token_bytes(64), if_absent=True)
+            detail = "it replaces an object although it is asked not to (If-None-Match is ignored)"
+            hint = "Two machines that write there at once could overwrite each other; use another S3 service."
         place.delete(key)
     except RecoupError as failure:
         return _failed(check, name, failure)
-    return Finding(
-        check=check,
-        subject=name,
-        verdict=Verdict.OK if same else Verdict.FAILED,
-        detail="" if same else "what was read is not what was written",
-        hint=None if same else "Do not trust this place until its disk or provider has been looked at.",
-    )
+    verdict = Verdict.FAILED if detail else Verdict.OK
+    return Finding(check=check, subject=name, verdict=verdict, detail=detail, hint=hint)
 
 
 def _free_space(system: System, name: str) -> Finding:

@@ -100,7 +100,7 @@ class System:
 
 
 def open_store(described: RepositoryPlan, resolver: Resolver, *, create: bool = False) -> ObjectStore:
-    """The object store that a plan's repository describes, with bounded retries around it."""
+    """The object store that a plan's repository describes."""
     if described.path is not None:
         return _opened(FolderAddress(folder=resolver.path(described.path)), S3Options(), create=create)
     assert described.url is not None, "a repository of a plan has a path or a url"
@@ -130,7 +130,9 @@ def _opened(address: Address, options: S3Options, *, create: bool) -> ObjectStor
             f"there is no repository at {address}: the folder does not exist",
             hint="The first `recoup backup` creates it. Is the disk it lives on mounted?",
         )
-    return RetryingStore(address_store(address, options, create=create))
+    store = address_store(address, options, create=create)
+    # A folder has no passing faults. S3 requests are repeated by the driver already: one more round is enough.
+    return store if isinstance(address, FolderAddress) else RetryingStore(store, attempts=2)
 
 
 def state_folder(identity: str, system: str) -> Path:

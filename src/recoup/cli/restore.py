@@ -10,7 +10,7 @@ from recoup.cli.options import FileOption, FromOption, JsonOption, KeyFileOption
 from recoup.kernel.errors import Exit
 
 if TYPE_CHECKING:
-    from recoup.assembly.restore import Report
+    from recoup.assembly.restore_job import Report
 
 
 def register(app: typer.Typer) -> None:
@@ -52,24 +52,51 @@ def restore(
     Nothing is overwritten: what is replaced is kept aside, and where is said. Data that the copy was not taken of are
     only replaced with --force. When a restore is interrupted, the same command finishes it.
     """
+    from pathlib import Path
+
     from recoup.assembly.access import open_for_reading
-    from recoup.assembly.restore import Wish
     from recoup.assembly.restore import restore as restore_artefact
+    from recoup.assembly.restore_file import names_a_file, restore_file
+    from recoup.assembly.restore_job import Job, Wish
     from recoup.cli.output import Output
     from recoup.kernel import clock
-    from recoup.kernel.finding import exit_code, overall
+    from recoup.repository.copy_reader import ArtefactReader
 
     output = Output(json=as_json, quiet=quiet)
+    wish = Wish(destination=destination, database=database, into=into, create_roles=create_roles)
+    consent, started = _consent(force, yes), clock.monotonic()
+    if names_a_file(reference):
+        if dry_run:
+            output.line(
+                f"would restore the file {reference} into {destination or service or 'the PostgreSQL of the plan'}"
+            )
+            output.document("restore-plan", {"file": reference, "into": destination or service})
+            return Exit.OK
+        with output.progress() as listener:
+            report = restore_file(Path(reference), file, service, key_file, wish, consent, listener)
+        return _finish(output, report, clock.monotonic() - started)
     opened = open_for_reading(file, source, key_file)
     found = opened.find(reference, service=service, kinds=(kind,) if kind else ())
-    wish = Wish(destination=destination, database=database, into=into, create_roles=create_roles)
     if dry_run:
         _show_plan(output, found, wish)
         return Exit.OK
-    started = clock.monotonic()
     with output.progress() as listener:
-        report = restore_artefact(opened, found, wish, _consent(force, yes), say=output.note, on_progress=listener)
-    seconds = clock.monotonic() - started
+        job = Job(
+            opened=opened,
+            found=found,
+            reader=ArtefactReader(found.manifest, found.holders),
+            wish=wish,
+            consent=consent,
+            say=output.note,
+            on_progress=listener,
+        )
+        report = restore_artefact(job)
+    return _finish(output, report, clock.monotonic() - started)
+
+
+def _finish(output: Any, report: Report, seconds: float) -> Exit:
+    from recoup.kernel.finding import exit_code, overall
+
     _say(output, report, seconds)
     return exit_code(overall(report.findings)) if report.findings else Exit.OK
 

@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 
 from recoup.assembly.access import Readable, open_for_reading
 from recoup.assembly.protect import Options, Protected, choose_tasks, protect
-from recoup.assembly.restore import Report, Wish, restore
+from recoup.assembly.restore import restore
+from recoup.assembly.restore_job import Job, Report, Wish
 from recoup.assembly.system import System
 from recoup.backup.take import Taken
 from recoup.demo import marketplace, proof
@@ -24,6 +25,7 @@ from recoup.kernel.finding import Finding, Verdict, overall
 from recoup.kernel.units import show_duration, show_size
 from recoup.objectives.objective import Attainment, Measured, Objective, attainment
 from recoup.recovery.in_place import Consent
+from recoup.repository.copy_reader import ArtefactReader
 from recoup.repository.manifest import Manifest
 from recoup.repository.seal import Key
 
@@ -158,7 +160,16 @@ def _restore(opened: Readable, service: str, kind: str, destination: str | None,
     began = clock.monotonic()
     found = opened.find("latest", service=service, kinds=(kind,))
     consent = Consent(yes=True)
-    report = restore(opened, found, Wish(destination=destination), consent, say=say, on_progress=_silent)
+    job = Job(
+        opened=opened,
+        found=found,
+        reader=ArtefactReader(found.manifest, found.holders),
+        wish=Wish(destination=destination),
+        consent=consent,
+        say=say,
+        on_progress=_silent,
+    )
+    report = restore(job)
     bad = [finding for finding in report.findings if finding.verdict is not Verdict.OK]
     if bad:
         raise DamageError(f"the restore of {service} is not right: {bad[0].check}: {bad[0].detail}")
