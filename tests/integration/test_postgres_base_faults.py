@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -107,6 +108,12 @@ def test_a_server_that_is_not_there_may_be_tried_again() -> None:
         take_base_backup(Secret("postgresql://u:word@127.0.0.1:1/db"), MemoryCopy(), label="x")
     assert failure.value.may_retry
     assert "word" not in str(failure.value)
+
+
+def test_a_server_that_accepts_and_never_answers_is_given_up_on() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf, pytest.raises(UnreachableError) as failure:
+        connect(Secret(f"postgresql://u:word@127.0.0.1:{deaf.getsockname()[1]}/db?connect_timeout=2"))
+    assert failure.value.may_retry
 
 
 def test_another_cluster_behind_the_address_is_refused(postgres17: PostgresServer) -> None:

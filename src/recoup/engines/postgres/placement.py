@@ -22,6 +22,8 @@ TABLESPACE_MAP = "tablespace_map"
 _TABLESPACE_ARCHIVE = re.compile(r"([1-9]\d{0,9})\.tar")
 _TABLESPACE_LINK = re.compile(r"pg_tblspc/([1-9]\d{0,9})")
 _IN_TABLESPACE = re.compile(r"pg_tblspc/[1-9]\d{0,9}/")
+#: A copy of a standby would follow the production's primary again as soon as it started. Left out of a restore.
+LEFT_OUT = frozenset({"standby.signal", "recovery.signal"})
 _FORBIDDEN_TOP = frozenset({MARKER, "postmaster.pid", "postmaster.opts"})
 
 
@@ -73,6 +75,8 @@ def lay_out(name: str, members: Iterable[Member]) -> Archive:
         seen.add(path)
         if base and (path in _FORBIDDEN_TOP or _IN_TABLESPACE.match(path)):
             raise _hostile(name, member.path, "nothing of that name belongs into the archive of the data folder")
+        if base and path in LEFT_OUT:
+            continue
         if member.kind == "directory":
             archive.directories.append((path, member.mode & 0o777))
         elif member.kind == "file":

@@ -43,7 +43,7 @@ class WalSegmentCheck:
 
     def take(self, data: bytes) -> None:
         """The next bytes of the segment."""
-        if self._faults or self._at + len(self._rest) >= self._until:
+        if self._faults or self._at >= self._until:
             return
         data = self._rest + data if self._rest else data
         whole = len(data) // _PAGE * _PAGE
