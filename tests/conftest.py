@@ -15,9 +15,9 @@ from recoup.demo.host import temporary_folder
 from recoup.demo.programs import find_postgres, find_redis, find_weed
 from recoup.demo.servers import PostgresServer, RedisServer, S3Server
 from tests.real import require_found
-from tests.testhost.fixtures import hall, second_host, stack, testhost
+from tests.testhost.fixtures import hall, second_host, stack, standing_stack, testhost
 
-__all__ = ["hall", "second_host", "stack", "testhost"]  # the fixtures of tests/testhost
+__all__ = ["hall", "second_host", "stack", "standing_stack", "testhost"]  # the fixtures of tests/testhost
 
 
 def _postgres(major: int) -> Iterator[PostgresServer]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -15,9 +13,8 @@ from recoup.engines.compose.client import ComposeProject
 from recoup.engines.compose.docker import ComposeSource, ContainerEngineError
 from recoup.engines.compose.one_off import OneOff, finish, open_one_off, remove_leftovers, run_one_off, shell
 from recoup.engines.compose.project import read_project
-from recoup.kernel.errors import EngineError, RefusedError
+from recoup.kernel.errors import EngineError
 from recoup.kernel.process import Command, run
-from recoup.kernel.secret import Secret
 from tests.testhost.fixtures import Stack
 from tests.testhost.machine import eventually
 
@@ -48,35 +45,6 @@ def test_the_services_and_their_health_are_seen_also_after_they_stop(project: Co
     project.stop(["api"])  # again: nothing to do, no error
     project.start(["redis", "api"], seconds=60)
     assert project.status()["api"] == "running (healthy)"
-
-
-def test_a_command_runs_in_the_database_container_although_no_port_is_published(
-    project: ComposeProject, stack: Stack
-) -> None:
-    assert not project.project.service("postgres").ports
-    runner = project.runner("postgres", user="postgres")
-    command = Command(argv=("psql", "-XAtq", "-U", "market", "-c", "select count(*) from orders"))
-    assert run(runner.wrap(command)).stdout == b"2000\n"
-    assert run(runner.wrap(Command(argv=("id", "-u")))).stdout == b"999\n"
-    assert run(runner.wrap(Command(argv=("id", "-u"), user=(65534, 65534)))).stdout == b"65534\n"
-    assert run(runner.wrap(Command(argv=("sh", "-c", "pwd"), folder=Path("/tmp")))).stdout == b"/tmp\n"
-
-
-def test_a_secret_reaches_the_container_and_is_in_no_argument(project: ComposeProject) -> None:
-    command = Command(
-        argv=("sh", "-c", 'printf %s "$REDISCLI_AUTH|$PLAIN"'),
-        environment={"REDISCLI_AUTH": Secret("s3cret $HOME ü\nline"), "PLAIN": "two words"},
-    )
-    wrapped = project.runner("redis").wrap(command)
-    assert not any("s3cret" in word for word in wrapped.argv)
-    assert run(wrapped).stdout.decode() == "s3cret $HOME ü\nline|two words"
-    with pytest.raises(ValueError, match="DOCKER_HOST"):
-        project.runner("redis").wrap(Command(argv=("true",), environment={"DOCKER_HOST": Secret("x")}))
-
-
-def test_the_exit_status_and_the_last_words_of_a_command_in_a_container_come_back(project: ComposeProject) -> None:
-    ended = run(project.runner("redis").wrap(Command(argv=("sh", "-c", "echo why >&2; exit 7"))), expect=None)
-    assert (ended.exit_status, ended.stderr.strip()) == (7, "why")
 
 
 def test_a_stream_goes_into_the_volume_of_a_stopped_service_and_every_byte_arrives(
@@ -111,15 +79,6 @@ def test_a_one_off_that_fails_says_why_and_leaves_no_container(project: ComposeP
     with pytest.raises(EngineError, match="no space: left"), open_one_off(project, failing, stdin=False) as child:
         finish(child, timeout_seconds=60)
     assert stack.machine.docker("ps", "-aq", "--filter", "label=recoup.one-off.project").strip() == ""
-
-
-def test_data_are_not_written_beside_a_running_service(project: ComposeProject) -> None:
-    with pytest.raises(RefusedError, match="postgres is running"):
-        run_one_off(project, OneOff(service="postgres", argv=("true",), run_id="r"))
-    look = OneOff(service="postgres", argv=("cat", "/var/lib/postgresql/data/PG_VERSION"), run_id="r", writable=False)
-    assert run_one_off(project, look).stdout == b"15\n"
-    with pytest.raises(EngineError, match="Read-only"):
-        run_one_off(project, dataclasses.replace(look, argv=("touch", "/var/lib/postgresql/data/x")))
 
 
 def test_a_one_off_left_by_a_killed_run_is_removed_and_nothing_else(project: ComposeProject, stack: Stack) -> None:
@@ -176,13 +135,6 @@ def test_a_container_that_does_not_come_up_is_reported_with_its_last_words_and_w
     assert "docker compose -p marketplace logs api" in (failure.value.hint or "")
 
 
-def test_images_are_named_by_digest(project: ComposeProject) -> None:
-    images = {image.service: image for image in project.images(["postgres", "redis"])}
-    assert set(images) == {"postgres", "redis"}
-    assert images["postgres"].image == "postgres:15"
-    assert images["postgres"].image_id.startswith("sha256:")
-
-
 def test_waiting_for_an_application_ends_when_it_is_well_and_at_the_limit(stack: Stack) -> None:
     def asked() -> Answer:
         return Answer(well=stack.answers(), said="asked on the machine")
@@ -191,18 +143,6 @@ def test_waiting_for_an_application_ends_when_it_is_well_and_at_the_limit(stack:
     stack.compose("stop", "-t", "2", "redis")
     with pytest.raises(EngineError, match="the api is not well after 1 s: asked on the machine"):
         wait_until_answers(asked, seconds=1, what="the api")
-
-
-def test_an_engine_that_is_switched_off_is_named_as_the_cause(stack: Stack, tmp_path: Path) -> None:
-    source = dataclasses.replace(
-        source_of(stack),
-        docker_environment={**stack.machine.docker_environment, "DOCKER_HOST": f"unix://{tmp_path}/nothing.sock"},
-    )
-    project = ComposeProject(read_project(source))  # reading needs no engine
-    with pytest.raises(ContainerEngineError, match="the Docker engine does not answer"):
-        project.containers()
-    with pytest.raises(ContainerEngineError, match="the Docker engine does not answer"):
-        project.stop(["api"])
 
 
 def test_after_a_power_cut_the_same_calls_work_on_the_machine_that_came_back(

@@ -66,16 +66,29 @@ def second_host(hall: Hall, testhost: Machine) -> Machine:
 @pytest.fixture
 def stack(testhost: Machine, tmp_path: Path) -> Iterator[Stack]:
     """A fresh example stack, up and healthy, in a folder of its own; removed with its volumes afterwards."""
-    file = copy_stack(tmp_path / "marketplace")
-    running = Stack(machine=testhost, folder=file.parent, file=file, env_file=file.parent / ".env.production")
+    with _running(testhost, tmp_path) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def standing_stack(testhost: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The example stack for a whole module whose tests change nothing. A module has this one or ``stack``, not both."""
+    with _running(testhost, tmp_path_factory.mktemp("standing")) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def _running(machine: Machine, folder: Path) -> Iterator[Stack]:
+    file = copy_stack(folder / "marketplace")
+    running = Stack(machine=machine, folder=file.parent, file=file, env_file=file.parent / ".env.production")
     try:
         running.compose("up", "--detach", "--wait", "--wait-timeout", "90")
         yield running
     finally:
         # The project's name finds everything, also what a test has made of the files.
         with contextlib.suppress(AssertionError):
-            testhost.docker("compose", "-p", "marketplace", "down", "--volumes", "--remove-orphans", "-t", "2")
-        _remove_all(testhost)
+            machine.docker("compose", "-p", "marketplace", "down", "--volumes", "--remove-orphans", "-t", "2")
+        _remove_all(machine)
 
 
 def _remove_all(machine: Machine) -> None:

@@ -56,7 +56,9 @@ def what_is_missing() -> str | None:
 
 
 def compose_plugin() -> Path | None:
-    """The Compose binary that belongs to this Python environment, else one on the PATH."""
+    """The Compose binary: what ``RECOUP_COMPOSE`` names, else this Python environment's, else one on the PATH."""
+    if "RECOUP_COMPOSE" in os.environ:
+        return Path(os.environ["RECOUP_COMPOSE"])
     beside = Path(sys.executable).with_name("docker-compose")
     found = str(beside) if beside.exists() else shutil.which("docker-compose")
     return Path(found) if found else None
