@@ -1,0 +1,174 @@
+"""``kill -9`` at every step of a restore into a data folder: the server finds the old data, or the new, and whole."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from recoup.engines.redis.crc64 import crc64
+from recoup.engines.redis.restore_folder import FolderLayout, restore_rdb_to_folder
+from recoup.engines.redis.restore_script import restore_argv
+from tests.integration.redis_copies import MemoryCopy
+
+_LAYOUTS = {
+    "rdb": FolderLayout(appendonly=False, server_version="7.0"),
+    "log": FolderLayout(appendonly=True, server_version="6.2"),
+    "multi-part": FolderLayout(appendonly=True, server_version="7.0"),
+}
+_MOST_STEPS = 150
+
+# For N = 1, 2, 3 ...: a child that restores into folder number N and kills itself just before its N-th act on the file
+# system. Ends when one came through; says how each ended.
+_DRIVER = """
+import os, signal, sys
+from pathlib import Path
+from recoup.engines.redis.restore_folder import FolderLayout, restore_rdb_to_folder
+from tests.integration.redis_copies import MemoryCopy
+root, mode, version = Path(sys.argv[1]), *sys.argv[2:]
+data, layout = (root / "new.rdb").read_bytes(), FolderLayout(appendonly=mode != "rdb", server_version=version)
+ACTS = {"os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir", "os.chown", "os.listdir", "os.scandir"}
+
+def restore(folder, last):
+    seen = 0
+    def watch(event, arguments):
+        nonlocal seen
+        if event in ACTS or event == "open" and str(arguments[0]).startswith(str(folder)):
+            seen += 1
+            if seen == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(watch)
+    restore_rdb_to_folder(MemoryCopy(data), folder, layout, force=True)
+
+for last in range(1, 1000):
+    child = os.fork()
+    if not child:
+        restore(root / f"data-{last}", last)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(status)
+    if status != -signal.SIGKILL:
+        break
+"""
+
+
+def _rdb(word: bytes) -> bytes:
+    data = b"REDIS0009" + b"\x00\x03key" + bytes([len(word)]) + word + b"\xff"
+    return data + crc64(data).to_bytes(8, "little")
+
+
+_OLD, _NEW = _rdb(b"old"), _rdb(b"new")
+
+
+def _before(folder: Path, mode: str) -> None:
+    """A data folder as a server leaves it, with every kind of file in it."""
+    folder.mkdir()
+    (folder / "dump.rdb").write_bytes(_OLD)
+    if mode == "log":
+        (folder / "appendonly.aof").write_bytes(_OLD)
+    if mode == "multi-part":
+        log = folder / "appendonlydir"
+        log.mkdir()
+        (log / "appendonly.aof.4.base.rdb").write_bytes(_OLD)
+        (log / "appendonly.aof.4.incr.aof").write_bytes(b"")
+        (log / "appendonly.aof.manifest").write_text(
+            "file appendonly.aof.4.base.rdb seq 4 type b\nfile appendonly.aof.4.incr.aof seq 4 type i\n"
+        )
+
+
+def _loaded(folder: Path, mode: str) -> bytes:
+    """What a server with that configuration would load from the folder."""
+    if mode == "rdb":
+        return (folder / "dump.rdb").read_bytes()
+    if mode == "log":
+        return (folder / "appendonly.aof").read_bytes()
+    log = folder / "appendonlydir"
+    names = [line.split()[1] for line in (log / "appendonly.aof.manifest").read_text().splitlines()]
+    return b"".join((log / name).read_bytes() for name in names)
+
+
+def _old_is_kept(folder: Path) -> bool:
+    return any(path.read_bytes() == _OLD for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("mode", list(_LAYOUTS))
+def test_a_restore_killed_at_any_step_leaves_the_old_or_the_new_and_can_be_repeated(mode: str, tmp_path: Path) -> None:
+    layout = _LAYOUTS[mode]
+    (tmp_path / "new.rdb").write_bytes(_NEW)
+    for last in range(1, _MOST_STEPS):
+        _before(tmp_path / f"data-{last}", mode)
+    said = subprocess.run(
+        [sys.executable, "-c", _DRIVER, str(tmp_path), mode, layout.server_version],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        timeout=120,
+        check=True,
+    ).stdout
+    endings = [int(line) for line in said.split()]
+    assert endings[-1] == 0
+    assert set(endings[:-1]) == {-signal.SIGKILL}
+    assert len(endings) > 10
+    loaded = [_loaded(tmp_path / f"data-{last}", mode) for last in range(1, len(endings) + 1)]
+    assert loaded == sorted(loaded, reverse=True)  # first the old, from one step on the new, never anything else
+    assert set(loaded) == {_OLD, _NEW}
+    assert loaded[-1] == _NEW
+    for last in range(1, len(endings)):
+        folder = tmp_path / f"data-{last}"
+        assert _old_is_kept(folder)
+        restore_rdb_to_folder(MemoryCopy(_NEW), folder, layout, force=True)
+        assert _loaded(folder, mode) == _NEW
+        assert not list(folder.glob(".recoup-restore-*"))
+        assert _old_is_kept(folder)
+
+
+@pytest.mark.parametrize("mode", list(_LAYOUTS))
+def test_a_scripted_restore_killed_at_any_step_leaves_the_old_or_the_new(mode: str, tmp_path: Path) -> None:
+    """Every program the script calls is wrapped; the wrapper counts, and kills the script instead of the N-th call."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("mkdir", "cat", "wc", "head", "sync", "ln", "mv", "rm", "chown", "stat", "id"):
+        wrapper = programs / name
+        wrapper.write_text(
+            f'#!/bin/sh\nread n <"$COUNT"; n=$((n + 1)); echo $n >"$COUNT"\n'
+            f'if [ $n -eq "$LAST" ]; then kill -9 "$SCRIPT"; exit 1; fi\nPATH=$REAL exec {name} "$@"\n'
+        )
+        wrapper.chmod(0o755)
+    moment, seen = datetime(2026, 11, 23, 2, 0, 0, tzinfo=UTC), set()
+    for last in range(1, _MOST_STEPS):
+        folder, count = tmp_path / f"data-{last}", tmp_path / "count"
+        _before(folder, mode)
+        count.write_text("0\n")
+        argv = restore_argv(str(folder), _LAYOUTS[mode], expected_bytes=len(_NEW), moment=moment, force=True)
+        argv[2] = "SCRIPT=$$; export SCRIPT\n" + argv[2]
+        path = os.environ["PATH"]
+        environment = {"PATH": f"{programs}:{path}", "REAL": path, "COUNT": str(count), "LAST": str(last)}
+        ended = subprocess.run(
+            argv, input=_NEW, env=environment, capture_output=True, timeout=60, check=False
+        ).returncode
+        loaded = _loaded(folder, mode)
+        assert loaded in (_OLD, _NEW)
+        assert _old_is_kept(folder)
+        seen.add(loaded)
+        if ended == 0:
+            assert loaded == _NEW
+            break
+        assert ended == -signal.SIGKILL
+        again = subprocess.run(
+            restore_argv(str(folder), _LAYOUTS[mode], expected_bytes=len(_NEW), moment=moment, force=True),
+            input=_NEW,
+            timeout=60,
+            check=False,
+        )
+        assert again.returncode == 0
+        assert _loaded(folder, mode) == _NEW
+        assert not list(folder.glob(".recoup-restore-*"))
+        assert _old_is_kept(folder)
+    else:
+        pytest.fail(f"not done after {_MOST_STEPS} steps")
+    assert last > 10
+    assert seen == {_OLD, _NEW}
