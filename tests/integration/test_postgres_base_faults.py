@@ -7,10 +7,16 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
-from recoup.demo.host import wait_until
+from recoup.demo.host import ordinary_user, wait_until
 from recoup.demo.programs import find_postgres
 from recoup.demo.servers import PostgresServer
 from recoup.engines.engine import Progress
@@ -275,3 +281,34 @@ def test_a_hold_is_let_go_when_too_much_is_written(forgetful: PostgresServer) ->
         busy(forgetful)
         assert wait_until(lambda: hold.state.startswith("let go"), limit_seconds=20)
         assert wait_until(lambda: forgetful.execute("SELECT * FROM pg_replication_slots") == [], limit_seconds=20)
+
+
+def test_a_copy_travels_through_tls(server_folder: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(1).not_valid_before(now).not_valid_after(now + timedelta(days=1)).sign(key, hashes.SHA256())
+    )  # fmt: skip
+    encoding = serialization.Encoding.PEM
+    private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    for file, data in (("crt", certificate.public_bytes(encoding)), ("key", private)):
+        path = server_folder / f"server.{file}"
+        path.write_bytes(data)
+        path.chmod(0o600)
+        if (user := ordinary_user()) is not None:
+            os.chown(path, *user)
+    tls = {
+        "ssl": "on",
+        "ssl_cert_file": str(server_folder / "server.crt"),
+        "ssl_key_file": f"{server_folder}/server.key",
+    }
+    with PostgresServer(require_found(lambda: find_postgres(17)), settings=tls) as server:
+        server.execute("CREATE TABLE t AS SELECT i, repeat(md5(i::text), 30) AS t FROM generate_series(1, 40000) i")
+        url = Secret(server.url() + "?sslmode=require")
+        with connect(url) as wire:
+            assert wire.pgconn.ssl_in_use
+        copy = MemoryCopy()
+        copy.copy_facts = take_base_backup(url, copy, label="x", idle_seconds=20)
+        assert overall(check_base_copy(copy)) is Verdict.OK

@@ -43,6 +43,7 @@ _KEEPALIVE = {
 _CONNECT_SECONDS = "10"
 #: How long a server may say nothing in the middle of an answer before it counts as hung.
 IDLE_SECONDS = 300.0
+_SLICE_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,7 @@ class Wire:
         self.pgconn: PGconn = connection.pgconn
         self.pgconn.nonblocking = 0
         self.notices: list[str] = []
+        self._silent_seconds = 0.0
         connection.add_notice_handler(self._notice)
 
     def _notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
@@ -98,6 +100,7 @@ class Wire:
 
     def send(self, command: str) -> None:
         """Begin a command. Read its answer with ``result``."""
+        self._silent_seconds = 0.0
         try:
             self.pgconn.send_query(command.encode())
         except psycopg.Error as failure:
@@ -128,16 +131,24 @@ class Wire:
         return result
 
     def wait(self, idle_seconds: float = IDLE_SECONDS) -> None:
-        """Wait for bytes of the server and take them in. Raise ``UnreachableError`` when none came in time."""
+        """Wait for bytes of the server and take them in; may return without any, so the caller asks again.
+
+        Raise ``UnreachableError`` when nothing came for ``idle_seconds``.
+        """
+        # Under TLS, bytes may wait decrypted inside the library where poll cannot see them. So libpq is asked to take
+        # in what there is even when poll saw nothing, a few times each second.
+        slice_seconds = min(_SLICE_SECONDS, idle_seconds)
         try:
-            if not self._poll.poll(idle_seconds * 1000):
-                raise UnreachableError(
-                    f"PostgreSQL at {self.address} has said nothing for {idle_seconds:g} s",
-                    hint="Look whether the server is stopped, overloaded or unreachable, then try again.",
-                )
+            ready = self._poll.poll(slice_seconds * 1000)
             self.pgconn.consume_input()
         except psycopg.Error as failure:
             raise self.lost(failure) from failure
+        self._silent_seconds = 0.0 if ready else self._silent_seconds + slice_seconds
+        if self._silent_seconds >= idle_seconds:
+            raise UnreachableError(
+                f"PostgreSQL at {self.address} has said nothing for {idle_seconds:g} s",
+                hint="Look whether the server is stopped, overloaded or unreachable, then try again.",
+            )
 
     def rows(self, command: str, *, idle_seconds: float = IDLE_SECONDS) -> list[tuple[str | None, ...]]:
         """Run a simple command to its end and return the rows of its first answer, as text."""
