@@ -88,6 +88,7 @@ def take_rdb_by_program(
     *,
     on_progress: ProgressListener,
     fingerprint: bool = True,
+    origin_ms: int | None = None,
     idle_seconds: float = IDLE_SECONDS,
 ) -> CopyFacts:
     """As ``snapshot.take_rdb``, by ``redis-cli`` run through ``program.runner``.
@@ -98,7 +99,7 @@ def take_rdb_by_program(
     facts, left_out, at_ms = _gather(program)
     by_file = _version(program) < _STDOUT_SINCE
     with sink.stream(STREAM, content=Content.OPAQUE) as stream:
-        receipt = RdbReceipt(stream.write, on_progress, at_ms=at_ms if fingerprint else None)
+        receipt = RdbReceipt(stream.write, on_progress, at_ms=at_ms if fingerprint else None, origin_ms=origin_ms)
         try:
             with open_child(program.rdb_command(by_file=by_file)) as child:
                 marked = _without_mark(_pieces(child, idle_seconds), receipt.write, child)

@@ -49,9 +49,12 @@ def take_rdb(
     *,
     on_progress: ProgressListener,
     fingerprint: bool = True,
+    origin_ms: int | None = None,
     idle_seconds: float = IDLE_SECONDS,
 ) -> CopyFacts:
     """Stream the data set of a Redis, as of one instant, into ``dump.rdb``, and return what is known of it.
+
+    ``origin_ms`` is that of an earlier fingerprint, with which the new one shall be compared.
 
     Raise ``EngineError`` when the server cannot be reached, refuses, or goes away in the middle; ``DamageError`` when
     what it sent is no intact RDB; ``RefusedError`` for a cluster, of which this would be one part only.
@@ -60,7 +63,7 @@ def take_rdb(
         facts, left_out = gather_facts(connection)
         at_ms = server_time_ms(connection)
     with connect(url) as connection, sink.stream(STREAM, content=Content.OPAQUE) as stream:
-        receipt = RdbReceipt(stream.write, on_progress, at_ms=at_ms if fingerprint else None)
+        receipt = RdbReceipt(stream.write, on_progress, at_ms=at_ms if fingerprint else None, origin_ms=origin_ms)
         try:
             received = receive_rdb(connection, receipt.write, on_size=receipt.expect, idle_seconds=idle_seconds)
             more, sums, missing = receipt.finish()
@@ -74,10 +77,17 @@ def take_rdb(
 class RdbReceipt:
     """What happens to every piece of an RDB on its way into a sink: stored, counted, fingerprinted."""
 
-    def __init__(self, write: Callable[[bytes], None], on_progress: ProgressListener, *, at_ms: int | None) -> None:
+    def __init__(
+        self,
+        write: Callable[[bytes], None],
+        on_progress: ProgressListener,
+        *,
+        at_ms: int | None,
+        origin_ms: int | None = None,
+    ) -> None:
         self._store = write
         self._on_progress = on_progress
-        self._tee = None if at_ms is None else FingerprintTee(at_ms=at_ms)
+        self._tee = None if at_ms is None else FingerprintTee(at_ms=at_ms, origin_ms=origin_ms)
         self._head = b""
         self._done = 0
         self._expected: int | None = None

@@ -26,13 +26,15 @@ class FingerprintTee:
     the whole transfer; then the fingerprint is given up, because production comes first.
     """
 
-    def __init__(self, *, at_ms: int, patience_seconds: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self, *, at_ms: int, origin_ms: int | None = None, patience_seconds: float = PATIENCE_SECONDS
+    ) -> None:
         self._pieces: queue.Queue[bytes] = queue.Queue()
         self._waiting = threading.Condition()
         self._queued_bytes = 0
         self._patience = patience_seconds
         self._given_up = False
-        self._sums = Fingerprinter(at_ms=at_ms)
+        self._sums = Fingerprinter(at_ms=at_ms, origin_ms=origin_ms)
         self._summary = Summary()
         self._failure: RecoupError | None = None
         self._thread = threading.Thread(target=self._work, name="redis-fingerprint", daemon=True)
