@@ -11,6 +11,7 @@ from recoup.cli.options import JsonOption, PlanOption, add_command
 from recoup.kernel.errors import Exit
 
 if TYPE_CHECKING:
+    from recoup.cli.first_plan import Wanted
     from recoup.cli.output import Output
     from recoup.plan.guess import Inventory
     from recoup.plan.urls import VariableToSet
@@ -114,11 +115,12 @@ def init(
     return _write(wanted, text, inventory, variables, output)
 
 
-def _write(wanted: Any, text: str, inventory: Inventory, variables: tuple[VariableToSet, ...], output: Output) -> Exit:
-    from recoup.cli.first_plan import Wanted, ignore_in_git, new_or_kept_key, write_plan
+def _write(
+    wanted: Wanted, text: str, inventory: Inventory, variables: tuple[VariableToSet, ...], output: Output
+) -> Exit:
+    from recoup.cli.first_plan import ignore_in_git, new_or_kept_key, write_plan
     from recoup.cli.kit import kit_document, kit_text
 
-    assert isinstance(wanted, Wanted)
     key, kept = new_or_kept_key(wanted.key)
     write_plan(wanted.plan, text)
     ignored = ignore_in_git(wanted)
@@ -139,7 +141,7 @@ def _write(wanted: Any, text: str, inventory: Inventory, variables: tuple[Variab
     return Exit.OK
 
 
-def _report(wanted: Any, key: Key, *, kept: bool, inventory: Inventory, output: Output) -> None:
+def _report(wanted: Wanted, key: Key, *, kept: bool, inventory: Inventory, output: Output) -> None:
     output.line(f"wrote {wanted.plan}")
     output.table(
         ("service", "engine", "recognised by"),

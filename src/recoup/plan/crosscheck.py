@@ -89,7 +89,7 @@ def _service(
         if not service.get("paths") and not service.get("git"):
             yield path, "nothing to protect: paths or git is needed (example: paths: [uploads])"
     for number, check in enumerate(_list(service.get("checks"))):
-        if isinstance(check, dict) and not any(name in check for name in _CHECKS):
+        if isinstance(check, dict) and all(check.get(name) is None for name in _CHECKS):
             yield (*path, "checks", number), f"nothing is expected: one of {', '.join(_CHECKS)} is needed"
 
 

@@ -271,15 +271,11 @@ def _number(kind: str, text: str) -> WrittenInt | WrittenFloat | None:
             whole = WrittenInt(int(plain if base == 10 else plain[2:], base))
             whole.written = text
             return whole
-    if kind == "float":
-        sign, rest = (-1.0, plain[1:]) if plain.startswith("-") else (1.0, plain.removeprefix("+"))
-        value = {".inf": math.inf, ".nan": math.nan}.get(rest.lower())
-        if value is None and _FLOAT.fullmatch(plain):
-            value, sign = float(plain), 1.0
-        if value is not None:
-            number = WrittenFloat(sign * value)
-            number.written = text
-            return number
+    # infinity and "not a number" are YAML, and no plan has a use for them
+    if kind == "float" and _FLOAT.fullmatch(plain) and math.isfinite(float(plain)):
+        number = WrittenFloat(plain)
+        number.written = text
+        return number
     return None
 
 

@@ -18,8 +18,6 @@ from recoup.plan.services import PostgresService, RedisService, Section, Service
 from recoup.plan.template import Template
 from recoup.plan.types import Day, Duration, Many, Name, RawText, Text, Variable, Zone
 
-VERSION = 1
-
 CopyKind = Literal["base", "dump", "rdb", "wal", "stream", "files"]
 Grade = Literal["stored", "intact", "boots", "same"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, JsonValue
 
@@ -72,17 +72,14 @@ class Vendor(Section):
 
 
 def _channel(value: Template) -> Template:
-    if value.text != "status-page" and "://" not in value.text and not value.is_reference:
+    # mailto:someone@example.org, without the slashes, is what people write
+    known = value.text == "status-page" or value.text.startswith("mailto:") or "://" in value.text
+    if not known and not value.is_reference:
         raise ValueError("not a channel (write an Apprise address such as mailto:// or slack://, or status-page)")
     return value
 
 
-# `mailto:someone@example.org` is an Apprise-like short form that people write
-def _address(value: Template) -> Template:
-    return value if value.text.startswith("mailto:") else _channel(value)
-
-
-Channel = Annotated[Template, AfterValidator(_address)]
+Channel = Annotated[Template, AfterValidator(_channel)]
 
 
 class Notice(Section):
@@ -115,14 +112,3 @@ class RotatedSecret(Section):
     env: Variable | None = Field(default=None, description="The variable that holds it.")
     in_file: Template | None = Field(default=None, alias="in", description="The env file that holds the variable.")
     restart: Many[Name] = Field(default=(), description="Services that read it when they start.")
-
-
-def plain(value: Any) -> Any:
-    """A JSON value with numbers of the plain kinds."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return value
-    return int(value) if isinstance(value, int) else float(value)

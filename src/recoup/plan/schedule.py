@@ -16,7 +16,6 @@ from cronsim import CronSim, CronSimError
 from recoup.kernel.units import parse_duration
 
 EXAMPLES = ("daily 02:00", "weekdays 22:30", "sunday 03:00", "first monday 04:00", "every 6h", "15 2 * * *")
-CONTINUOUS = "continuous"
 
 _DAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
 _PLACES = {"first": "#1", "second": "#2", "third": "#3", "fourth": "#4", "last": "L"}

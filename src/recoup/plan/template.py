@@ -21,7 +21,6 @@ _URL_PASSWORD = re.compile(
     r"(?P<password>(?<=:)[^/?#\s]+(?=@)|(?<==)[^&#\s]+)"
 )
 _URL_USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)((?:\$\{[^}]*\}|[^/?#@\s$]|\$(?!\{))*)(?=@)")
-VARIABLE = re.compile(_NAME)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,14 +16,14 @@ from recoup.plan.services import ENGINES
 from recoup.plan.template import redact
 
 _WANTED = {
-    "string_type": "a text is needed",
-    "int_type": "a whole number is needed",
-    "float_type": "a number is needed",
-    "bool_type": "true or false is needed",
-    "tuple_type": "a list is needed",
-    "dict_type": "a mapping is needed",
-    "model_type": "a mapping is needed",
-    "model_attributes_type": "a mapping is needed",
+    "string_type": "a text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
 }
 _EXAMPLES: dict[str, str] = {
     "recoup": "recoup: 1",
@@ -44,11 +44,15 @@ def faults_of(error: ValidationError, document: Document) -> Iterator[Fault]:
     seen: set[tuple[Path, str]] = set()
     found = error.errors(include_url=False)
     places = [_path(details)[0] for details in found]
+    wanted: dict[Path, list[str]] = {}
+    for details, path in zip(found, places, strict=True):
+        if details["type"] in _WANTED:
+            wanted.setdefault(path, []).append(_WANTED[details["type"]])
     for details in found:
         path, of_key = _path(details)
         if details["type"] == "too_short" and any(len(p) > len(path) and p[: len(path)] == path for p in places):
             continue  # its entries are there, and wrong
-        what = _what(details, path, document)
+        what = _wanted(wanted[path], details) if details["type"] in _WANTED else _what(details, path, document)
         at = path[:-1] if details["type"] == "missing" else path
         fault = Fault(position=document.position(at, of_key=of_key), path=path, what=what)
         # a value that fits none of several kinds is reported once for each kind
@@ -97,7 +101,7 @@ def _what(details: ErrorDetails, path: Path, document: Document) -> str:
     if kind == "extra_forbidden":
         return f"unknown key{suggest(name, known_keys(path[:-1], document.value))}"
     if kind == "union_tag_not_found":
-        return f"needs an engine: {', '.join(ENGINES)}" if _is_mapping(details) else _wanted("model_type", details)
+        return f"needs an engine: {', '.join(ENGINES)}" if _is_mapping(details) else _wanted(["a mapping"], details)
     if kind == "union_tag_invalid":
         return f"unknown engine {_shown(context.get('tag'))}{suggest(str(context.get('tag')), ENGINES)}"
     if kind == "literal_error":
@@ -108,8 +112,6 @@ def _what(details: ErrorDetails, path: Path, document: Document) -> str:
         return f"{_shown(details['input'])} is not one of: {', '.join(allowed)}" + (known if "did you" in known else "")
     if kind == "value_error":
         return str(context.get("error", details["msg"]))
-    if kind in _WANTED:
-        return _wanted(kind, details)
     return _about_size(kind, context, details)
 
 
@@ -135,12 +137,13 @@ def _is_mapping(details: ErrorDetails) -> bool:
     return isinstance(details["input"], dict)
 
 
-def _wanted(kind: str, details: ErrorDetails) -> str:
+def _wanted(kinds: list[str], details: ErrorDetails) -> str:
     value = details["input"]
-    what = f"{_WANTED[kind]}, not {_shown(value)}"
-    if kind == "string_type" and isinstance(value, bool):
+    named = [kind for kind in dict.fromkeys(kinds) if kind != "a whole number" or "a number" not in kinds]
+    what = f"{' or '.join(named)} is needed, not {_shown(value)}"
+    if named == ["a text"] and isinstance(value, bool):
         return f'{what} (put it in quotes: "{str(value).lower()}")'
-    if kind == "tuple_type" and isinstance(value, str):
+    if named == ["a list"] and isinstance(value, str):
         return f"{what} (write [{redact(value)}])" if len(value) < 60 else what
     return what
 

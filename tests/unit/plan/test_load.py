@@ -222,6 +222,18 @@ def test_a_wrong_key_of_the_plan_is_named_with_its_place(extra: str, expected: s
             "services.s.checks.0: nothing is expected: one of at_least, at_most, equals is needed",
         ),
         (
+            "{engine: postgres, url: 'postgresql://h', checks: [{sql: x, equals: «[1]}]}",
+            "services.s.checks.0.equals: true or false or a number or a text is needed, not a list",
+        ),
+        (
+            "{engine: postgres, url: 'postgresql://h', checks: [{sql: x, at_least: «.inf}]}",
+            "services.s.checks.0.at_least: cannot read '.inf' as !float",
+        ),
+        (
+            "{engine: postgres, url: 'postgresql://h', checks: [«{sql: x, equals: null}]}",
+            "services.s.checks.0: nothing is",
+        ),
+        (
             "{engine: postgres, url: 'postgresql://h', fingerprint: «'no'}",
             "services.s.fingerprint: true or false is needed, not 'no'",
         ),
@@ -267,7 +279,7 @@ def test_a_wrong_repository_is_named_with_its_place(repository: str, expected: s
         ("{command: «[]}", "key.command: at least one entry is needed"),
         ("{command: «echo 'open}", "key.command: cannot be split into a program and its arguments: no closing"),
         ("{command: «' '}", "key.command: names no program"),
-        ("{command: «12}", "key.command: a text is needed, not 12"),
+        ("{command: «12}", "key.command: a text or a list is needed, not 12"),
     ],
 )
 def test_a_wrong_key_source_is_named_with_its_place(key: str, expected: str) -> None:
