@@ -32,7 +32,7 @@ HERE = Path(__file__).parent
 STACK = HERE / "stack"
 _PREFIX = "recoup-hosts-"
 _CAP_SYS_ADMIN, _CAP_NET_ADMIN = 21, 12
-_PROGRAMS = ("dockerd", "docker", "iptables", "ip", "unshare", "nsenter", "curl", "pgrep", "redis-server", "perl")
+_PROGRAMS = ("dockerd", "docker", "iptables", "ip", "unshare", "setpriv", "nsenter", "curl", "pgrep", "redis-server", "perl")
 
 
 def what_is_missing() -> str | None:
@@ -92,7 +92,7 @@ class Machine:
         """Switch it on; the disk is the one it had. Raise ``RuntimeError`` with the engine's last words."""
         assert self._keeper is None, f"{self.name} is running"
         self.folder.mkdir(parents=True, exist_ok=True)
-        host_name = f"{self.folder.parent.name[len(_PREFIX) :]}-{self.name}"
+        host_name = f"{self.folder.parent.name[len(_PREFIX) :]}-{self.name}".replace("_", "x")
         self._keeper = subprocess.Popen(
             [str(HERE / "machine.sh"), host_name, str(self.folder), *options],
             stdin=subprocess.PIPE,
@@ -128,7 +128,12 @@ class Machine:
         timeout: float = 120,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a command on the machine: its network, its default Docker socket and volume paths, its processes."""
-        inherited = {name: value for name, value in os.environ.items() if name not in ("DOCKER_HOST", "DOCKER_CONTEXT")}
+        # Neither the caller's Docker nor a proxy of its network is there on the machine.
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("DOCKER_HOST", "DOCKER_CONTEXT") and not name.lower().endswith("_proxy")
+        }
         done = subprocess.run(
             ["nsenter", "-t", str(self.pid), "-m", "-n", "-u", "-i", "-p", f"--wd={folder or Path.cwd()}", "--", *argv],
             input=stdin,

@@ -21,9 +21,9 @@ mkdir -p "$folder/disk"
 rm -f "$folder/pid" "$folder/docker.sock"
 
 export folder name cgroup
-# --kill-child ties the first process to unshare, and with it everything on the machine.
-setsid unshare --mount --net --uts --ipc --pid --mount-proc --propagation private --fork --kill-child \
-  bash -c '
+# --kill-child ties the first process, and with it everything on the machine, to unshare, and that is tied to us.
+setsid setpriv --pdeathsig KILL unshare --mount --net --uts --ipc --pid --mount-proc --propagation private --fork --kill-child \
+  bash -euc '
     hostname "$name"
     ip link set lo up
     mount -t tmpfs -o mode=755 tmpfs /run
