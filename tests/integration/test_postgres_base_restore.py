@@ -250,6 +250,16 @@ def test_the_servers_own_tool_agrees_with_the_restored_folder(
     )
 
 
+def test_everything_goes_to_the_owner_of_the_folder_that_was_there(copy: MemoryCopy, tmp_path: Path) -> None:
+    require_root("to give files to another user")
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    os.chown(folder, 999, 998)
+    restore_base_to_folder(copy, folder)
+    owners = {(path.lstat().st_uid, path.lstat().st_gid) for path in (folder, *folder.rglob("*"))}
+    assert owners == {(999, 998)}
+
+
 def failed(findings: list[Finding]) -> dict[str, str]:
     return {finding.check: finding.detail for finding in findings if finding.verdict is not Verdict.OK}
 

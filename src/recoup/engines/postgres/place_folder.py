@@ -62,7 +62,8 @@ def restore_base_to_folder(
     """Put a base backup into ``folder``, which must not exist, be empty, or hold an unfinished restore of ours.
 
     ``tablespace_map`` gives a folder for a tablespace's oid; the others go to ``<folder>-tablespaces/<oid>``, never
-    to where they lay on the server that was backed up. ``owner`` (uid, gid) is given to everything; it needs root.
+    to where they lay on the server that was backed up. ``owner`` (uid, gid) is given to everything, which needs root;
+    without it root gives everything to the owner of a folder that is there already, as an empty volume of a container.
     When this returns, everything is on the disk and ``pg_ctl -D folder start`` starts it.
 
     Raise ``RefusedError`` when a folder holds anything else or a member of the copy is hostile, ``BusyError`` when
@@ -76,6 +77,7 @@ def restore_base_to_folder(
     destinations = choose_destinations(folder, [info.name for info in streams], locations, tablespace_map)
     archives = [lay_out(info.name, reader.members(info.name)) for info in streams]
     places = [destinations.folder, *destinations.tablespaces.values()]
+    owner = owner or _owner_of(destinations.folder)
     total = sum(info.plain_bytes for info in streams)
     with contextlib.ExitStack() as locks:
         if _finished_before(destinations.folder, locks):
@@ -155,6 +157,13 @@ def _claim(place: Path, destinations: Destinations, owner: tuple[int, int] | Non
         sync_folder(place.parent)
         place.chmod(0o700)
     return ours
+
+
+def _owner_of(folder: Path) -> tuple[int, int] | None:
+    if os.geteuid() != 0 or not folder.is_dir():
+        return None
+    seen = folder.stat()
+    return None if seen.st_uid == 0 else (seen.st_uid, seen.st_gid)
 
 
 def _make_folder(place: Path, owner: tuple[int, int] | None) -> None:
