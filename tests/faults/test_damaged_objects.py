@@ -88,7 +88,7 @@ def test_a_flipped_bit_in_any_region_is_refused_before_decryption(
 
 
 @seed(20261123)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_no_flip_anywhere_yields_a_wrong_byte(data: st.DataObject) -> None:
     sealed = _SEALED
@@ -282,7 +282,7 @@ def test_an_index_comes_from_the_repository_that_has_it_right() -> None:
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.__name__)
 def test_no_input_of_a_reader_ends_in_anything_but_an_answer_or_a_clear_error(target: object) -> None:
     @seed(20261123)
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(data=st.binary(max_size=2000))
     def feed(data: bytes) -> None:
         target(data)  # type: ignore[operator]

@@ -28,7 +28,7 @@ DATA = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(data=DATA, compression=COMPRESSION, frame_bytes=st.integers(512, 5000), sizes=SIZES)
 def test_any_bytes_in_any_frames_and_pieces_read_back(
     data: bytes, compression: str, frame_bytes: int, sizes: list[int]
