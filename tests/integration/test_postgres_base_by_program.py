@@ -13,6 +13,7 @@ from recoup.engines.postgres.access import ProgramAccess
 from recoup.engines.postgres.base_by_program import take_base_backup_by_program
 from recoup.engines.postgres.base_check import check_base_copy
 from recoup.engines.postgres.place_folder import restore_base_to_folder
+from recoup.engines.postgres.server_check import check_by_sql
 from recoup.kernel.errors import EngineError, RefusedError
 from recoup.kernel.finding import Verdict, overall
 from recoup.kernel.process import LocalRunner
@@ -61,6 +62,8 @@ def test_tablespaces_are_refused_with_the_way_out(server_folder: Path) -> None:
             take_base_backup_by_program(access_to(server), copy, label="x")
         assert "replication connection" in str(refusal.value.hint)
         assert copy.data == {}
+        warned = [found for found in check_by_sql(access_to(server)) if found.verdict is not Verdict.OK]
+        assert [found.check for found in warned] == ["pg_basebackup can send the whole cluster"]
 
 
 def test_a_program_that_fails_leaves_no_copy_and_its_last_words(server_folder: Path) -> None:

@@ -57,7 +57,7 @@ def take_base_backup_by_program(
         raise RefusedError(
             f"the server in {access.place} has tablespaces ({', '.join(row['name'] for row in spaces)}), "
             "which pg_basebackup cannot send through a pipe",
-            hint="Allow a replication connection instead: recoup check prints the line that pg_hba.conf needs.",
+            hint="Give the plan an address of the server (url:), so that a replication connection can take the copy.",
         )
     found = inventory(access)
     arguments = ["--pgdata=-", "--format=tar", "--wal-method=fetch", "--no-password", f"--label={label}"]

@@ -36,25 +36,40 @@ def check_server(url: Secret) -> list[Finding]:
     that cannot be understood.
     """
     access = DirectAccess(url, statement_timeout_seconds=30)
-    findings = check_by_sql(access)
+    findings, _ = _by_sql(access)
     findings.append(_replication(url, access.place))
     return findings
 
 
 def check_by_sql(access: ServerAccess) -> list[Finding]:
-    """The part that needs only an ordinary session; also for a server that is reached inside its container."""
+    """The same for a server that is reached inside its container only, where ``pg_basebackup`` will take the copy."""
+    findings, state = _by_sql(access)
+    if state is not None and state["tablespaces"]:
+        findings.append(
+            Finding(
+                check="pg_basebackup can send the whole cluster",
+                subject=access.place,
+                verdict=Verdict.FAILED,
+                detail=f"{state['tablespaces']} tablespaces, which it cannot write through a pipe",
+                hint="Give the plan an address of the server (url:), so that the replication protocol can be used.",
+            )
+        )
+    return findings
+
+
+def _by_sql(access: ServerAccess) -> tuple[list[Finding], dict[str, Any] | None]:
     try:
         with open_maintenance(access) as session:
             state = as_rows(session, _STATE)[0]
             sizes = as_rows(session, _SIZES)
     except EngineError as failure:
-        return [
-            Finding(
-                check="PostgreSQL answers", subject=access.place, verdict=Verdict.FAILED, detail=failure.message,
-                hint=failure.hint,
-            )
-        ]  # fmt: skip
-    return [*_about_server(access.place, state), *_about_replication(access.place, state), _about_size(access, sizes)]
+        silent = Finding(
+            check="PostgreSQL answers", subject=access.place, verdict=Verdict.FAILED, detail=failure.message,
+            hint=failure.hint,
+        )  # fmt: skip
+        return [silent], None
+    place = access.place
+    return [*_about_server(place, state), *_about_replication(place, state), _about_size(access, sizes)], state
 
 
 def _about_server(place: str, state: dict[str, Any]) -> Iterator[Finding]:
