@@ -63,7 +63,7 @@ def settings_by_sql(session: Session) -> dict[str, Any]:
     """The same facts, and the system identifier, from an ordinary session. Raise ``EngineError``."""
     facts = as_rows(session, _BY_SQL)[0]
     names = ", ".join(f"'{name}'" for name in RESTORE_SETTINGS)
-    query = f"SELECT name, current_setting(name, true) AS shown FROM pg_settings WHERE name IN ({names})"  # noqa: S608
+    query = f"SELECT name, current_setting(name, true) AS shown FROM pg_settings WHERE name IN ({names})"
     shown = as_rows(session, query)
     settings = {row["name"]: row["shown"] for row in shown if row["shown"] is not None}
     return {**facts, "major": facts["version_num"] // 10_000, "settings": settings}
@@ -71,7 +71,7 @@ def settings_by_sql(session: Session) -> dict[str, Any]:
 
 def as_rows(session: Session, query: str) -> list[dict[str, Any]]:
     """Run a query whose columns have names; return its rows with their types."""
-    text = session.query(f"SELECT coalesce(json_agg(row_to_json(q)), '[]')::text FROM ({query}) q")[0][0]  # noqa: S608
+    text = session.query(f"SELECT coalesce(json_agg(row_to_json(q)), '[]')::text FROM ({query}) q")[0][0]
     rows = json.loads(text or "[]")
     assert isinstance(rows, list)
     return rows
