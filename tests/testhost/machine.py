@@ -32,7 +32,19 @@ HERE = Path(__file__).parent
 STACK = HERE / "stack"
 _PREFIX = "recoup-hosts-"
 _CAP_SYS_ADMIN, _CAP_NET_ADMIN = 21, 12
-_PROGRAMS = ("dockerd", "docker", "iptables", "ip", "unshare", "setpriv", "nsenter", "curl", "pgrep", "redis-server", "perl")
+_PROGRAMS = (
+    "dockerd",
+    "docker",
+    "iptables",
+    "ip",
+    "unshare",
+    "setpriv",
+    "nsenter",
+    "curl",
+    "pgrep",
+    "redis-server",
+    "perl",
+)
 
 
 def what_is_missing() -> str | None:

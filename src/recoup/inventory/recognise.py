@@ -7,10 +7,10 @@ to agree with or to correct.
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 
+from recoup.engines.compose.accounts import option, redis_words, setting
 from recoup.engines.compose.project import ComposeService, Mount, Project
 from recoup.inventory.image import ImageName, is_postgres, is_redis, parse_image, version_in
 from recoup.inventory.order import CycleError, start_order
@@ -140,21 +140,14 @@ def _why_redis(service: ComposeService, image: ImageName | None) -> str | None:
     return f"its command runs {program[1]}" if program is not None else None
 
 
-def _setting(service: ComposeService, *names: str) -> str | None:
-    for name in names:
-        if name in service.environment and service.environment[name].reveal():
-            return service.environment[name].reveal()
-    return None
-
-
 def _postgres(
     project: Project, service: ComposeService, image: ImageName | None, after: tuple[str, ...], reason: str
 ) -> Service:
     bitnami = any(name.startswith("POSTGRESQL_") for name in service.environment)
-    user = _setting(service, "POSTGRES_USER", "POSTGRESQL_USERNAME") or "postgres"
-    database = _setting(service, "POSTGRES_DB", "POSTGRESQL_DATABASE") or user
+    user = setting(service, "POSTGRES_USER", "POSTGRESQL_USERNAME") or "postgres"
+    database = setting(service, "POSTGRES_DB", "POSTGRESQL_DATABASE") or user
     default = "/bitnami/postgresql/data" if bitnami else "/var/lib/postgresql/data"
-    folder = _setting(service, "PGDATA", "POSTGRESQL_DATA_DIR") or default
+    folder = setting(service, "PGDATA", "POSTGRESQL_DATA_DIR") or default
     data = _data(project, service, folder)
     if data is None and "PGDATA" not in service.environment:
         # From version 18 the official image keeps its data a level lower, and the volume is the folder above.
@@ -176,7 +169,7 @@ def _postgres(
         reasons=(
             f"PostgreSQL, because {reason}",
             f"the user {user} and the database {database} are those of its environment"
-            if _setting(service, "POSTGRES_USER", "POSTGRES_DB", "POSTGRESQL_USERNAME", "POSTGRESQL_DATABASE")
+            if setting(service, "POSTGRES_USER", "POSTGRES_DB", "POSTGRESQL_USERNAME", "POSTGRESQL_DATABASE")
             else "the user and the database are the image's defaults",
             *_why_after(service, after),
             *_no_volume(data),
@@ -188,13 +181,11 @@ def _redis(
     project: Project, service: ComposeService, image: ImageName | None, after: tuple[str, ...], reason: str
 ) -> Service:
     bitnami = image is not None and image.publisher.startswith("bitnami")
-    words = list(_all_words(service))
-    extra = _setting(service, "REDIS_ARGS", "REDIS_EXTRA_FLAGS", "VALKEY_EXTRA_FLAGS") or ""
-    words += _split(extra)
-    folder = _option(words, "--dir") or ("/bitnami/redis/data" if bitnami else "/data")
+    words = redis_words(service)
+    folder = option(words, "--dir") or ("/bitnami/redis/data" if bitnami else "/data")
     data = _data(project, service, folder)
-    password = _redis_password(service, words, extra)
-    appends = _option(words, "--appendonly") or _setting(service, "REDIS_AOF_ENABLED", "VALKEY_AOF_ENABLED")
+    password = _redis_password(service, words)
+    appends = option(words, "--appendonly") or setting(service, "REDIS_AOF_ENABLED", "VALKEY_AOF_ENABLED")
     append_only = True if bitnami and appends is None else None if appends is None else appends == "yes"
     says = {True: "it is append-only", False: "it is not append-only", None: "its command does not say appendonly"}
     return Service(
@@ -212,9 +203,10 @@ def _redis(
     )
 
 
-def _redis_password(service: ComposeService, words: list[str], extra: str) -> Password:
-    if _option(words, "--requirepass"):
-        written = service.written_command or extra
+def _redis_password(service: ComposeService, words: list[str]) -> Password:
+    if option(words, "--requirepass"):
+        extra = setting(service, "REDIS_ARGS", "REDIS_EXTRA_FLAGS", "VALKEY_EXTRA_FLAGS")
+        written = service.written_command or extra or ""
         match = re.search(r"--requirepass[\s=]+(\S+)", written)
         variable = _VARIABLE.match(match[1].strip("'\"").replace("$$", "$")) if match else None
         return FromVariable(variable=variable[1]) if variable else InTheFile()
@@ -223,10 +215,10 @@ def _redis_password(service: ComposeService, words: list[str], extra: str) -> Pa
 
 def _password(service: ComposeService, names: tuple[str, ...]) -> Password:
     for name in names:
-        file = _setting(service, f"{name}_FILE")
+        file = setting(service, f"{name}_FILE")
         if file is not None:
             return FromFile(container_path=file, host_path=service.secret_files.get(file))
-        if _setting(service, name) is None:
+        if setting(service, name) is None:
             continue
         written = service.written_environment.get(name)
         if written is None or written == "":
@@ -234,28 +226,6 @@ def _password(service: ComposeService, names: tuple[str, ...]) -> Password:
         variable = _VARIABLE.fullmatch(written) or re.fullmatch(r"\$\{([A-Za-z_]\w*)[^}]*\}", written)
         return FromVariable(variable=variable[1]) if variable else InTheFile()
     return NoPassword()
-
-
-def _all_words(service: ComposeService) -> Iterator[str]:
-    """The words of entry point and command; a script after ``sh -c`` is taken apart as well."""
-    for word in (*(service.entrypoint or ()), *(service.command or ())):
-        yield from _split(word) if " " in word else [word]
-
-
-def _split(text: str) -> list[str]:
-    try:
-        return shlex.split(text)
-    except ValueError:
-        return text.split()
-
-
-def _option(words: list[str], name: str) -> str | None:
-    for index, word in enumerate(words):
-        if word == name and index + 1 < len(words):
-            return words[index + 1]
-        if word.startswith(name + "="):
-            return word.partition("=")[2]
-    return None
 
 
 def _is_below(path: str, folder: str) -> bool:
