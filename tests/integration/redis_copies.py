@@ -11,7 +11,6 @@ import redis
 
 from recoup.demo.servers import RedisServer
 from recoup.engines.engine import Content, CopyFacts, Member, Progress, StreamInfo
-from recoup.engines.redis.fingerprint import fingerprint_rdb
 from recoup.engines.redis.snapshot import STREAM, take_rdb
 
 
@@ -80,9 +79,9 @@ def take(server: RedisServer, **options: Any) -> MemoryCopy:
 
 def fingerprint_now(server: RedisServer, like: Mapping[str, Any]) -> dict[str, Any]:
     """The fingerprint of a running server, comparable with an earlier one."""
-    copy = take(server)
-    assert copy.fingerprint is not None
-    return fingerprint_rdb([copy.data], at_ms=copy.fingerprint["at_ms"], origin_ms=like["origin_ms"])
+    now = take(server, origin_ms=like["origin_ms"]).fingerprint
+    assert now is not None
+    return dict(now)
 
 
 def fill(server: RedisServer) -> None:

@@ -90,6 +90,14 @@ def test_a_wrong_password_is_refused_with_a_hint_and_not_shown(redis7: RedisServ
     assert caught.value.hint is not None
 
 
+@pytest.mark.parametrize("major", [6, 7])
+def test_a_password_the_server_does_not_ask_for_is_refused_with_a_hint(major: int) -> None:
+    server = RedisServer(require_found(lambda: find_redis(major)), password="")
+    with server, pytest.raises(EngineError) as caught:
+        take_rdb_by_program(_program(server, _cli(major), "not asked for"), MemoryCopy(), on_progress=ignore)
+    assert "no password" in (caught.value.hint or "")
+
+
 @pytest.mark.parametrize("how", ["ends early and well", "ends badly"])
 def test_a_program_that_does_not_send_the_whole_rdb_fails(how: str, redis7: RedisServer, tmp_path: Path) -> None:
     fill(redis7)

@@ -27,6 +27,7 @@ from recoup.kernel.secret import Secret
 
 _MARK_BYTES = 40
 _ERROR = re.compile(r"(\(error\) )?(ERR|NO[A-Z]+|WRONGPASS|LOADING|MISCONF|[A-Z]{5,}) ")
+_LOGIN_FAILED = re.compile(r"AUTH failed: (.*)")
 _MARK = re.compile(rb"[0-9a-f]{40}")
 _PIECE = 256 * 1024
 _ASK_SECONDS = 60.0
@@ -72,6 +73,8 @@ class RedisProgram:
         text = "".join(f"ECHO {marker}\n{command}\n" for command in commands)
         completed = run(self.command(), stdin=text.encode())
         said = completed.stdout.decode(errors="replace").replace("\r", "")
+        if login := _LOGIN_FAILED.search(completed.stderr + said):  # it would go on without a login
+            raise self._refusal(login[1])
         answers = said.split(marker + "\n")[1:]
         if len(answers) != len(commands):
             why = (said or completed.stderr).strip().splitlines() or ["nothing"]

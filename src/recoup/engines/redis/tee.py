@@ -26,9 +26,7 @@ class FingerprintTee:
     the whole transfer; then the fingerprint is given up, because production comes first.
     """
 
-    def __init__(
-        self, *, at_ms: int, origin_ms: int | None = None, patience_seconds: float = PATIENCE_SECONDS
-    ) -> None:
+    def __init__(self, *, at_ms: int, origin_ms: int | None = None, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self._pieces: queue.Queue[bytes] = queue.Queue()
         self._waiting = threading.Condition()
         self._queued_bytes = 0
