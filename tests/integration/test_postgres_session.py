@@ -87,6 +87,17 @@ def test_a_password_is_in_no_text_and_in_no_argument(postgres15: PostgresServer)
     assert command.environment["PGPASSWORD"] == Secret(word)
 
 
+def test_programs_get_the_password_that_the_environment_has_for_an_address_without_one(
+    postgres15: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPASSWORD", "of-the-environment")
+    monkeypatch.setenv("PGPORT", "1")
+    access = DirectAccess(Secret(postgres15.url()), folders=[postgres15.bin])
+    command = access.command("pg_dump", "--version")
+    assert command.environment["PGPASSWORD"] == Secret("of-the-environment")
+    assert command.environment["PGPORT"] == str(postgres15.port)  # what the address says comes first
+
+
 def test_a_snapshot_is_read_only_and_others_can_join_it(any_postgres: PostgresServer) -> None:
     for access in both_ways(any_postgres):
         with access.session() as session, access.session() as other:

@@ -32,7 +32,8 @@ def restore(job: Job) -> Report:
 def _by_kind(job: Job) -> Report:
     destination, kind, system = job.wish.destination, job.manifest.kind, job.opened.system
     if destination is not None and not is_address(destination):
-        return into_folder(job, Path(destination).expanduser())
+        # absolute: git and the servers' programs run in folders of their own
+        return into_folder(job, Path(destination).expanduser().absolute())
     if kind == "dump":
         return dump_into_database(job)
     if destination is not None and kind == "rdb":

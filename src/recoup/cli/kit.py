@@ -74,8 +74,12 @@ def _commands(addresses: dict[str, str], loaded: LoadedPlan) -> list[str]:
 
 
 def _afterwards(loaded: LoadedPlan) -> list[str]:
-    return [
-        f"recoup restore latest --service {name}"
-        for name, service in loaded.plan.services.items()
-        if isinstance(service, PostgresService | RedisService)
-    ]
+    # The kind is written out: the newest copy of a PostgreSQL may be a dump, which needs a server that runs already.
+    commands = []
+    for name, service in loaded.plan.services.items():
+        if isinstance(service, PostgresService):
+            kind = "base" if service.compose is not None else "dump"  # by its address, only a dump can be put in place
+            commands.append(f"recoup restore latest --service {name} --kind {kind}")
+        elif isinstance(service, RedisService):
+            commands.append(f"recoup restore latest --service {name}")
+    return commands

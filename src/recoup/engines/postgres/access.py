@@ -7,6 +7,7 @@ child, never in its arguments.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -88,9 +89,11 @@ class DirectAccess:
         parts = {**self._parts, **({} if database is None else {"dbname": database})}
         environment: dict[str, str | Secret] = {"PGAPPNAME": "recoup", "PGCLIENTENCODING": "UTF8", "LC_ALL": "C"}
         for option in psycopg.pq.Conninfo.get_defaults():
-            key, variable = option.keyword.decode(), option.envvar
-            if key in parts and variable and key not in ("client_encoding", "application_name"):
-                environment[variable.decode()] = Secret(parts[key]) if key in _SECRET_PARTS else parts[key]
+            key, variable = option.keyword.decode(), (option.envvar or b"").decode()
+            # What the address leaves open (PGPASSWORD, PGSSLMODE) is taken from here, as libpq does for our sessions.
+            value = parts.get(key, os.environ.get(variable))
+            if value is not None and variable and key not in ("client_encoding", "application_name"):
+                environment[variable] = Secret(value) if key in _SECRET_PARTS else value
         return Command(argv=[self.programs().path(program), *arguments], environment=environment)
 
 
