@@ -18,6 +18,7 @@ _OLDEST, _NEWEST = (1, 12), (1, 16)
 _DATA_BLOCK, _OBJECTS_BLOCK = 1, 3
 _MOST_ENTRIES = 50_000_000  # a hostile count must not make a loop without end
 _LONGEST_STRING = 256 << 20
+_END_MARK = 5  #: bytes of "\\.\n\n\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,7 @@ class ArchiveReader:
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces = iter(pieces)
-        self._held = memoryview(b"")
+        self._held = b""
         self._int_size = 4
         self._off_size = 8
         self._compression = 0
@@ -111,9 +112,27 @@ class ArchiveReader:
                 raise DamageError(f"a pg_dump archive with a block of unknown kind {kind[0]}")
 
     def _data(self, number: int) -> Block:
+        """Walk the chunks of one block. pg_dump writes a chunk for each row, so this loop is the hot one."""
         lines, size = 0, 0
         last = b""
-        while (left := self._int()) != 0:
+        header = 1 + self._int_size
+        while True:
+            held, position, end = self._held, 0, len(self._held)
+            # Whole chunks inside the piece at hand; what the piece cuts is left to the careful way below.
+            while end - position >= header:
+                length = int.from_bytes(held[position + 1 : position + header], "little")
+                stop = position + header + length
+                if length == 0 or held[position] or stop > end:
+                    break
+                if self._compression == 0:
+                    lines += held.count(b"\n", position + header, stop)
+                    last = held[max(position + header, stop - _END_MARK) : stop]
+                size += length
+                position = stop
+            self._held = held[position:]
+            left = self._int()
+            if left == 0:
+                break
             if left < 0:
                 raise DamageError("a pg_dump archive with a block of negative length")
             size += left
@@ -121,8 +140,8 @@ class ArchiveReader:
                 piece = self._some(left)
                 left -= len(piece)
                 if self._compression == 0:
-                    lines += bytes(piece).count(b"\n")
-                    last = (last + bytes(piece[-8:]))[-8:]
+                    lines += piece.count(b"\n")
+                    last = (last + piece[-_END_MARK:])[-_END_MARK:]
         # pg_dump ends a table's rows with "\.", a line end, and two empty lines.
         counted = self._compression == 0 and last.endswith(b"\\.\n\n\n")
         return Block(number=number, rows=lines - 3 if counted else None, data_bytes=size)
@@ -174,17 +193,17 @@ class ArchiveReader:
             piece = self._some(left, end_allowed=end_allowed and left == length)
             if not piece:
                 return b""
-            parts.append(bytes(piece))
+            parts.append(piece)
             left -= len(piece)
         return b"".join(parts)
 
-    def _some(self, most: int, *, end_allowed: bool = False) -> memoryview:
+    def _some(self, most: int, *, end_allowed: bool = False) -> bytes:
         while not self._held:
             following = next(self._pieces, None)
             if following is None:
                 if end_allowed:
-                    return memoryview(b"")
+                    return b""
                 raise DamageError("the pg_dump archive ends before its end")
-            self._held = memoryview(following)
+            self._held = following
         piece, self._held = self._held[:most], self._held[most:]
         return piece

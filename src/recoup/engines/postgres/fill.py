@@ -55,15 +55,18 @@ def fill_from_sql(access: ServerAccess, database: str, pieces: Iterable[bytes]) 
 def _feed(command: Command, pieces: Iterable[bytes], program: str) -> str:
     """Send ``pieces`` to the program's standard input; return what it said. Raise ``EngineError`` when it fails."""
     with open_child(command, stdin=True, stdout=False) as child:
+        broken = False
         try:
             for piece in pieces:
                 child.stdin.write(piece)
             child.stdin.close()
         except BrokenPipeError:
-            pass  # it stopped reading; its exit status and its words say why
+            broken = True  # it stopped reading; its exit status and its words say why
         ended = child.wait(_END_SECONDS)
     if ended.exit_status != 0:
         raise _failed(program, ended)
+    if broken:
+        raise EngineError(f"{program} ended with status 0 before it had read the whole dump")
     return ended.stderr
 
 

@@ -19,8 +19,9 @@ from recoup.kernel.errors import DamageError, RefusedError
 
 _IDENTIFIER = rb"[A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]*"
 _TOKEN = re.compile(
-    rb"[eE]'|" + _IDENTIFIER + rb"|'|\"|\\|;|\(|\)|--|/\*|\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?\$"
-    rb"|\n|-|/|\$|[^\s'\"\\;()\-/$A-Za-z_\x80-\xff]+"
+    rb"(?P<escape>[eE]')|(?P<word>" + _IDENTIFIER + rb")|(?P<text>'[^'\\]*')|(?P<newline>\n)"
+    rb"|(?P<mark>['\"\\;()]|--|/\*|\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?\$)"
+    rb"|(?P<other>[-/$]|[^\s'\"\\;()\-/$A-Za-z_\x80-\xff]+)"
 )
 _KEEP = 256  #: bytes held back at the end of a piece, so that no token is cut
 _LONGEST_TOKEN = 128  #: names end after 63 bytes; a longer one, or a longer dollar quote, is refused
@@ -80,6 +81,7 @@ class SqlFilter:
         self._copy_rows = 0
         self._copy_statement = ""
         self._inside_line = False  # of COPY data: the line began in an earlier piece
+        self._last_byte = 0  # of what just passed, inside a quoted text with escapes
         self._odd = False  # an odd number of backslashes just passed, inside a quoted text
 
     def filtered(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -139,48 +141,79 @@ class SqlFilter:
     # Each of these consumes from ``position`` and returns the new one.
 
     def _normal(self, text: bytes, position: int, limit: int, out: bytearray, *, last: bool) -> int:
-        match = _TOKEN.search(text, position)
-        if match is None or (match.end() > limit and not last):
-            # Nothing whole before the limit: white space may pass, a token waits for the next piece.
-            stop = limit if match is None else min(match.start(), limit)
-            if match is None or stop > position or match.end() - match.start() < _LONGEST_TOKEN:
-                self._pass(text[position:stop], out)
-                return stop
-        token = match[0]
-        if len(token) >= _LONGEST_TOKEN and (token[:1] == b"$" or token[:1].isalpha() or token[0] >= 0x80):
-            raise RefusedError(f"line {self._line}: a name of {len(token)} bytes or more; PostgreSQL knows none")
-        if token == b"\\":
-            return self._command(text, position, match.start(), out)
-        self._pass(text[position : match.end()], out)
-        if token not in (b"\n", b"'", b"--", b"/*"):
-            self._after_escape = False
-        match token:
-            case b"\n":
+        for match in _TOKEN.finditer(text, position):
+            kind, token, end = match.lastgroup, match[0], match.end()
+            if end > limit and not last:
+                return self._at_the_limit(match, position, limit, text, out)
+            if kind == "newline":
                 self._saw_break = True
-            case b"'" if self._after_escape and self._saw_break:
-                self._state = _State.ESCAPE
+            elif kind == "text":  # without a backslash: quoted the same in every setting
+                self._saw_break = False
+            elif kind in ("word", "other"):
+                self._after_escape = False
+                if kind == "word" and len(token) >= _LONGEST_TOKEN:
+                    raise self._too_long(token)
+                if self._depth == 0 and len(self._words) < _WORDS:
+                    self._words.append(token.decode("latin-1").upper())
+            elif token == b"\\":
+                return self._command(text, position, match.start(), out)
+            else:
+                self._pass(text[position:end], out)
+                position = end
+                if token == b";" and self._depth == 0:
+                    return self._finish(text, end, out)
+                self._begin(token)
+                if self._state is not _State.NORMAL:
+                    return end
+        self._pass(text[position:limit], out)
+        return limit
+
+    def _at_the_limit(self, match: re.Match[bytes], position: int, limit: int, text: bytes, out: bytearray) -> int:
+        """A token that the limit cuts: it waits for the next piece, except a quoted text, which may be long."""
+        start = match.start()
+        if start < limit and match.lastgroup == "text":
+            self._pass(text[position : start + 1], out)
+            self._begin(b"'")
+            return start + 1
+        if match.lastgroup == "word" and len(match[0]) >= _LONGEST_TOKEN:
+            raise self._too_long(match[0])
+        stop = min(start, limit)
+        if stop == position and match.lastgroup == "other" and start < limit:
+            stop = limit  # a long run of digits or signs may be cut
+        self._pass(text[position:stop], out)
+        return stop
+
+    def _begin(self, token: bytes) -> None:
+        """Go into what a mark begins."""
+        match token:
             case b"'":
-                self._state = _State.STANDARD
+                continued = self._after_escape and self._saw_break
+                self._state = _State.ESCAPE if continued else _State.STANDARD
+                self._last_byte = 0
             case b"E'" | b"e'":
-                self._state = _State.ESCAPE
+                self._state, self._last_byte = _State.ESCAPE, 0
             case b'"':
                 self._state = _State.NAME
-                self._word('""')
+                if self._depth == 0 and len(self._words) < _WORDS:
+                    self._words.append('""')
             case b"--":
                 self._state = _State.LINE
+                return
             case b"/*":
                 self._state, self._comment_depth = _State.COMMENT, 1
+                return
             case b"(":
                 self._depth += 1
             case b")":
                 self._depth = max(0, self._depth - 1)
-            case b";" if self._depth == 0:
-                return self._finish(text, match.end(), out)
-            case _ if token[:1] == b"$" and len(token) > 1:
+            case _ if token.startswith(b"$"):
+                if len(token) >= _LONGEST_TOKEN:
+                    raise self._too_long(token)
                 self._state, self._dollar = _State.DOLLAR, token
-            case _:
-                self._word(token.decode("latin-1").upper())
-        return match.end()
+        self._after_escape = False
+
+    def _too_long(self, token: bytes) -> RefusedError:
+        return RefusedError(f"line {self._line}: a name of {len(token)} bytes or more; PostgreSQL knows none")
 
     def _quoted(self, text: bytes, position: int, limit: int, out: bytearray) -> int:
         if self._state is _State.ESCAPE:
@@ -204,11 +237,15 @@ class SqlFilter:
     def _escaped(self, text: bytes, position: int, limit: int, out: bytearray) -> int:
         match = _ESCAPED_END.search(text, position, limit)
         if match is None:
+            self._last_byte = text[limit - 1]
             self._pass(text[position:limit], out)
             return limit
         start = match.start()
+        before = text[start - 1] if start > position else self._last_byte
+        self._last_byte = 0
         if match[0] == b"\\":
-            if self._refuse_ambiguous and start > 0 and text[start - 1] >= 0x80:
+            # In some client encodings a backslash can be the second half of a character.
+            if self._refuse_ambiguous and before >= 0x80:
                 raise self._ambiguous()
             self._pass(text[position : start + 2], out)
             return start + 2
@@ -339,10 +376,6 @@ class SqlFilter:
             out += self._statement
             self._statement.clear()
             self._held = False
-
-    def _word(self, word: str) -> None:
-        if self._depth == 0 and len(self._words) < _WORDS:
-            self._words.append(word)
 
     def _ambiguous(self) -> RefusedError:
         return RefusedError(
