@@ -118,20 +118,23 @@ def test_a_copy_with_more_databases_than_the_server_is_refused_before_it_ends_it
         restore_rdb_to_server(take(redis7), server.url())
 
 
-def test_a_server_that_cannot_reach_us_is_its_own_master_again(
+def test_a_server_that_does_not_fetch_the_copy_is_its_own_master_again(
     redis7: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("recoup.engines.redis.master._ACCEPT_SECONDS", 1.0)
+    monkeypatch.setattr("recoup.engines.redis.master.Master._knows", lambda *_: False)  # whoever comes is a stranger
     copy = take(redis7)
     with _server(7) as server:
         with contextlib.closing(server.client()) as client:
+            client.set("old", "data", ex=3600)
             client.config_set("masterauth", "its own")
-            client.config_set("bind-source-addr", "192.0.2.1")  # not of this machine: it can connect to nothing
+            client.config_set("repl-diskless-sync-delay", 0)
         with pytest.raises(EngineError, match="did not come to fetch"):
-            restore_rdb_to_server(copy, server.url())
+            restore_rdb_to_server(copy, server.url(), force=True, safety=MemoryCopy())
         with contextlib.closing(server.client()) as client:
             assert client.info("replication")["role"] == "master"
             assert client.config_get("master*") == {"masterauth": "its own", "masteruser": ""}
+            assert client.get("old") == b"data"
 
 
 def test_a_restore_after_a_killed_one_finds_the_servers_own_settings_and_goes_on(redis7: RedisServer) -> None:
