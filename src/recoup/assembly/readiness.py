@@ -21,7 +21,7 @@ from recoup.kernel.finding import Finding, Verdict
 from recoup.kernel.units import show_duration, show_size
 from recoup.objectives.objective import Measured, attainment
 from recoup.plan.services import ComposeService, FilesService, PostgresService, RedisService
-from recoup.repository.catalog import Catalog, Entry
+from recoup.repository.catalog import REPLACED, Catalog, Entry
 from recoup.repository.repository import Repository, open_repository
 from recoup.storage.object_store import ObjectExistsError, ObjectStore
 from recoup.verification.verify import check_stored
@@ -217,7 +217,7 @@ def _copies(system: System, opened: list[Repository], now: datetime) -> Iterator
 
 
 def _newest(catalog: Catalog, service: str) -> Entry | None:
-    return next((entry for entry in catalog.entries if entry.service == service and entry.label != "replaced"), None)
+    return next((entry for entry in catalog.entries if entry.service == service and entry.label != REPLACED), None)
 
 
 def _age(system: System, name: str, newest: Entry | None, now: datetime) -> Finding:

@@ -57,12 +57,16 @@ class RedisPlace:
             return None
         return f"compose {self.stack.project.name}/{self.service.compose}"
 
-    def snapshot(self, sink: Sink, on_progress: ProgressListener, *, fingerprint: bool) -> CopyFacts:
-        """Its data set now, as an RDB into ``sink``."""
+    def snapshot(
+        self, sink: Sink, on_progress: ProgressListener, *, fingerprint: bool, origin_ms: int | None = None
+    ) -> CopyFacts:
+        """Its data set now, as an RDB into ``sink``. ``origin_ms``: of the fingerprint to compare with, if any."""
         if self.url is not None:
-            return take_rdb(self.url, sink, on_progress=on_progress, fingerprint=fingerprint)
+            return take_rdb(self.url, sink, on_progress=on_progress, fingerprint=fingerprint, origin_ms=origin_ms)
         assert self.program is not None, "a place has an address or a program"
-        return take_rdb_by_program(self.program, sink, on_progress=on_progress, fingerprint=fingerprint)
+        return take_rdb_by_program(
+            self.program, sink, on_progress=on_progress, fingerprint=fingerprint, origin_ms=origin_ms
+        )
 
 
 def redis_place(system: System, name: str) -> RedisPlace:
@@ -133,7 +137,9 @@ def compare_with_copy(place: RedisPlace, fingerprint: Mapping[str, object] | Non
     if fingerprint is None:
         detail = "the copy has no fingerprint"
         return [Finding(check=check, subject=place.name, verdict=Verdict.UNKNOWN, detail=detail)]
-    now = place.snapshot(Forgetful(), lambda _: None, fingerprint=True).fingerprint
+    origin = fingerprint.get("origin_ms")
+    origin_ms = origin if isinstance(origin, int) else None
+    now = place.snapshot(Forgetful(), lambda _: None, fingerprint=True, origin_ms=origin_ms).fingerprint
     if now is None:
         detail = "the server's data cannot be fingerprinted"
         return [Finding(check=check, subject=place.name, verdict=Verdict.UNKNOWN, detail=detail)]

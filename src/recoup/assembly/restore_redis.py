@@ -11,6 +11,7 @@ from recoup.engines.redis.restore_server import restore_rdb_to_server
 from recoup.kernel.errors import RefusedError, UsageError
 from recoup.plan.services import RedisService
 from recoup.recovery.in_place import restore_in_place
+from recoup.repository.catalog import REPLACED
 from recoup.repository.copy_writer import Packing
 
 
@@ -60,12 +61,12 @@ def rdb_into_server(job: Job, place: RedisPlace) -> Report:
             RdbSource(place=place),
             job.found.holders[:1],
             system=manifest.system,
-            label="replaced",
+            label=REPLACED,
             packing=Packing(),
             state_folder=job.opened.state_folder / "replaced",
             on_progress=on_progress,
         )
-        kept = f"artefact {taken.outcome.manifest.id} (label replaced)"
+        kept = f"artefact {taken.outcome.manifest.id} (label {REPLACED})"
         restore_rdb_to_server(reader, url, force=True, safety=Forgetful(), on_progress=on_progress)
     return Report(
         what=job.subject,

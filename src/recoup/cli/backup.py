@@ -57,10 +57,13 @@ def backup(
     from recoup.assembly.system import System
     from recoup.cli.output import Output
     from recoup.kernel.errors import UsageError
+    from recoup.repository.catalog import REPLACED
     from recoup.repository.layout import SAFE_NAME
 
     if label is not None and not SAFE_NAME.fullmatch(label):
         raise UsageError(f"{label!r} cannot be a label", hint="Use letters, digits, '.', '_' and '-'.")
+    if label == REPLACED:
+        raise UsageError(f"the label {label!r} is kept for what restores replace", hint="Choose another word.")
     system, output = System.from_file(file), Output(json=as_json, quiet=quiet)
     tasks = choose_tasks(system, services or [], kind)
     if dry_run:

@@ -26,6 +26,9 @@ from recoup.kernel.errors import (
 from recoup.repository import layout
 from recoup.repository.repository import Repository
 
+#: The label of copies of what a restore replaced. They are found by their id only: were such a copy ``latest``, the
+#: same restore, given again, would bring back what it had just replaced.
+REPLACED: Final = "replaced"
 _SCHEMA_VERSION: Final = 1
 _SCHEMA: Final = """
 create table entry (
@@ -77,6 +80,7 @@ class Catalog:
         ]
         of = f" of service {service!r}" if service else ""
         if reference == "latest":
+            wanted = [entry for entry in wanted if entry.label != REPLACED]
             if not wanted:
                 raise UsageError(f"there is no artefact{of} in any repository that answered", hint=self._silence())
             services = {entry.service for entry in wanted}

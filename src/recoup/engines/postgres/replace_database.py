@@ -143,8 +143,7 @@ def require_replaceable(target: Target, replacement: Replacement) -> None:
     if target.holds_data and not replacement.force:
         raise RefusedError(
             f"{target}: it would be replaced",
-            hint=f"With --force it is replaced, and kept as {replacement.kept!r}. "
-            "Or give another name with --destination.",
+            hint=f"With --force it is replaced, and kept as {replacement.kept!r}. Or give another name with --into.",
         )
 
 
