@@ -45,7 +45,8 @@ def test_a_running_server_gets_the_copy_and_keeps_it_over_a_restart(
             assert client.info("replication")["role"] == "master"
             assert client.config_get("master*") == {"masterauth": "", "masteruser": ""}
             client.set("written", "after the restore")
-            if not appendonly:
+            if not appendonly:  # when the fork of the fingerprint's RDB has gone
+                _until(lambda: not client.info("persistence")["rdb_bgsave_in_progress"])
                 client.save()
         os.killpg(server.pid or 0, signal.SIGKILL) if appendonly else None
         server.stop()
