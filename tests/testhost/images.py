@@ -38,6 +38,7 @@ TOOLS = (
         "mktemp",
         "mv",
         "nproc",
+        "od",
         "ps",
         "readlink",
     ),

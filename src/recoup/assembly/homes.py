@@ -40,7 +40,7 @@ class PostgresHome:
             what = f"something that is no cluster ({status.something})"
         return Occupant(
             place=f"the volume of {self.compose_service} ({status.folder})",
-            identity=status.cluster[0] if status.cluster is not None else None,
+            identity=status.cluster[0] if status.cluster is not None and status.cluster[0] != "?" else None,
             what=what,
             unfinished=status.placing[1] if status.placing is not None else None,
             free_bytes=status.free_bytes,

@@ -98,7 +98,7 @@ def _not_yet(name: str, where: str) -> Finding:
     return Finding(
         check="the repository opens with the key",
         subject=name,
-        verdict=Verdict.UNKNOWN,
+        verdict=Verdict.FAILED,
         detail=f"there is none yet at {where}",
         hint="The first `recoup backup` makes it. If there was one before: is its disk mounted, its address right?",
     )

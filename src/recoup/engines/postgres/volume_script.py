@@ -44,7 +44,8 @@ STATUS: Final = (
     + """
 if [ -e "$marker" ]; then echo "placing $(cat "$marker")"; fi
 if [ -s "$data/global/pg_control" ]; then
-  identifier=$(od -An -v -t x1 -N 8 "$data/global/pg_control" | tr -d ' ')
+  identifier=$(LC_ALL=C pg_controldata "$data" 2>/dev/null | sed -n 's/^Database system identifier: *//p')
+  [ -n "$identifier" ] || identifier=0x$(od -An -v -t x1 -N 8 "$data/global/pg_control" 2>/dev/null | tr -d ' ')
   echo "cluster $identifier $(cat "$data/PG_VERSION" 2>/dev/null || echo '?')"
 elif [ -d "$data" ] && [ -n "$(ls -A "$data" | grep -v '^pgsql_tmp_recoup_' | head -n 1)" ]; then
   echo "something $(ls -A "$data" | grep -v '^pgsql_tmp_recoup_' | head -n 5 | tr '\\n' ' ')"
@@ -134,12 +135,11 @@ def parse_status(output: bytes) -> VolumeStatus:
         said[word] = rest.strip()
     if "folder" not in said:
         raise EngineError(f"could not look into the data volume: {output[-500:].decode(errors='replace')}")
-    cluster = said.get("cluster", "").split()
     placing = said.get("placing", "").split()
     disk, used = said.get("df", "").split(), said.get("du", "").split()
     return VolumeStatus(
         folder=said["folder"],
-        cluster=(_system_identifier(cluster[0]), cluster[1]) if len(cluster) == 2 else None,
+        cluster=_cluster(said["cluster"]) if "cluster" in said else None,
         something=said.get("something"),
         placing=(placing[0], placing[1]) if len(placing) == 2 else None,
         free_bytes=int(disk[3]) * 1024 if len(disk) > 3 and disk[3].isdigit() else 0,
@@ -147,9 +147,16 @@ def parse_status(output: bytes) -> VolumeStatus:
     )
 
 
-def _system_identifier(first_bytes: str) -> str:
-    """The control file begins with the system identifier, 64 bits in the machine's byte order (``pg_control.h``)."""
-    try:
-        return str(int.from_bytes(bytes.fromhex(first_bytes), "little"))
-    except ValueError:
-        return "?"
+def _cluster(text: str) -> tuple[str, str]:
+    """(system identifier, major version); ``?`` for what cannot be read. A cluster is there in any case.
+
+    Without ``pg_controldata`` the identifier comes as the first eight bytes of the control file, in the machine's
+    byte order (``src/include/catalog/pg_control.h``).
+    """
+    identifier, _, version = text.partition(" ")
+    if identifier.startswith("0x"):
+        try:
+            identifier = str(int.from_bytes(bytes.fromhex(identifier[2:]), "little") or "?")
+        except ValueError:
+            identifier = "?"
+    return identifier if identifier.isdigit() else "?", version or "?"
