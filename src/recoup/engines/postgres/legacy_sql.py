@@ -119,5 +119,6 @@ def _verify(session: Session, path: Path, copied: Mapping[str, int]) -> list[Fin
             subject=str(path),
             verdict=Verdict.UNKNOWN,
             detail="the file carries no fingerprint to compare with",
+            hint="Look at the data before users do; what was replaced is kept until you drop it.",
         ),
     ]
