@@ -70,7 +70,7 @@ class Scene:
 
     def recoup(self, *arguments: str) -> list[str]:
         """The command line of Recoup with this scene's plan."""
-        return [sys.executable, "-m", "recoup.cli.main", "-f", str(self.work / "recoup.yaml"), *arguments]
+        return [sys.executable, "-m", "recoup.cli", *arguments, "-f", str(self.work / "recoup.yaml"), "--quiet"]
 
     def fresh(self, name: str) -> Callable[[], None]:
         """Empties a folder of the scene before a run."""
@@ -159,7 +159,7 @@ def backups(scene: Scene, *, plain: bool) -> list[Contender]:
         Contender(
             name="pg_basebackup server-zstd 3 x2, openssl",
             argv=(
-                f"{server.bin}/pg_basebackup -d '{server.url(scene.database)}' -Ft -X fetch -c fast "
+                f"{server.bin}/pg_basebackup -d '{server.url(scene.database)}' -Ft -X fetch -c fast --no-manifest "
                 f"--compress=server-zstd:level=3,workers=2 -D - "
                 f"| {_OPENSSL} -salt -pass file:{work}/key -out {work}/pipe/base.tar.zst.enc"
             ),

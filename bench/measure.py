@@ -19,7 +19,7 @@ class Contender:
     name: str
     argv: Sequence[str] | str
     prepare: Callable[[], None] = lambda: None
-    size: Callable[[], int] = lambda: 0  #: bytes it left, where that means something
+    size: Callable[[], int] | None = None  #: bytes it left; a run that leaves none has not done the work
     environment: Mapping[str, str] = field(default_factory=dict)
     user: int | None = None
 
@@ -54,12 +54,15 @@ def run_once(contender: Contender, log: Path) -> Sample:
         pid.returncode = os.waitstatus_to_exitcode(status)
     if pid.returncode != 0:
         raise RuntimeError(f"{contender.name} failed ({pid.returncode}): {log.read_text(errors='replace')[-2000:]}")
+    left = contender.size() if contender.size is not None else 0
+    if contender.size is not None and left == 0:
+        raise RuntimeError(f"{contender.name} ended well and left nothing: {log.read_text(errors='replace')[-2000:]}")
     # For a pipeline, wait4 of the shell gives the sum of its reaped children's time and the largest one's memory.
     return Sample(
         seconds=seconds,
         cpu_seconds=usage.ru_utime + usage.ru_stime,
         peak_mib=usage.ru_maxrss / 1024,
-        size_bytes=contender.size(),
+        size_bytes=left,
     )
 
 
@@ -86,7 +89,7 @@ def interleave(contenders: Sequence[Contender], rounds: int, folder: Path, say: 
     samples: dict[str, list[Sample]] = {contender.name: [] for contender in contenders}
     for number in range(rounds + 1):
         for contender in contenders:
-            sample = run_once(contender, folder / "log")
+            sample = run_once(contender, folder / "output")
             say(f"  {'warm-up' if number == 0 else f'round {number}'}  {contender.name}: {sample.seconds:.2f} s")
             if number > 0:
                 samples[contender.name].append(sample)

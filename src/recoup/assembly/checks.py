@@ -5,24 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from recoup.engines.engine import CopyReader
-from recoup.engines.files.check import check_files_copy
-from recoup.engines.postgres.base_check import check_base_copy
-from recoup.engines.postgres.dump_check import check_dump_copy
-from recoup.engines.redis.check_copy import check_rdb_copy
 from recoup.kernel.finding import Finding, Verdict
 from recoup.verification.verify import ContentCheck
 
-_CHECKS: dict[str, ContentCheck] = {
-    "base": check_base_copy,
-    "dump": check_dump_copy,
-    "rdb": check_rdb_copy,
-    "files": check_files_copy,
-}
-
 
 def check_content(kind: str) -> ContentCheck:
-    """The check for copies of ``kind``; for a kind this version does not know, one that answers *unknown*."""
-    return _CHECKS.get(kind, _unknown_kind)
+    """The check for copies of ``kind``; for a kind this version does not know, one that answers *unknown*.
+
+    Each engine is loaded only when it is needed: a command that checks one kind does not wait for the others.
+    """
+    match kind:
+        case "base":
+            from recoup.engines.postgres.base_check import check_base_copy
+
+            return check_base_copy
+        case "dump":
+            from recoup.engines.postgres.dump_check import check_dump_copy
+
+            return check_dump_copy
+        case "rdb":
+            from recoup.engines.redis.check_copy import check_rdb_copy
+
+            return check_rdb_copy
+        case "files":
+            from recoup.engines.files.check import check_files_copy
+
+            return check_files_copy
+    return _unknown_kind
 
 
 def _unknown_kind(_reader: CopyReader) -> Sequence[Finding]:

@@ -12,7 +12,7 @@ from recoup.engines.engine import CopyReader, Progress, ProgressListener
 from recoup.engines.postgres import volume_script
 from recoup.engines.postgres.access import open_maintenance
 from recoup.engines.postgres.base_fingerprint import compare_with_base
-from recoup.engines.postgres.base_protocol import BASE_ARCHIVE
+from recoup.engines.postgres.stream_names import BASE_ARCHIVE
 from recoup.kernel.errors import EngineError, RefusedError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.recovery.in_place import Occupant

@@ -5,14 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from recoup.assembly.redis import RedisPlace
-from recoup.assembly.restore_folder import into_folder
 from recoup.assembly.restore_job import Job, Report, is_address, without_secrets
-from recoup.assembly.restore_postgres import base_in_place, dump_into_database
-from recoup.assembly.restore_redis import rdb_in_place, rdb_into_server
 from recoup.kernel.errors import UsageError
 from recoup.kernel.secret import Secret
-from recoup.plan.services import RedisService
 from recoup.repository.lease import hold_lease
 
 
@@ -30,18 +25,20 @@ def restore(job: Job) -> Report:
 
 
 def _by_kind(job: Job) -> Report:
+    # Each way back loads its own engine only: on the worst day nobody waits for the drivers of the others.
     destination, kind, system = job.wish.destination, job.manifest.kind, job.opened.system
     if destination is not None and not is_address(destination):
-        # absolute: git and the servers' programs run in folders of their own
-        return into_folder(job, Path(destination).expanduser().absolute())
+        from recoup.assembly.restore_folder import into_folder
+
+        return into_folder(job, Path(destination).expanduser())
     if kind == "dump":
+        from recoup.assembly.restore_postgres import dump_into_database
+
         return dump_into_database(job)
     if destination is not None and kind == "rdb":
-        service = RedisService(engine="redis")
-        url = Secret(destination)
-        return rdb_into_server(
-            job, RedisPlace(name=job.manifest.service, service=service, url=url, program=None, stack=None)
-        )
+        from recoup.assembly.restore_redis import place_at, rdb_into_server
+
+        return rdb_into_server(job, place_at(job.manifest.service, Secret(destination)))
     if destination is not None:
         raise UsageError(
             f"a {kind} copy cannot go to {without_secrets(destination)}",
@@ -51,7 +48,11 @@ def _by_kind(job: Job) -> Report:
         raise UsageError("without a plan there is no place to restore to", hint="Add --destination FOLDER.")
     match kind:
         case "base":
+            from recoup.assembly.restore_postgres import base_in_place
+
             return base_in_place(job, system)
         case "rdb":
+            from recoup.assembly.restore_redis import rdb_in_place
+
             return rdb_in_place(job, system)
     raise UsageError(f"a {kind} copy is restored into a folder", hint="Add --destination FOLDER.")

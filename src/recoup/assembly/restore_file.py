@@ -20,13 +20,6 @@ from recoup.plan.services import PostgresService
 from recoup.recovery.in_place import Consent
 from recoup.repository.lease import hold_lease
 
-_SUFFIXES = (".sql", ".dump", ".gz", ".enc")
-
-
-def names_a_file(reference: str) -> bool:
-    """Whether what the user wants restored is a file and not an artefact: it exists, or it is named like one."""
-    return "/" in reference or reference.endswith(_SUFFIXES) or Path(reference).is_file()
-
 
 def restore_file(
     path: Path,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from recoup.assembly.access import Found, Readable
 from recoup.engines.engine import ProgressListener
@@ -66,3 +67,8 @@ def without_secrets(address: str) -> str:
     """An address as it may be shown."""
     scheme, _, rest = address.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
+def names_a_file(reference: str) -> bool:
+    """Whether what the user wants restored is a file and not an artefact: it exists, or it is named like one."""
+    return "/" in reference or reference.endswith((".sql", ".dump", ".gz", ".enc")) or Path(reference).is_file()

@@ -9,10 +9,16 @@ from recoup.assembly.system import System
 from recoup.backup.take import take_copy
 from recoup.engines.redis.restore_server import restore_rdb_to_server
 from recoup.kernel.errors import RefusedError, UsageError
+from recoup.kernel.secret import Secret
 from recoup.plan.services import RedisService
 from recoup.recovery.in_place import restore_in_place
 from recoup.repository.catalog import REPLACED
 from recoup.repository.copy_writer import Packing
+
+
+def place_at(service: str, url: Secret) -> RedisPlace:
+    """A Redis that is not the plan's, by its address."""
+    return RedisPlace(name=service, service=RedisService(engine="redis"), url=url, program=None, stack=None)
 
 
 def rdb_in_place(job: Job, system: System) -> Report:

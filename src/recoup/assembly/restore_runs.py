@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from recoup.kernel import clock, files, ids
+from recoup.repository.lease import cannot_note
 
 
 class RestoreRuns:
@@ -16,7 +17,10 @@ class RestoreRuns:
         self._folder = state_folder / "restores"
 
     def begin(self, artefact_id: str, target: str) -> str:
-        """The id of the run: that of an unfinished one with the same artefact and target, or a fresh one, noted."""
+        """The id of the run: that of an unfinished one with the same artefact and target, or a fresh one, noted.
+
+        Raise ``RecoupError`` when it cannot be noted: a run that nobody could resume is not begun.
+        """
         path = self._path(artefact_id, target)
         try:
             known = str(json.loads(path.read_bytes())["run"])
@@ -25,8 +29,11 @@ class RestoreRuns:
         except (OSError, ValueError, KeyError, TypeError):
             pass  # there is none, or it is unreadable: then nothing can be resumed and a fresh run is right
         run = ids.new_id(clock.now())
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        files.write_atomically(path, json.dumps({"run": run, "artefact": artefact_id, "target": target}).encode())
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            files.write_atomically(path, json.dumps({"run": run, "artefact": artefact_id, "target": target}).encode())
+        except OSError as failure:
+            raise cannot_note(path, failure) from failure
         return run
 
     def end(self, artefact_id: str, target: str) -> None:

@@ -7,17 +7,31 @@ what its signature needs; everything heavy is imported inside the command's func
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
-from recoup.cli import backup, catalog, check, demo, init, key, plan_command, restore, verify
+#: Each command and the module that registers it, in the order in which the help shows them.
+COMMANDS = {
+    "init": "recoup.cli.init",
+    "check": "recoup.cli.check",
+    "backup": "recoup.cli.backup",
+    "list": "recoup.cli.catalog",
+    "show": "recoup.cli.catalog",
+    "verify": "recoup.cli.verify",
+    "restore": "recoup.cli.restore",
+    "plan": "recoup.cli.plan_command",
+    "key": "recoup.cli.key",
+    "demo": "recoup.cli.demo",
+}
 
-_COMMANDS = (init, check, backup, catalog, verify, restore, plan_command, key, demo)
 
-
-def build() -> typer.Typer:
-    """The whole application."""
+def build(arguments: Sequence[str] | None = None) -> typer.Typer:
+    """The application. Given the arguments of a call, only what they name: a known command need not wait for others."""
+    word = next((one for one in arguments or () if not one.startswith("-")), None)
+    wanted = [COMMANDS[word]] if word in COMMANDS else list(dict.fromkeys(COMMANDS.values()))
     app = typer.Typer(
         name="recoup",
         help="A disaster recovery plan that runs itself and proves itself.",
@@ -27,8 +41,8 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback(epilog="\b\nStart with:\n  recoup init\n  recoup check\n  recoup backup")(_common)
-    for module in _COMMANDS:
-        module.register(app)
+    for module in wanted:
+        import_module(module).register(app)
     return app
 
 

@@ -41,16 +41,14 @@ def manifest_summary(manifest: Manifest) -> dict[str, Any]:
 
 def entry_document(entry: Entry) -> dict[str, Any]:
     """One entry of the catalog."""
-    from recoup.kernel import clock
-
     return {
         "id": entry.id,
         "service": entry.service,
         "engine": entry.engine,
         "kind": entry.kind,
         "label": entry.label,
-        "begun": clock.to_text(entry.begun),
-        "ended": clock.to_text(entry.ended),
+        "begun": entry.begun_text,
+        "ended": entry.ended_text,
         "plain_bytes": entry.plain_bytes,
         "stored_bytes": entry.stored_bytes,
         "repositories": list(entry.repositories),

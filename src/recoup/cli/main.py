@@ -70,7 +70,7 @@ def _guarded(arguments: list[str], *, as_json: bool, debug: bool) -> int:
 def _run(arguments: list[str], *, as_json: bool) -> int:
     from recoup.cli.app import build
 
-    command = typer.main.get_command(build())
+    command = typer.main.get_command(build(arguments))
     try:
         result = command.main(args=arguments, prog_name="recoup", standalone_mode=False)
     except _UsageError as wrong:

@@ -56,8 +56,7 @@ def restore(
 
     from recoup.assembly.access import open_for_reading
     from recoup.assembly.restore import restore as restore_artefact
-    from recoup.assembly.restore_file import names_a_file, restore_file
-    from recoup.assembly.restore_job import Job, Wish
+    from recoup.assembly.restore_job import Job, Wish, names_a_file
     from recoup.cli.output import Output
     from recoup.kernel import clock
     from recoup.repository.copy_reader import ArtefactReader
@@ -72,6 +71,8 @@ def restore(
             )
             output.document("restore-plan", {"file": reference, "into": destination or service})
             return Exit.OK
+        from recoup.assembly.restore_file import restore_file
+
         with output.progress() as listener:
             report = restore_file(Path(reference), file, service, key_file, wish, consent, listener)
         return _finish(output, report, clock.monotonic() - started)

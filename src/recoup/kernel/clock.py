@@ -22,10 +22,13 @@ def pause(seconds: float) -> None:
 
 
 def to_text(instant: datetime) -> str:
-    """Given an aware instant, return it as ISO 8601 in UTC with a ``Z``: ``2026-11-23T02:00:00.123456Z``."""
+    """Given an aware instant, return it as ISO 8601 in UTC with a ``Z``: ``2026-11-23T02:00:00.123456Z``.
+
+    The microseconds are always there, so texts sort as the instants do.
+    """
     if instant.tzinfo is None:
         raise ValueError("an instant without a zone cannot be stored")
-    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return instant.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def from_text(text: str) -> datetime:

@@ -88,9 +88,7 @@ class Restored:
     seconds: float
 
 
-def decide(
-    occupant: Occupant, *, identity: str | None, artefact_id: str, needed_bytes: int, consent: Consent
-) -> None:
+def decide(occupant: Occupant, *, identity: str | None, artefact_id: str, needed_bytes: int, consent: Consent) -> None:
     """May this copy replace what is there? Returns when it may; raises ``RefusedError`` with the reason when not.
 
     An empty place is free. Data with the same identity need a yes; data that cannot be accounted for need ``--force``.

@@ -47,11 +47,21 @@ class Entry:
     engine: str
     kind: str
     label: str | None
-    begun: datetime
-    ended: datetime
+    begun_text: str  #: as ``kernel.clock.to_text`` writes it; thousands of these are sorted, a few are looked at
+    ended_text: str
     stored_bytes: int
     plain_bytes: int
     repositories: tuple[str, ...]
+
+    @property
+    def begun(self) -> datetime:
+        """When the copy was begun, with its zone."""
+        return clock.from_text(self.begun_text)
+
+    @property
+    def ended(self) -> datetime:
+        """When the copy was complete, with its zone."""
+        return clock.from_text(self.ended_text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +139,7 @@ def read_catalog(repositories: Sequence[Repository], state_folder: Path) -> Cata
             merged[entry.id] = (
                 entry if known is None else replace(known, repositories=known.repositories + entry.repositories)
             )
-    newest_first = sorted(merged.values(), key=lambda entry: (entry.begun, entry.id), reverse=True)
+    newest_first = sorted(merged.values(), key=lambda entry: (entry.begun_text, entry.id), reverse=True)
     return Catalog(entries=tuple(newest_first), problems=tuple(problems), silent=tuple(silent))
 
 
@@ -140,15 +150,18 @@ def _refresh(repository: Repository, state_folder: Path) -> tuple[list[Entry], l
         if identifier is not None:
             there[identifier] = info.version
     path = state_folder / f"catalog-{repository.identity}-{repository.key.id[:16]}.sqlite"
-    try:
+    with contextlib.suppress(sqlite3.DatabaseError, OSError):
         return _refresh_cache(repository, there, path)
-    except sqlite3.DatabaseError:
-        # The cache is damaged. It holds nothing of its own: make it anew.
+    # The cache is damaged, or cannot be written. It holds nothing of its own: make it anew, in memory if need be.
+    with contextlib.suppress(sqlite3.DatabaseError, OSError):
         path.unlink(missing_ok=True)
         return _refresh_cache(repository, there, path)
+    return _refresh_cache(repository, there, None)
 
 
-def _refresh_cache(repository: Repository, there: Mapping[str, str], path: Path) -> tuple[list[Entry], list[Problem]]:
+def _refresh_cache(
+    repository: Repository, there: Mapping[str, str], path: Path | None
+) -> tuple[list[Entry], list[Problem]]:
     with contextlib.closing(_open_database(path)) as database:
         known = dict(database.execute("select id, version from entry").fetchall())
         gone = [(identifier,) for identifier in known if identifier not in there]
@@ -199,8 +212,8 @@ def _entries(database: sqlite3.Connection, name: str) -> tuple[list[Entry], list
                 engine=engine,
                 kind=kind,
                 label=label,
-                begun=clock.from_text(begun),
-                ended=clock.from_text(ended),
+                begun_text=begun,
+                ended_text=ended,
                 stored_bytes=stored_bytes,
                 plain_bytes=plain_bytes,
                 repositories=(name,),
@@ -209,9 +222,10 @@ def _entries(database: sqlite3.Connection, name: str) -> tuple[list[Entry], list
     return entries, problems
 
 
-def _open_database(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    database = sqlite3.connect(path, timeout=30)
+def _open_database(path: Path | None) -> sqlite3.Connection:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    database = sqlite3.connect(path or ":memory:", timeout=30)
     try:
         (version,) = database.execute("pragma user_version").fetchone()
         if version != _SCHEMA_VERSION:

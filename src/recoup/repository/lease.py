@@ -13,18 +13,30 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from recoup.kernel import clock
-from recoup.kernel.errors import BusyError
+from recoup.kernel.errors import BusyError, RecoupError
+
+
+def cannot_note(place: Path, failure: OSError) -> RecoupError:
+    """The error for a state folder, or a file in it, that cannot be written."""
+    return RecoupError(
+        f"cannot keep notes of this run in {place}: {failure.strerror or failure}",
+        hint="Recoup keeps leases and notes there: make room, correct its rights, or name another in RECOUP_STATE.",
+    )
 
 
 @contextlib.contextmanager
 def hold_lease(state_folder: Path, name: str, purpose: str) -> Iterator[None]:
     """Hold the lease ``name`` while inside. Raise ``BusyError``, naming the holder, when another run has it.
 
-    ``purpose`` is what the other run will be told: ``backup of postgres``.
+    ``purpose`` is what the other run will be told: ``backup of postgres``. Raise ``RecoupError`` when the folder cannot
+    be written.
     """
-    state_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = state_folder / f"lease-{name}.json"
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        state_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as failure:
+        raise cannot_note(path, failure) from failure
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -34,8 +46,11 @@ def hold_lease(state_folder: Path, name: str, purpose: str) -> Iterator[None]:
                 hint="Wait for it to end, or stop it; the lease ends with its process.",
             ) from held
         text = json.dumps({"pid": os.getpid(), "purpose": purpose, "since": clock.to_text(clock.now())})
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, text.encode(), 0)
+        try:
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, text.encode(), 0)
+        except OSError as failure:
+            raise cannot_note(path, failure) from failure
         yield
     finally:
         os.close(handle)

@@ -11,6 +11,7 @@ from recoup.kernel import files, ids
 from recoup.kernel.errors import MissingObjectError
 from recoup.repository import layout
 from recoup.repository.copy_writer import remove_unfinished
+from recoup.repository.lease import cannot_note
 from recoup.repository.repository import Repository
 
 
@@ -31,10 +32,13 @@ class UnfinishedCopies:
         self._folder = state_folder / "unfinished"
 
     def note(self, copy: Unfinished) -> None:
-        """Remember a copy before its first byte is written."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        """Remember a copy before its first byte is written. Raise ``RecoupError`` when that cannot be done."""
         text = {"id": copy.id, "service": copy.service, "kind": copy.kind, "repositories": copy.repositories}
-        files.write_atomically(self._path(copy.id), json.dumps(text).encode())
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            files.write_atomically(self._path(copy.id), json.dumps(text).encode())
+        except OSError as failure:
+            raise cannot_note(self._path(copy.id), failure) from failure
 
     def forget(self, artefact_id: str) -> None:
         """The copy is finished, or nothing is left of it."""

@@ -24,7 +24,7 @@ from typing import Self
 from recoup.kernel import clock
 from recoup.kernel.errors import MissingObjectError, StorageError
 from recoup.kernel.units import show_size
-from recoup.storage.confined import ConfinedFolder, OddFileError, make_folders
+from recoup.storage.confined import ConfinedFolder, make_folders
 from recoup.storage.object_store import ObjectExistsError, ObjectInfo, check_key
 from recoup.storage.ranges import check_range, end_of_range
 
@@ -125,20 +125,23 @@ class LocalStore:
     def _list(self, folder_key: str, prefix: str) -> Iterator[ObjectInfo]:
         try:
             with self._root.translated("list"), self._root.walk(folder_key.split("/") if folder_key else []) as folder:
-                entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in os.scandir(folder)]
+                entries = [
+                    (entry.name, entry.is_dir(follow_symlinks=False), _ordinary(entry)) for entry in os.scandir(folder)
+                ]
         except MissingObjectError:
             return
         before = f"{folder_key}/" if folder_key else ""
         # A folder sorts as its name with the slash: that is the order of whole keys ("a-b" < "a.b" < "a/b" < "ab").
-        for name, is_folder in sorted(entries, key=lambda entry: entry[0] + "/" * entry[1]):
+        for name, is_folder, found in sorted(entries, key=lambda entry: entry[0] + "/" * entry[1]):
             key = before + name
             if name.startswith(".") or not (key.startswith(prefix) or (is_folder and prefix.startswith(key + "/"))):
                 continue
             if is_folder:
                 yield from self._list(key, prefix)
                 continue
-            with contextlib.suppress(MissingObjectError, ValueError, OddFileError):
-                yield self.stat(key)
+            if found is not None:
+                with contextlib.suppress(ValueError):  # a name that is no key was not put there by a store
+                    yield _info(check_key(key), found)
 
     def delete(self, key: str) -> None:
         """Remove an object and the folders it leaves empty; see ``ObjectStore.delete``."""
@@ -339,6 +342,14 @@ class LocalWriter:
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
+
+
+def _ordinary(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """What the file system says of an ordinary file; None for anything else and for what is gone already."""
+    try:
+        return entry.stat(follow_symlinks=False) if entry.is_file(follow_symlinks=False) else None
+    except FileNotFoundError:
+        return None
 
 
 def _info(key: str, found: os.stat_result) -> ObjectInfo:

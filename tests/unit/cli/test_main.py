@@ -53,7 +53,8 @@ class Added:
         add_command(typer_app, "act", act, examples=("recoup act",))
 
 from recoup.cli.options import JsonOption
-app._COMMANDS = (*app._COMMANDS, Added)
+app.COMMANDS["act"] = "added"
+sys.modules["added"] = Added
 from recoup.cli.main import main
 sys.exit(main(["act", *sys.argv[1:]]))
 """

@@ -7,9 +7,10 @@ from typing import Any
 
 from recoup.engines.engine import Content, CopyFacts, Progress, ProgressListener, Sink
 from recoup.engines.postgres.access import DirectAccess
-from recoup.engines.postgres.base_protocol import BASE_ARCHIVE, MANIFEST_STREAM, BaseBackupOptions, BaseBackupStream
+from recoup.engines.postgres.base_protocol import BaseBackupOptions, BaseBackupStream
 from recoup.engines.postgres.lsn import Lsn
 from recoup.engines.postgres.server_facts import inventory, left_out_of, settings_over_wire
+from recoup.engines.postgres.stream_names import BASE_ARCHIVE, MANIFEST_STREAM
 from recoup.engines.postgres.wal_hold import WalHold
 from recoup.engines.postgres.wire import IDLE_SECONDS, ServerError, SystemIdentity, Wire, connect
 from recoup.kernel.errors import EngineError, RefusedError

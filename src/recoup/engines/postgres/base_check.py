@@ -9,10 +9,10 @@ from typing import Any
 
 from recoup.engines.engine import Content, CopyReader
 from recoup.engines.postgres.backup_manifest import BackupManifest, ManifestFile, new_summer, parse_manifest
-from recoup.engines.postgres.base_protocol import BASE_ARCHIVE, MANIFEST_STREAM
 from recoup.engines.postgres.control import CONTROL_FILE, parse_control
 from recoup.engines.postgres.lsn import Lsn, segment_name, segments_between
 from recoup.engines.postgres.placement import tablespace_oid
+from recoup.engines.postgres.stream_names import BASE_ARCHIVE, MANIFEST_STREAM
 from recoup.engines.postgres.tar_walk import TarEntry, TarWalk
 from recoup.engines.postgres.wal_pages import WalSegmentCheck
 from recoup.engines.postgres.zero_pages import ZeroPages

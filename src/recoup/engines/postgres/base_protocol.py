@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from psycopg.pq import ExecStatus
 
 from recoup.engines.postgres.lsn import Lsn
+from recoup.engines.postgres.stream_names import BASE_ARCHIVE, MANIFEST_STREAM
 from recoup.engines.postgres.wire import IDLE_SECONDS, Wire, drain_copy, rows_of
 from recoup.kernel.errors import EngineError
 
@@ -24,9 +25,6 @@ _NEW_ARCHIVE, _MANIFEST, _DATA, _PROGRESS = b"nmdp"
 #: Two closing blocks of zeros, which PostgreSQL 14 leaves out.
 _TAR_END = bytes(1024)
 _REPORT_EVERY_BYTES = 8 << 20
-
-BASE_ARCHIVE = "base.tar"
-MANIFEST_STREAM = "backup_manifest"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

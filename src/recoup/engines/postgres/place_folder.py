@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from recoup.engines.engine import Content, CopyReader, Progress, ProgressListener
-from recoup.engines.postgres.base_protocol import BASE_ARCHIVE, MANIFEST_STREAM
 from recoup.engines.postgres.control import CONTROL_FILE, parse_control
 from recoup.engines.postgres.identity import MARKER, describe_folder
 from recoup.engines.postgres.place_files import FilePlacer, sync_file_systems, writing_in
@@ -32,6 +31,7 @@ from recoup.engines.postgres.placement import (
     lay_out,
     tablespace_map_text,
 )
+from recoup.engines.postgres.stream_names import BASE_ARCHIVE, MANIFEST_STREAM
 from recoup.kernel.errors import BusyError, DamageError, EngineError, RefusedError
 from recoup.kernel.files import sync_folder
 from recoup.kernel.units import show_size

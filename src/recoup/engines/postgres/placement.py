@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from recoup.engines.engine import Member
-from recoup.engines.postgres.base_protocol import BASE_ARCHIVE
 from recoup.engines.postgres.control import CONTROL_FILE
 from recoup.engines.postgres.identity import MARKER
+from recoup.engines.postgres.stream_names import BASE_ARCHIVE
 from recoup.kernel.errors import DamageError, RefusedError
 
 TABLESPACE_MAP = "tablespace_map"
