@@ -98,6 +98,7 @@ class ConfinedFolder:
 
 
 def make_folders(folder: Path) -> None:
+    """Make ``folder`` and the folders above it that are missing, closed to others; each survives a power cut."""
     missing = []
     while not folder.exists():
         missing.append(folder)
