@@ -161,7 +161,7 @@ class ArtefactWriter:
         packing = self._packing
         object_name = layout.object_name(name, packing.compression)
         key = self._folder + object_name
-        lanes = [_Lane(one, key, expected_bytes) for one in self._repositories if one.name not in self._failed]
+        lanes: list[_Lane] = []
 
         def emit(block: bytes) -> None:
             for lane in lanes:
@@ -169,28 +169,33 @@ class ArtefactWriter:
             if all(lane.error is not None for lane in lanes):
                 raise self._nowhere(lanes)
 
-        sealer = ObjectSealer(
-            self._repositories[0].key,
-            emit,
-            compression=packing.compression,
-            level=packing.level,
-            content=content,
-            frame_bytes=packing.frame_bytes,
-        )
-        try:
+        sealer = None
+        try:  # from the first lane on: an interruption may come at any instant, and no lane may outlive it
+            for one in self._repositories:
+                if one.name not in self._failed:
+                    lanes.append(_Lane(one, key, expected_bytes))  # noqa: PERF401 - each is known once it runs
+            sealer = ObjectSealer(
+                self._repositories[0].key,
+                emit,
+                compression=packing.compression,
+                level=packing.level,
+                content=content,
+                frame_bytes=packing.frame_bytes,
+            )
             yield _Stream(sealer)
             sealed = sealer.finish()
+            for lane in lanes:
+                lane.offer(None)
+            for lane in lanes:
+                lane.join(20 * PATIENCE_SECONDS)
         except BaseException:
-            sealer.abort()
+            if sealer is not None:
+                sealer.abort()
             for lane in lanes:
                 lane.abandon(StorageError("the copy was given up"))
             for lane in lanes:
                 lane.join(PATIENCE_SECONDS)
             raise
-        for lane in lanes:
-            lane.offer(None)
-        for lane in lanes:
-            lane.join(20 * PATIENCE_SECONDS)
         stored = _describe(name, key, object_name, layout.index_name(name), self._folder, sealed)
         for lane in lanes:
             if lane.error is None:
