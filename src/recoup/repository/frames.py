@@ -53,14 +53,24 @@ class Packer(Protocol):
         ...
 
 
+# Level 3 for data files: pages of 8 KiB repeat whole tuples, so longer matches and smaller tables (which stay in the
+# processor's cache) compress better *and* faster: see docs/decisions/artefact-frames.md.
+_PAGES: Final = {
+    zstd.CompressionParameter.min_match: 6,
+    zstd.CompressionParameter.hash_log: 14,
+    zstd.CompressionParameter.chain_log: 15,
+}
+
+
 class _ZstdPacker:
-    def __init__(self, level: int) -> None:
+    def __init__(self, level: int, *, pages: bool) -> None:
         parameter = zstd.CompressionParameter
         self._compressor = zstd.ZstdCompressor(
             options={
                 parameter.compression_level: level,
                 parameter.checksum_flag: 1,
                 parameter.content_size_flag: 1,
+                **(_PAGES if pages and level == 3 else {}),
             }
         )
 
@@ -87,11 +97,14 @@ class _GzipPacker:
         return b"".join((_GZIP_HEADER, extra, deflated, struct.pack("<II", zlib.crc32(plain), length)))
 
 
-def new_packer(compression: Compression, level: int) -> Packer:
-    """Given zstd and a level from 1 to 19, or gzip and one from 1 to 9, return a packer."""
+def new_packer(compression: Compression, level: int, *, pages: bool = False) -> Packer:
+    """Given zstd and a level from 1 to 19, or gzip and one from 1 to 9, return a packer.
+
+    ``pages`` says that most of the content is a database's data files.
+    """
     if not 1 <= level <= (19 if compression == "zstd" else 9):
         raise ValueError(f"{compression} has no level {level}")
-    return _ZstdPacker(level) if compression == "zstd" else _GzipPacker(level)
+    return _ZstdPacker(level, pages=pages) if compression == "zstd" else _GzipPacker(level)
 
 
 def is_packed(compression: Compression, packed: Buffer) -> bool:

@@ -83,7 +83,7 @@ class ObjectSealer:
         self._frame_bytes = frame_bytes
         self._packers: SimpleQueue[Packer] = SimpleQueue()
         for _ in range(workers):
-            self._packers.put(new_packer(self._compression, level))
+            self._packers.put(new_packer(self._compression, level, pages=content is Content.TAR))
         self._pool = ThreadPoolExecutor(workers, "recoup-compress")
         self._line = ThreadPoolExecutor(1, "recoup-seal")
         self._pending: deque[tuple[Future[None], bytearray]] = deque()
