@@ -8,23 +8,64 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import struct
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 
+from recoup.engines.engine import Content
 from recoup.kernel.errors import RecoupError
 from recoup.repository.frames import zstd
 from recoup.repository.index import MAGIC, ROW, Index
+from recoup.repository.manifest import IndexReference, Manifest, StoredObject, parse, to_body
 from recoup.repository.object_reader import ObjectReader, load_index, scrub
 from recoup.repository.seal import authenticate, open_authenticated, seal
 from recoup.repository.tar_layout import TarScanner
 from recoup.storage.memory import MemoryStore
+from recoup.storage.object_store import check_key
 from tests.unit.repository.sealed import INDEX_KEY, KEY, OBJECT_KEY, Reference, seal_bytes
 
 _PLAIN = b"".join(number.to_bytes(2, "big") for number in range(3000))
 _SEALED = seal_bytes(_PLAIN, frame_bytes=1024)
 _INDEX = _SEALED.load_index()
 _AUTHENTIC = authenticate(KEY, "manifest", "manifests/x.json", b'{"recoup_manifest": 1}\n')
+_MANIFEST_BODY = json.dumps(
+    to_body(
+        Manifest(
+            id="20261123-020000-k7f3q2",
+            system="Fuzzed",
+            service="postgres",
+            engine="postgres",
+            kind="base",
+            label=None,
+            begun=datetime(2026, 11, 23, 2, tzinfo=UTC),
+            ended=datetime(2026, 11, 23, 3, tzinfo=UTC),
+            tool={"recoup": "0.1.0"},
+            key_id=KEY.id,
+            iterations=KEY.iterations,
+            objects=(
+                StoredObject(
+                    stream="base.tar",
+                    name="base.tar.zst.enc",
+                    key="artefacts/postgres/base/x/base.tar.zst.enc",
+                    stored_bytes=10,
+                    sha256="0" * 64,
+                    plain_bytes=10,
+                    content=Content.TAR,
+                    compression="zstd",
+                    frame_bytes=1024,
+                    index=IndexReference(name="i", key="artefacts/i", stored_bytes=1, sha256="0" * 64),
+                ),
+            ),
+            facts={"a": 1},
+            fingerprint=None,
+            left_out=(("what", "why"),),
+        )
+    ),
+    indent=1,
+    sort_keys=True,
+).encode()
 _HEADER = (
     b'{"cipher_bytes": 112, "compression": "zstd", "content": "tar", "frame_bytes": 4096, "frames": 1, '
     b'"members": 3, "plain_bytes": 100, "salt": "0000000000000000"}'
@@ -38,6 +79,39 @@ def fuzz_authenticated(data: bytes) -> None:
         with contextlib.suppress(RecoupError):
             body = open_authenticated(KEY, "manifest", "manifests/x.json", hostile)
             assert hostile == _AUTHENTIC, f"passed for authentic: {body!r}"
+
+
+def fuzz_manifest(data: bytes) -> None:
+    """An authentic manifest whose body is any bytes, or a real one in which any bytes replace what follows a colon.
+
+    Whoever has the key could write such a thing; it must be refused and never be half believed.
+    """
+    for body in (data, *_mutated_bodies(data)):
+        sealed = authenticate(KEY, "manifest", "manifests/20261123-020000-k7f3q2.json", body.rstrip(b"\n") + b"\n")
+        with contextlib.suppress(RecoupError):
+            found = parse(sealed, KEY, "20261123-020000-k7f3q2")
+            assert found.id == "20261123-020000-k7f3q2"
+            assert all(check_key(stored.key) and check_key(stored.index.key) for stored in found.objects)
+
+
+def _mutated_bodies(data: bytes) -> list[bytes]:
+    if not data:
+        return []
+    at = data[0] % _MANIFEST_BODY.count(b": ")
+    parts = _MANIFEST_BODY.split(b": ")
+    head, tail = b": ".join(parts[: at + 1]), b": ".join(parts[at + 1 :])
+    values = (
+        data[1:],
+        json.dumps(data[1:].decode("latin-1")).encode(),
+        b"[]",
+        b"{}",
+        b"null",
+        b"-1",
+        b"1e999",
+        b"[[[1]]]",
+    )
+    rest = tail[tail.find(b"\n") :]
+    return [head + b": " + value + b"," * (tail.split(b"\n")[0].endswith(b",")) + rest for value in values]
 
 
 def fuzz_index(data: bytes) -> None:
@@ -94,7 +168,14 @@ def fuzz_tar(data: bytes) -> None:
             assert members <= len(hostile) // 512
 
 
-TARGETS: list[Callable[[bytes], None]] = [fuzz_authenticated, fuzz_index, fuzz_object, fuzz_sealed_frame, fuzz_tar]
+TARGETS: list[Callable[[bytes], None]] = [
+    fuzz_authenticated,
+    fuzz_manifest,
+    fuzz_index,
+    fuzz_object,
+    fuzz_sealed_frame,
+    fuzz_tar,
+]
 
 
 def _read_whole(store: MemoryStore) -> None:

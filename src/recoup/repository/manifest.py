@@ -162,7 +162,8 @@ def parse(data: bytes, key: Key, artefact_id: str) -> Manifest:
             f"{where} has manifest version {version!r}; this Recoup knows version {VERSION}",
             hint="Use the Recoup that wrote it, or a newer one; `restore.sh` in the repository needs none.",
         )
-    mode = document.get("key", {}).get("mode")
+    key_part = document.get("key")
+    mode = key_part.get("mode") if isinstance(key_part, dict) else None
     if mode != "direct":
         raise UnknownFormatError(
             f"{where} is sealed with key mode {mode!r}; this Recoup knows only 'direct'",
@@ -170,7 +171,7 @@ def parse(data: bytes, key: Key, artefact_id: str) -> Manifest:
         )
     try:
         manifest = _from_body(document)
-    except (KeyError, TypeError, ValueError, AttributeError) as wrong:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as wrong:
         raise DamageError(f"{where} is authentic but lacks what a version {VERSION} manifest has: {wrong!r}") from wrong
     if manifest.id != artefact_id:
         raise DamageError(f"{where} describes artefact {manifest.id}, not {artefact_id}")
