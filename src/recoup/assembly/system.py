@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from recoup.kernel.errors import NoRepositoryError, RecoupError, UsageError, WrongKeyError
+from recoup.assembly.known_repositories import KnownRepositories
+from recoup.kernel.errors import NoRepositoryError, RecoupError, RefusedError, UsageError, WrongKeyError
 from recoup.kernel.secret import Secret
 from recoup.plan.load import LoadedPlan, find, load
 from recoup.plan.model import Plan, RepositoryPlan
@@ -82,14 +83,40 @@ class System:
             if (only is not None and name != only) or (kind is not None and not described.takes(kind)):
                 continue
             try:
-                store = self.store(name, create=writing)
-                opener = open_or_create if writing else open_repository
-                opened.append(opener(name, store, self.key))
+                opened.append(self._open_to_write(name) if writing else self._open_to_read(name))
             except WrongKeyError:
                 raise
             except RecoupError as failure:
                 failed[name] = failure
         return Opened(repositories=tuple(opened), failed=failed)
+
+    def _open_to_read(self, name: str) -> Repository:
+        return open_repository(name, self.store(name), self.key)
+
+    def _open_to_write(self, name: str) -> Repository:
+        """Open a repository, making it at its first use. One that was there before and is gone is not made anew."""
+        known = KnownRepositories(self.state_folder)
+        if known.identity_of(name) is not None:
+            try:
+                repository = open_or_create(name, self.store(name), self.key, create=False)
+            except NoRepositoryError as gone:
+                raise RefusedError(
+                    f"the repository {name} was there before and is not there now: {gone.message}",
+                    hint="Is its disk mounted, is its address right? When it is gone for good, begin a new one with "
+                    f"`recoup backup --new-repository {name}`.",
+                ) from gone
+        else:
+            repository = open_or_create(name, self.store(name, create=True), self.key)
+        known.remember(name, repository.identity)
+        return repository
+
+    def begin_anew(self, name: str) -> None:
+        """Let the next run make the repository ``name`` anew. Raise ``UsageError`` when the plan has none so called."""
+        if name not in self.plan.repositories:
+            raise UsageError(
+                f"the plan has no repository {name!r}", hint=f"It has: {', '.join(self.plan.repositories)}."
+            )
+        KnownRepositories(self.state_folder).forget(name)
 
     def open_some(self, *, only: str | None = None, kind: str | None = None) -> Opened:
         """As ``open`` for reading; raise the first failure when not one repository could be opened."""

@@ -43,6 +43,10 @@ def backup(
     other_cluster: Annotated[
         bool, typer.Option("--other-cluster", help="The server is a new cluster; copy it all the same.")
     ] = False,
+    new_repository: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="This repository is gone for good: begin a new one in its place."),
+    ] = None,
     file: FileOption = None,
     as_json: JsonOption = False,
     dry_run: PlanOption = False,
@@ -69,6 +73,8 @@ def backup(
     if dry_run:
         _show_plan(output, [(task.service, task.kind) for task in tasks], system)
         return Exit.OK
+    if new_repository is not None:
+        system.begin_anew(new_repository)
     options = Options(label=label, dump_format=form, compression=compression, other_cluster=other_cluster)
     results = []
     for task in tasks:
@@ -103,7 +109,8 @@ def _say(output: Any, result: Protected) -> None:
     task = result.task
     subject = f"{task.service} {task.kind}"
     for name, error in result.unopened.items():
-        output.note(_failure(f"{subject}: not in {name}", error))
+        if error is not result.error:
+            output.note(_failure(f"{subject}: not in {name}", error))
     if result.error is not None or result.taken is None:
         assert result.error is not None, "a task has a copy or an error"
         output.note(_failure(f"{subject}: FAILED", result.error))

@@ -54,8 +54,8 @@ class Packer(Protocol):
 
 
 # Level 3 for data files: pages of 8 KiB repeat whole tuples, so longer matches and smaller tables (which stay in the
-# processor's cache) compress better *and* faster: see docs/decisions/artefact-frames.md.
-_PAGES: Final = {
+# processor's cache) compress better *and* faster: see docs/decisions/0001-artefact-frames.md.
+_PAGES: Final[dict[int, int]] = {
     zstd.CompressionParameter.min_match: 6,
     zstd.CompressionParameter.hash_log: 14,
     zstd.CompressionParameter.chain_log: 15,

@@ -92,11 +92,13 @@ def create_repository(name: str, store: ObjectStore, key: Key) -> Repository:
     return Repository(name=name, identity=identity, created=moment, store=store, key=key)
 
 
-def open_or_create(name: str, store: ObjectStore, key: Key) -> Repository:
-    """Open a repository for writing, making it when the place is empty; keep its stock tools up to date."""
+def open_or_create(name: str, store: ObjectStore, key: Key, *, create: bool = True) -> Repository:
+    """Open a repository for writing, making it when the place is empty and ``create``; refresh its stock tools."""
     try:
         repository = open_repository(name, store, key)
     except NoRepositoryError:
+        if not create:
+            raise
         return create_repository(name, store, key)
     write_stock_tools(store, key)
     return repository
