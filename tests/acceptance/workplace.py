@@ -198,7 +198,11 @@ class Workplace:
         for path in [*self.state.rglob("*"), *self.folder.rglob("*")]:
             name = os.fsencode(path)
             assert not any(secret in name for secret in wanted), path
-            if path.is_file() and path != self.key_file and path.name not in ("environment", "key", "other.key"):
+            if (
+                path.is_file()
+                and path != self.key_file
+                and path.name not in ("environment", "key", "other.key", "given")
+            ):
                 data = path.read_bytes()
                 assert not any(secret in data for secret in wanted), path
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recoup.assembly.system import System, open_address, state_folder
-from recoup.kernel.errors import DamageError, MissingObjectError, RecoupError, StorageError, UsageError, WrongKeyError
+from recoup.kernel.errors import DamageError, MissingObjectError, RecoupError, StorageError, UsageError
 from recoup.kernel.secret import Secret
+from recoup.plan.resolver import read_key_file as plan_key_file
 from recoup.repository.catalog import Catalog, read_catalog
 from recoup.repository.manifest import Manifest
 from recoup.repository.repository import Repository
@@ -20,6 +21,7 @@ class Found:
 
     manifest: Manifest
     holders: tuple[Repository, ...]
+    passed_over: tuple[str, ...] = ()  #: what is wrong with its manifest in other repositories
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +37,21 @@ class Readable:
         """What the repositories that answered hold."""
         return read_catalog(self.repositories, self.state_folder)
 
-    def find(self, reference: str, *, service: str | None = None, kinds: Sequence[str] = ()) -> Found:
+    def find(
+        self,
+        reference: str,
+        *,
+        service: str | None = None,
+        kinds: Sequence[str] = (),
+        catalog: Catalog | None = None,
+    ) -> Found:
         """The artefact meant by ``latest``, an id or part of one, read from the first repository that has it right.
 
-        Raise ``UsageError`` when there is none, ``DamageError`` when its manifest is damaged everywhere.
+        ``catalog`` is one that was read just now. Raise ``UsageError`` when there is none, ``DamageError`` when its
+        manifest is damaged everywhere.
         """
-        entry = self.catalog().find(reference, service=service, kinds=kinds)
+        catalog = catalog or self.catalog()
+        entry = catalog.find(reference, service=service, kinds=kinds)
         holders = tuple(one for one in self.repositories if one.name in entry.repositories)
         errors: list[RecoupError] = []
         for holder in holders:
@@ -49,7 +60,12 @@ class Readable:
             except (DamageError, MissingObjectError, StorageError) as failure:
                 errors.append(failure)
                 continue
-            return Found(manifest=manifest, holders=(holder, *(one for one in holders if one is not holder)))
+            wrong = (one.error().message for one in catalog.problems if one.id == entry.id)
+            return Found(
+                manifest=manifest,
+                holders=(holder, *(one for one in holders if one is not holder)),
+                passed_over=(*wrong, *(failure.message for failure in errors)),
+            )
         raise errors[0]
 
 
@@ -85,12 +101,5 @@ def _key_from(key_file: Path | None, plan_file: Path | None) -> Secret:
 
 
 def read_key_file(path: Path) -> Secret:
-    """The key in a file: its first line. Raise ``WrongKeyError`` when it cannot be read."""
-    try:
-        with path.open("rb") as handle:
-            text = handle.readline(2048).decode()
-    except OSError as failure:
-        raise WrongKeyError(f"cannot read the key file {path}: {failure.strerror}") from failure
-    except UnicodeDecodeError as wrong:
-        raise WrongKeyError(f"the key file {path} is not text", hint="Is it the right file?") from wrong
-    return Secret(text.split("\n", 1)[0])
+    """The key in a file: its first line. Raise ``WrongKeyError`` when it cannot be read or holds none."""
+    return plan_key_file(path, "Give the file whose first line is the key: --key-file FILE.")

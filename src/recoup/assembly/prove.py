@@ -2,39 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from recoup.assembly.access import Found, Readable
 from recoup.assembly.checks import check_content
 from recoup.kernel.errors import RecoupError, UsageError, WrongKeyError
 from recoup.verification.verify import Grade, Verification, verify_artefact
 
 
-def choose(
-    opened: Readable, reference: str | None, *, service: str | None, everything: bool
-) -> tuple[list[Found], list[str]]:
-    """The artefacts to verify, and what is wrong with those whose manifest cannot be believed.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """What a verification looks at, and what it cannot look at.
+
+    ``bad`` says what is wrong with manifests that cannot be believed; ``unknown`` who did not answer, or speaks in a
+    format that this version does not know.
+    """
+
+    found: tuple[Found, ...]
+    bad: tuple[str, ...]
+    unknown: Mapping[str, RecoupError]
+
+
+def choose(opened: Readable, reference: str | None, *, service: str | None, everything: bool) -> Chosen:
+    """The artefacts to verify: the one meant by ``reference``, or the newest of each service and kind, or all.
 
     Raise ``UsageError`` when there is nothing to verify.
     """
-    if reference is not None:
-        return [opened.find(reference, service=service)], []
     catalog = opened.catalog()
+    found: list[Found] = []
+    bad: list[str] = []
+    unknown: dict[str, RecoupError] = {**opened.failed, **dict(catalog.silent)}
+    if reference is not None:
+        found.append(opened.find(reference, service=service, catalog=catalog))
+    concerned = [one for one in catalog.problems if reference is None or one.id == found[0].manifest.id]
+    for problem in concerned:
+        if problem.fault == "format":
+            unknown[f"{problem.repository}: {problem.id}"] = problem.error()
+        else:
+            bad.append(f"{problem.repository}: {problem.id}: {problem.what}")
     seen: set[tuple[str, str]] = set()
-    chosen: list[Found] = []
-    problems = [f"{one.repository}: {one.id}: {one.what}" for one in catalog.problems]
-    for entry in catalog.entries:
+    for entry in catalog.entries if reference is None else ():
         newest = (entry.service, entry.kind) not in seen
         seen.add((entry.service, entry.kind))
         if (service is None or entry.service == service) and (everything or newest):
             try:
-                chosen.append(opened.find(entry.id))
+                found.append(opened.find(entry.id, catalog=catalog))
             except WrongKeyError:
                 raise
             except RecoupError as failure:
-                problems.append(f"{entry.id}: {failure.message}")
-    problems += [f"{name}: {failure.message}" for name, failure in catalog.silent]
-    if not chosen and not problems:
+                bad.append(f"{entry.id}: {failure.message}")
+    if not found and not bad and not unknown:
         raise UsageError("there is nothing to verify yet", hint="Take a first copy with `recoup backup`.")
-    return chosen, problems
+    return Chosen(found=tuple(found), bad=tuple(bad), unknown=unknown)
 
 
 def prove(found: Found, grade: str) -> Verification:

@@ -6,9 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from recoup.assembly.restore_job import Job, Report, is_address, without_secrets
-from recoup.kernel.errors import UsageError
+from recoup.kernel.errors import DamageError, UsageError
 from recoup.kernel.secret import Secret
 from recoup.repository.lease import hold_lease
+
+_DAMAGE_HINT = (
+    "No repository that was asked has this right. Restore from another one (without --from, all are asked), or an "
+    "older copy: `recoup list` shows them, `recoup verify --all` says which are whole."
+)
 
 
 def restore(job: Job) -> Report:
@@ -19,8 +24,13 @@ def restore(job: Job) -> Report:
     """
     purpose = f"restore of {job.manifest.service} ({job.manifest.id})"
     with hold_lease(job.opened.state_folder, job.manifest.service, purpose):
-        report = _by_kind(job)
-    damage = tuple(f"read from another repository, because: {what}" for what in job.reader.passed_over())
+        try:
+            report = _by_kind(job)
+        except DamageError as found:
+            found.hint = found.hint or _DAMAGE_HINT
+            raise
+    passed_over = dict.fromkeys((*job.found.passed_over, *job.reader.passed_over()))
+    damage = tuple(f"read from another repository, because: {what}" for what in passed_over)
     return replace(report, notes=(*report.notes, *damage))
 
 

@@ -82,7 +82,9 @@ def list_artefacts(
             "unreachable": {name: {"message": e.message, "hint": e.hint} for name, e in silent.items()},
         },
     )
-    return Exit.BAD if catalog.problems else Exit.UNKNOWN if silent else Exit.OK
+    if any(problem.fault != "format" for problem in catalog.problems):
+        return Exit.BAD
+    return Exit.UNKNOWN if silent or catalog.problems else Exit.OK
 
 
 def show(

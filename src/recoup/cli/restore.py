@@ -78,6 +78,8 @@ def restore(
         return _finish(output, report, clock.monotonic() - started)
     opened = open_for_reading(file, source, key_file)
     found = opened.find(reference, service=service, kinds=(kind,) if kind else ())
+    for name, error in opened.failed.items():
+        output.note(f"{name}: not read: {error}" + (f"\nhint: {error.hint}" if error.hint else ""))
     if dry_run:
         _show_plan(output, found, wish)
         return Exit.OK

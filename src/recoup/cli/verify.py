@@ -53,21 +53,21 @@ def verify(
 
     output = Output(json=as_json, quiet=quiet)
     opened = open_for_reading(file, source, key_file)
-    chosen, problems = choose(opened, reference, service=service, everything=everything)
+    chosen = choose(opened, reference, service=service, everything=everything)
     verifications = []
-    for found in chosen:
+    for found in chosen.found:
         verification = prove(found, grade)
         verifications.append((found.manifest, verification))
         _say(output, found.manifest.service, found.manifest.kind, verification)
-    for problem in problems:
+    for problem in chosen.bad:
         output.line(f"failed  {problem}")
-    for name, error in opened.failed.items():
+    for name, error in chosen.unknown.items():
         output.note(f"{name}: not verified: {error}" + (f"\nhint: {error.hint}" if error.hint else ""))
-    output.document("verify", _document(verifications, problems, opened.failed))
+    output.document("verify", _document(verifications, list(chosen.bad), chosen.unknown))
     verdicts = {verification.verdict for _, verification in verifications}
-    if problems or Verdict.FAILED in verdicts:
+    if chosen.bad or Verdict.FAILED in verdicts:
         return Exit.BAD
-    if opened.failed or Verdict.UNKNOWN in verdicts or not verdicts:
+    if chosen.unknown or Verdict.UNKNOWN in verdicts or not verdicts:
         return exit_code(Verdict.UNKNOWN)
     return Exit.OK
 

@@ -105,6 +105,12 @@ class MissingObjectError(StorageError):
     """There is no object with that key. Not to be confused with "could not find out"."""
 
 
+class MissingBucketError(StorageError):
+    """The bucket itself is not there, so no repository is."""
+
+    exit_code = Exit.NO_REPOSITORY
+
+
 class EngineError(RecoupError):
     """A protected service, or one of its programs, refused, failed or did not answer."""
 

@@ -118,12 +118,7 @@ class Resolver:
         return self._key_from_command(key.command)
 
     def _key_from_file(self, path: Path, hint: str) -> Secret:
-        try:
-            with path.open("rb") as handle:
-                content = handle.read(_LONGEST_KEY_BYTES + 1)
-        except OSError as failure:
-            raise WrongKeyError(f"cannot read the key file {path}: {failure.strerror}", hint=hint) from failure
-        return _first_line(_decoded(content, f"the key file {path}"), f"the key file {path}")
+        return read_key_file(path, hint)
 
     def _key_from_command(self, command: str | tuple[str, ...]) -> Secret:
         argv = shlex.split(command) if isinstance(command, str) else list(command)
@@ -138,6 +133,16 @@ class Resolver:
                 f"the key's command {argv[0]} ended with status {completed.exit_status}: {said}", hint=_COMMAND_HINT
             )
         return _first_line(_decoded(completed.stdout, f"what {argv[0]} wrote"), f"what {argv[0]} wrote")
+
+
+def read_key_file(path: Path, hint: str) -> Secret:
+    """The key in a file. ``hint`` is for a file that cannot be read. Raise ``WrongKeyError``."""
+    try:
+        with path.open("rb") as handle:
+            content = handle.read(_LONGEST_KEY_BYTES + 1)
+    except OSError as failure:
+        raise WrongKeyError(f"cannot read the key file {path}: {failure.strerror}", hint=hint) from failure
+    return _first_line(_decoded(content, f"the key file {path}"), f"the key file {path}")
 
 
 def _decoded(content: bytes, what: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from recoup.kernel import clock
 from recoup.kernel.errors import (
@@ -29,11 +29,11 @@ from recoup.repository.repository import Repository
 #: The label of copies of what a restore replaced. They are found by their id only: were such a copy ``latest``, the
 #: same restore, given again, would bring back what it had just replaced.
 REPLACED: Final = "replaced"
-_SCHEMA_VERSION: Final = 1
+_SCHEMA_VERSION: Final = 2
 _SCHEMA: Final = """
 create table entry (
   id text primary key, version text not null, service text, engine text, kind text, label text,
-  begun text, ended text, stored_bytes integer, plain_bytes integer, problem text
+  begun text, ended text, stored_bytes integer, plain_bytes integer, problem text, fault text
 ) strict
 """
 
@@ -64,6 +64,10 @@ class Entry:
         return clock.from_text(self.ended_text)
 
 
+#: ``damage``: not what was written. ``format``: of a newer Recoup. ``key``: sealed with another key.
+Fault = Literal["damage", "format", "key"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """A manifest that is there and cannot be believed."""
@@ -71,6 +75,20 @@ class Problem:
     id: str
     repository: str
     what: str
+    fault: Fault
+
+    def error(self) -> RecoupError:
+        """As the error of a command that needs this manifest."""
+        match self.fault:
+            case "format":
+                hint = "Use the Recoup that wrote it, or a newer one; `restore.sh` in the repository needs none."
+                return UnknownFormatError(f"{self.repository}: {self.what}", hint=hint)
+            case "key":
+                return WrongKeyError(f"{self.repository}: {self.what}", hint="Give its key with --key-file FILE.")
+        return DamageError(
+            f"the manifest of {self.id} in {self.repository} is damaged: {self.what}",
+            hint="Read it from another repository, or take another copy: `recoup list` shows them.",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +121,9 @@ class Catalog:
         matches = [entry for entry in wanted if entry.id == reference]
         matches = matches or [e for e in wanted if e.id.startswith(reference) or e.id.endswith(reference)]
         if not matches:
-            damaged = next((one for one in self.problems if one.id == reference), None)
-            if damaged is not None:
-                raise DamageError(f"the manifest of {reference} in {damaged.repository} is damaged: {damaged.what}")
+            wrong = next((one for one in self.problems if one.id == reference), None)
+            if wrong is not None:
+                raise wrong.error()
             raise UsageError(
                 f"no artefact{of} is called {reference!r}", hint=self._silence() or "`recoup list` shows all of them."
             )
@@ -170,7 +188,7 @@ def _refresh_cache(
             if known.get(identifier) != version:
                 row = _row(repository, identifier, version)
                 if row is not None:
-                    database.execute("insert or replace into entry values (?,?,?,?,?,?,?,?,?,?,?)", row)
+                    database.execute("insert or replace into entry values (?,?,?,?,?,?,?,?,?,?,?,?)", row)
         database.commit()
         return _entries(database, repository.name)
 
@@ -181,7 +199,7 @@ def _row(repository: Repository, identifier: str, version: str) -> tuple[object,
     except MissingObjectError:
         return None  # pruned between the listing and the reading
     except (DamageError, WrongKeyError, UnknownFormatError) as wrong:
-        return (identifier, version, *([None] * 8), wrong.message)
+        return (identifier, version, *([None] * 8), wrong.message, _fault_of(wrong))
     return (
         manifest.id,
         version,
@@ -194,16 +212,23 @@ def _row(repository: Repository, identifier: str, version: str) -> tuple[object,
         manifest.stored_bytes,
         manifest.plain_bytes,
         None,
+        None,
+    )
+
+
+def _fault_of(wrong: RecoupError) -> Fault:
+    return (
+        "format" if isinstance(wrong, UnknownFormatError) else "key" if isinstance(wrong, WrongKeyError) else "damage"
     )
 
 
 def _entries(database: sqlite3.Connection, name: str) -> tuple[list[Entry], list[Problem]]:
     entries, problems = [], []
-    columns = "id, service, engine, kind, label, begun, ended, stored_bytes, plain_bytes, problem"
+    columns = "id, service, engine, kind, label, begun, ended, stored_bytes, plain_bytes, problem, fault"
     for row in database.execute(f"select {columns} from entry"):  # noqa: S608 - a constant
-        identifier, service, engine, kind, label, begun, ended, stored_bytes, plain_bytes, problem = row
+        identifier, service, engine, kind, label, begun, ended, stored_bytes, plain_bytes, problem, fault = row
         if problem is not None:
-            problems.append(Problem(id=identifier, repository=name, what=problem))
+            problems.append(Problem(id=identifier, repository=name, what=problem, fault=fault))
             continue
         entries.append(
             Entry(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from recoup.engines.engine import Member, StreamInfo
+from recoup.kernel.errors import RecoupError
 from recoup.repository.index import Index
 from recoup.repository.manifest import Manifest
 from recoup.repository.object_reader import ObjectReader, load_index
@@ -27,10 +28,12 @@ class ArtefactReader:
         self._key = repositories[0].key
         self._indexes: dict[str, Index] = {}
         self._readers: list[ObjectReader] = []
+        self._passed_over: list[RecoupError] = []  # of indexes
 
     def passed_over(self) -> tuple[str, ...]:
         """What was damaged or missing in one repository and came from another, for the report. At most a hundred."""
-        return tuple(dict.fromkeys(failure.message for one in self._readers for failure in one.passed_over))[:100]
+        failures = [*self._passed_over, *(failure for one in self._readers for failure in one.passed_over)]
+        return tuple(dict.fromkeys(failure.message for failure in failures))[:100]
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -65,7 +68,7 @@ class ArtefactReader:
         stored = self.manifest.object_of(name)
         index = self._indexes.get(name)
         if index is None:
-            index = load_index(self._stores, stored, self._key)
+            index = load_index(self._stores, stored, self._key, passed_over=self._passed_over)
             self._indexes[name] = index
         reader = ObjectReader(self._stores, stored.key, key=self._key, index=index)
         self._readers.append(reader)

@@ -58,11 +58,18 @@ class StoredReference(Protocol):
     def index(self) -> IndexReference: ...
 
 
-def load_index(stores: ObjectStore | Sequence[ObjectStore], stored: StoredReference, key: Key) -> Index:
+def load_index(
+    stores: ObjectStore | Sequence[ObjectStore],
+    stored: StoredReference,
+    key: Key,
+    *,
+    passed_over: list[RecoupError] | None = None,
+) -> Index:
     """Read, check, decrypt and parse the index of an object, given what the authenticated manifest says of both.
 
-    It comes from the first of ``stores`` that has it right. Raise ``DamageError`` when none has (nothing was decrypted
-    then), ``StorageError``, ``WrongKeyError`` or ``UnknownFormatError``.
+    It comes from the first of ``stores`` that has it right; what was wrong in others is added to ``passed_over``.
+    Raise ``DamageError`` when none has (nothing was decrypted then), ``StorageError``, ``WrongKeyError`` or
+    ``UnknownFormatError``.
     """
     reference = stored.index
     sealed: bytes | None = None
@@ -75,6 +82,8 @@ def load_index(stores: ObjectStore | Sequence[ObjectStore], stored: StoredRefere
             failures.append(failure)
     if sealed is None:
         raise failures[0]
+    if passed_over is not None:
+        passed_over += failures
     packed = unseal(key, sealed, what=reference.key)
     if not is_packed("zstd", packed):
         raise wrong_key(reference.key, key)

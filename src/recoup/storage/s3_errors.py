@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from recoup.kernel.errors import MissingObjectError, StorageError, TransientStorageError
+from recoup.kernel.errors import MissingBucketError, MissingObjectError, StorageError, TransientStorageError
 from recoup.storage.object_store import ObjectExistsError
 
 _BUSY = frozenset(
@@ -80,7 +80,8 @@ def of_answer(place: Place, doing: str, key: str, response: object) -> StorageEr
         )
     for codes, message, hint in _TABLE:
         if code in codes:
-            return StorageError(
+            kind = MissingBucketError if code == "NoSuchBucket" else StorageError
+            return kind(
                 f"{what}: {message.format(bucket=place.bucket, endpoint=place.endpoint, code=code)}",
                 hint=hint.format(bucket=place.bucket, endpoint=place.endpoint),
             )

@@ -11,8 +11,11 @@ from recoup.kernel.errors import DamageError, MissingObjectError, RecoupError, S
 from recoup.kernel.finding import Finding, Verdict, overall
 from recoup.repository.copy_reader import ArtefactReader
 from recoup.repository.copy_writer import read_back
+from recoup.repository.layout import manifest_key
 from recoup.repository.manifest import Manifest
 from recoup.repository.repository import Repository
+
+_REPAIR = "Restore from another repository; then take a new backup."
 
 
 class Grade(enum.StrEnum):
@@ -61,14 +64,28 @@ def verify_artefact(
     return Verification(artefact_id=manifest.id, asked=asked, reached=reached, findings=tuple(findings))
 
 
+def _manifest_stored(manifest: Manifest, repository: Repository) -> Finding:
+    check, subject = "the manifest is stored and authentic", f"{repository.name}:{manifest_key(manifest.id)}"
+    try:
+        same = repository.manifest(manifest.id) == manifest
+    except (DamageError, MissingObjectError) as damage:
+        return Finding(check=check, subject=subject, verdict=Verdict.FAILED, detail=damage.message, hint=_REPAIR)
+    except StorageError as failure:
+        return Finding(check=check, subject=subject, verdict=Verdict.UNKNOWN, detail=failure.message, hint=failure.hint)
+    if same:
+        return Finding(check=check, subject=subject, verdict=Verdict.OK)
+    detail = "it is authentic, and another one than in the repository before it"
+    return Finding(check=check, subject=subject, verdict=Verdict.FAILED, detail=detail, hint=_REPAIR)
+
+
 def _report(findings: list[Finding], new: Sequence[Finding]) -> bool:
     findings += new
     return overall(new) is Verdict.OK
 
 
 def check_stored(manifest: Manifest, repository: Repository) -> list[Finding]:
-    """Each object of the artefact is in the repository and has the size the manifest says."""
-    findings = []
+    """The repository's own manifest is the same, and each object is there with the size that it says."""
+    findings = [_manifest_stored(manifest, repository)]
     for stored in manifest.objects:
         for key, size in ((stored.key, stored.stored_bytes), (stored.index.key, stored.index.stored_bytes)):
             findings.append(_one_stored(repository, key, size))
@@ -110,7 +127,7 @@ def check_bytes(manifest: Manifest, repository: Repository) -> list[Finding]:
                         subject=subject,
                         verdict=Verdict.FAILED,
                         detail=damage.message,
-                        hint="Restore from another repository; then take a new backup.",
+                        hint=_REPAIR,
                     )
                 )
             except StorageError as failure:

@@ -72,7 +72,7 @@ def refuse_other_cluster(found: str, expected: str | None, where: str) -> None:
     if expected is not None and found != expected:
         raise RefusedError(
             f"PostgreSQL at {where} is another cluster: its system identifier is {found}, expected {expected}",
-            hint="Correct the address. If the cluster was replaced on purpose, say so with --force.",
+            hint="Correct the address. If the cluster was replaced on purpose, say so with --other-cluster.",
         )
 
 
