@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from recoup.kernel import files
+from recoup.repository.lease import cannot_note
 
 
 class KnownRepositories:
@@ -20,7 +21,7 @@ class KnownRepositories:
         return found if isinstance(found, str) else None
 
     def remember(self, name: str, identity: str) -> None:
-        """It was opened for writing."""
+        """It was opened for writing. Raise ``RecoupError`` when that cannot be noted down."""
         known = self._read()
         if known.get(name) != identity:
             self._write({**known, name: identity})
@@ -37,5 +38,8 @@ class KnownRepositories:
         return said if isinstance(said, dict) else {}
 
     def _write(self, known: dict[str, object]) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        files.write_atomically(self._path, json.dumps(known).encode())
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            files.write_atomically(self._path, json.dumps(known).encode())
+        except OSError as failure:
+            raise cannot_note(self._path, failure) from failure

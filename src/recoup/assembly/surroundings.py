@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from recoup.assembly.stack import Stack
+from recoup.inventory.order import dependants, start_order
 from recoup.plan.model import Plan
 from recoup.plan.services import ComposeService
 
@@ -26,18 +27,9 @@ class Surroundings:
         that is stopped was stopped on purpose, and stays so.
         """
         running = {one.service for one in self.stack.client.containers() if one.running}
-        needs = self._needs()
-        found: list[str] = []
-        grown = True
-        while grown:
-            grown = False
-            for name, wanted in needs.items():
-                if name not in found and name != service and wanted & {service, *found}:
-                    found.append(name)
-                    grown = True
         planned = {one.compose or name for name, one in self.plan.services.items() if isinstance(one, ComposeService)}
-        chosen = [name for name in found if name in running or (name in planned and service not in running)]
-        return _ordered(chosen, needs)
+        needing = reversed(dependants([service], self._needs()))
+        return [name for name in needing if name in running or (name in planned and service not in running)]
 
     def stop(self, services: Sequence[str]) -> None:
         """See ``recovery.in_place.Stack``."""
@@ -46,23 +38,24 @@ class Surroundings:
     def start(self, services: Sequence[str]) -> None:
         """See ``recovery.in_place.Stack``. What a service needs and does not run is started before it."""
         needs = self._needs()
+        order = start_order(needs)
         for service in services:
             running = {one.service for one in self.stack.client.containers() if one.running}
-            missing = [name for name in _closure(service, needs) if name not in running]
-            self.stack.client.start([*_ordered(missing, needs), service])
+            wanted = _needed_by(service, needs) - running
+            self.stack.client.start([*(name for name in order if name in wanted), service])
 
-    def _needs(self) -> dict[str, set[str]]:
-        """For each Compose service, the Compose services it needs."""
+    def _needs(self) -> dict[str, list[str]]:
+        """For each Compose service, the Compose services it needs: by ``depends_on``, and by the plan's ``after``."""
         project = self.stack.project
-        needs = {name: {one.service for one in body.depends_on} for name, body in project.services.items()}
+        needs = {name: [one.service for one in body.depends_on] for name, body in project.services.items()}
         names = {name: getattr(one, "compose", None) or name for name, one in self.plan.services.items()}
         for name, one in self.plan.services.items():
             if names[name] in needs:
-                needs[names[name]] |= {names[other] for other in one.after if names[other] in needs}
+                needs[names[name]] += [names[other] for other in one.after if names[other] in needs]
         return needs
 
 
-def _closure(service: str, needs: dict[str, set[str]]) -> set[str]:
+def _needed_by(service: str, needs: Mapping[str, Sequence[str]]) -> set[str]:
     found: set[str] = set()
     frontier = [service]
     while frontier:
@@ -71,14 +64,3 @@ def _closure(service: str, needs: dict[str, set[str]]) -> set[str]:
                 found.add(name)
                 frontier.append(name)
     return found - {service}
-
-
-def _ordered(names: Sequence[str], needs: dict[str, set[str]]) -> list[str]:
-    """``names``, each after those of them that it needs. Compose refuses cycles, so there are none."""
-    ordered: list[str] = []
-    left = sorted(names)
-    while left:
-        free = [name for name in left if not (_closure(name, needs) & set(left))] or left[:1]
-        ordered += free
-        left = [name for name in left if name not in free]
-    return ordered

@@ -13,7 +13,7 @@ from typing import Protocol
 from recoup.engines.engine import CopyReader, ProgressListener
 from recoup.kernel import clock, ids
 from recoup.kernel.errors import EngineError, RecoupError, RefusedError
-from recoup.kernel.finding import Finding
+from recoup.kernel.finding import Finding, Verdict, overall
 from recoup.kernel.units import show_size
 
 
@@ -172,8 +172,12 @@ def restore_in_place(
             hint=f"Nothing is lost: old and new data are both there. Run the same again: recoup restore {artefact_id}.",
         ) from failure
     say(f"starting {service}")
-    stack.start([service])
-    findings = tuple(home.check(reader))
+    _start_restored(service, stack, kept)
+    findings = _checked(service, home, reader)
+    if overall(findings) is Verdict.FAILED:
+        # Applications on wrong data would make it worse: what they write could not be told from what was lost.
+        say(f"what came back is not what was copied; not starting {', '.join(dependents) or 'anything else'}")
+        dependents = ()
     if dependents:
         say(f"starting {', '.join(dependents)}")
         stack.start(dependents)
@@ -184,6 +188,33 @@ def restore_in_place(
         restarted=(service, *dependents),
         seconds=clock.monotonic() - started,
     )
+
+
+def _start_restored(service: str, stack: Stack, kept: str | None) -> None:
+    try:
+        stack.start([service])
+    except RecoupError as failure:
+        old = f" The old data are kept in {kept}." if kept is not None else ""
+        raise EngineError(
+            f"the copy is in place, but {service} does not start on it: {failure.message}",
+            hint=f"Look at its log; try an older copy with `recoup list` and `recoup restore ID`.{old}",
+        ) from failure
+
+
+def _checked(service: str, home: DataHome, reader: CopyReader) -> tuple[Finding, ...]:
+    """What the check found; *unknown* when it could not be carried out. The service runs in any case."""
+    try:
+        return tuple(home.check(reader))
+    except RecoupError as failure:
+        return (
+            Finding(
+                check="the restored data can be looked at",
+                subject=service,
+                verdict=Verdict.UNKNOWN,
+                detail=failure.message,
+                hint=failure.hint,
+            ),
+        )
 
 
 def _start_again(stack: Stack, services: Sequence[str], say: Callable[[str], None]) -> None:

@@ -14,6 +14,7 @@ import platform
 import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -215,16 +216,11 @@ class ArtefactWriter:
         Raise the first error when no repository holds the whole artefact; then nothing of it remains.
         """
         manifest = self._manifest(copy)
-        first_failures = dict(self._failed)
-        whole: list[Repository] = []
-        for repository in self._repositories:
-            if repository.name in first_failures:
-                continue
-            error = self._prove(repository)
-            if error is None:
-                whole.append(repository)
-            else:
-                self._failed[repository.name] = error
+        reached = [one for one in self._repositories if one.name not in self._failed]
+        with ThreadPoolExecutor(len(reached) or 1, "read-back") as pool:
+            proofs = list(pool.map(self._prove, reached))
+        whole = [one for one, error in zip(reached, proofs, strict=True) if error is None]
+        self._failed.update({one.name: error for one, error in zip(reached, proofs, strict=True) if error is not None})
         if not whole:
             self.discard()
             raise next(iter(self._failed.values()))

@@ -1,0 +1,191 @@
+"""The scripts that put a base backup into a container's volume, killed at every command that changes something."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from recoup.engines.postgres import volume_script
+from recoup.engines.postgres.volume_script import SWAP, parse_status
+
+ID = "20261123-020000-k7f3q2.abc123"
+_CHANGING = ("mv", "mkdir", "rmdir", "chown", "chmod", "rm", "tar")
+_OLD = 7123456789012345678
+_NEW = 7999999999999999999
+
+
+def _control(identifier: int) -> bytes:
+    return identifier.to_bytes(8, "little") + bytes(8184)
+
+
+def _backup() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        files = {"PG_VERSION": b"15\n", "base/1/112": b"new row", ".hidden": b"", "global/pg_control": _control(_NEW)}
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data folder with an old cluster in it."""
+    folder = tmp_path / "data"
+    (folder / "global").mkdir(parents=True)
+    (folder / "base/1").mkdir(parents=True)
+    (folder / "PG_VERSION").write_text("15\n")
+    (folder / "global/pg_control").write_bytes(_control(_OLD))
+    (folder / "base/1/112").write_bytes(b"old row")
+    (folder / ".profile").write_bytes(b"old")
+    folder.chmod(0o700)
+    return folder
+
+
+@pytest.fixture
+def deadly(tmp_path: Path) -> Path:
+    """A folder of programs that count their calls and kill the script that calls number ``$DEADLY``, before acting."""
+    folder = tmp_path / "deadly"
+    folder.mkdir()
+    for name in _CHANGING:
+        real = shutil.which(name)
+        assert real is not None
+        program = folder / name
+        program.write_text(
+            "#!/bin/sh\n"
+            f"n=$(cat {tmp_path}/calls 2>/dev/null || echo 0); n=$((n + 1)); echo $n > {tmp_path}/calls\n"
+            '[ "$n" -ne "$DEADLY" ] || kill -9 $PPID\n'
+            f'[ "$n" -eq "$DEADLY" ] || exec {real} "$@"\n'
+        )
+        program.chmod(0o755)
+    return folder
+
+
+def _run(script: str, data: Path, *, stdin: bytes = b"", path: Sequence[Path] = (), deadly: int = 0) -> int:
+    where = ":".join([*map(str, path), os.environ["PATH"]])
+    environment = {"PATH": where, "DEADLY": str(deadly)}
+    argv = ["sh", "-c", script, "recoup", str(data), ID]
+    return subprocess.run(argv, input=stdin, env=environment, capture_output=True, check=False, timeout=60).returncode
+
+
+def _status(data: Path) -> volume_script.VolumeStatus:
+    said = subprocess.run(
+        ["sh", "-c", volume_script.STATUS, "recoup", str(data), "look"], capture_output=True, check=True, timeout=60
+    )
+    return parse_status(said.stdout)
+
+
+def _kept(data: Path) -> Path:
+    return data / f"{volume_script.REPLACED}{ID}"
+
+
+def _require_placed(data: Path) -> None:
+    status = _status(data)
+    assert status.cluster is not None
+    assert status.cluster[0] == str(_NEW)
+    assert status.placing is None
+    assert (data / "base/1/112").read_bytes() == b"new row"
+    assert (data / ".hidden").exists()
+    assert not (data / ".profile").exists()
+    assert (_kept(data) / "base/1/112").read_bytes() == b"old row"
+    assert (_kept(data) / ".profile").read_bytes() == b"old"
+    assert (_kept(data) / "global/pg_control").read_bytes() == _control(_OLD)
+    assert not (data / volume_script.INCOMING).exists()
+
+
+def test_a_placement_sets_the_old_aside_and_leaves_only_names_that_base_backups_skip(data: Path) -> None:
+    assert _run(volume_script.STAGE, data, stdin=_backup()) == 0
+    before = _status(data)
+    assert before.cluster is not None
+    assert before.cluster[0] == str(_OLD), "until the swap the old data are untouched"
+    assert _run(SWAP, data) == 0
+    _require_placed(data)
+    assert {entry.name for entry in data.iterdir() if "recoup" in entry.name} == {_kept(data).name}
+    assert _kept(data).name.startswith("pgsql_tmp")
+
+
+def test_the_old_cluster_survives_a_staging_that_is_killed_at_any_command(
+    data: Path, deadly: Path, tmp_path: Path
+) -> None:
+    number = 1
+    while True:
+        (tmp_path / "calls").unlink(missing_ok=True)
+        status = _run(volume_script.STAGE, data, stdin=_backup(), path=[deadly], deadly=number)
+        found = _status(data)
+        assert found.cluster is not None
+        assert found.cluster[0] == str(_OLD)
+        assert found.placing is None
+        if status == 0:
+            break
+        assert status == -9
+        number += 1
+    assert number > 4
+    assert _run(SWAP, data) == 0
+    _require_placed(data)
+
+
+def test_a_swap_killed_at_any_command_cannot_start_and_the_same_swap_finishes_it(
+    data: Path, deadly: Path, tmp_path: Path
+) -> None:
+    number, original = 1, tmp_path / "original"
+    assert _run(volume_script.STAGE, data, stdin=_backup()) == 0
+    shutil.copytree(data, original, symlinks=True)
+    while True:
+        (tmp_path / "calls").unlink(missing_ok=True)
+        status = _run(SWAP, data, path=[deadly], deadly=number)
+        if status == 0:
+            break
+        assert status == -9
+        found = _status(data)
+        if found.placing is not None and found.cluster is not None:
+            # Between the two ends of the swap no control file is in place, except a whole cluster's.
+            whole = (data / "base/1/112").exists() and (data / "PG_VERSION").exists()
+            assert whole, f"killed at command {number}: a control file without its cluster"
+        content = {path.read_bytes() for path in data.rglob("112")}
+        assert {b"old row", b"new row"} <= content, f"killed at command {number}: something is lost"
+        assert _run(SWAP, data) == 0, f"killed at command {number}: the same swap does not finish it"
+        _require_placed(data)
+        shutil.rmtree(data)
+        shutil.copytree(original, data, symlinks=True)
+        number += 1
+    assert number > 10
+    _require_placed(data)
+
+
+def test_another_placement_does_not_meddle_with_an_unfinished_one(data: Path) -> None:
+    assert _run(volume_script.STAGE, data, stdin=_backup()) == 0
+    (data / volume_script.MARKER).write_text("place somebody-else\n")
+    assert _run(SWAP, data) == 1
+    assert _run(volume_script.STAGE, data, stdin=_backup()) == 1
+    placing = _status(data).placing
+    assert placing == ("place", "somebody-else")
+
+
+def test_a_truncated_copy_is_not_staged(data: Path) -> None:
+    assert _run(volume_script.STAGE, data, stdin=_backup()[:2000]) != 0
+    assert _run(SWAP, data) == 1, "there is nothing to swap in"
+    found = _status(data)
+    assert found.cluster is not None
+    assert found.cluster[0] == str(_OLD)
+
+
+def test_an_empty_volume_is_free_and_anything_else_is_said(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert _status(empty).cluster is None
+    assert _status(empty).something is None
+    (empty / "lost+found").mkdir()
+    assert _status(empty).something == "lost+found"
+
+
+def test_a_cluster_whose_identifier_cannot_be_read_is_still_a_cluster() -> None:
+    found = parse_status(b"cluster 0x 15\nfolder /data\n")
+    assert found.cluster == ("?", "15")
