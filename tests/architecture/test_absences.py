@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.architecture import sources
 from tests.architecture.sources import name_of, nodes, place, text_of, tracked, trees
 
 #: Modules that may import what only one should: ``(module of the program, imported module)``, with the reason.
@@ -126,3 +128,28 @@ def test_no_file_refers_to(what: str, pattern: str) -> None:
         if found:
             wrong.append(f"{name_of(path)}: {found[0]}")
     assert not wrong, f"a reference to {what}"
+
+
+@pytest.mark.parametrize(
+    ("test", "planted"),
+    [
+        (test_only_the_kernel_starts_processes_and_reads_the_clock, "import subprocess"),
+        (test_only_the_kernel_starts_processes_and_reads_the_clock, "from time import sleep"),
+        (test_only_the_kernel_starts_processes_and_reads_the_clock, "os.execvp('sh', [])"),
+        (test_only_the_kernel_starts_processes_and_reads_the_clock, "datetime.now(UTC)"),
+        (test_there_is_no_shell, "run('ls', shell=True)"),
+        (test_only_the_command_line_prints, "print('done')"),
+        (test_only_the_command_line_prints, "sys.stderr.write('done')"),
+        (test_no_handler_takes_every_error_and_goes_on, "try: f()\nexcept Exception: pass"),
+        (test_no_handler_takes_every_error_and_goes_on, "try: f()\nexcept: pass"),
+        (test_no_handler_takes_every_error_and_goes_on, "try: f()\nexcept (OSError, BaseException): pass"),
+        (test_only_the_layout_spells_the_keys_of_a_repository, "key = f'manifests/{identifier}.json'"),
+        (test_only_the_layout_spells_the_keys_of_a_repository, "key = stream + '.index.enc'"),
+    ],
+)
+def test_what_is_planted_is_found(test: Callable[[], None], planted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = (("backup/planted.py", ast.parse(planted)),)
+    monkeypatch.setattr(sources, "trees", lambda: found)
+    monkeypatch.setitem(test.__globals__, "trees", lambda: found)
+    with pytest.raises(AssertionError, match="planted"):
+        test()
