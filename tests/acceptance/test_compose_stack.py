@@ -11,13 +11,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from recoup.demo.s3_server import S3Server
 from tests.testhost.fixtures import Stack
+from tests.testhost.machine import Machine
 
 pytestmark = [pytest.mark.testhost, pytest.mark.xdist_group("testhost")]
 
@@ -206,3 +207,45 @@ def test_everything_comes_back_from_the_bucket_alone(operator: Operator, tmp_pat
     assert _rows(stack) == before
     assert _redis(stack, "get", "session:1").strip() == "anna"
     assert stack.answers()
+
+
+def test_the_recovery_kit_brings_the_stack_up_on_a_second_machine(
+    operator: Operator, second_host: Machine, tmp_path: Path
+) -> None:
+    stack = operator.stack
+    stack.sql(_MORE_ROWS)
+    _redis(stack, "set", "session:1", "anna")
+    operator.run("backup")
+    before = _rows(stack)
+    bucket = next(line for line in (stack.folder / "recoup.yaml").read_text().splitlines() if "s3://" in line)
+    address = bucket.partition('"')[2].partition('"')[0]
+    (tmp_path / "backups").rename(tmp_path / "backups-are-gone")
+
+    # On the other machine there is the key, the address of the bucket, and nothing else.
+    blank = tmp_path / "blank"
+    blank.mkdir()
+    (blank / "recoup.key").write_bytes((stack.folder / "recoup.key").read_bytes())
+    environment = {**operator.environment, **second_host.docker_environment, "RECOUP_STATE": str(blank / "state")}
+    there = Operator(stack=replace(stack, machine=second_host, folder=blank), environment=environment)
+    there.run(
+        *("restore", "latest", "--service", "configuration", "--from", address),
+        *("--key-file", "recoup.key", "--destination", "restored"),
+    )
+    restored = blank / "restored"
+    (restored / "recoup.key").write_bytes((blank / "recoup.key").read_bytes())
+    new_stack = replace(
+        stack,
+        machine=second_host,
+        folder=restored,
+        file=restored / "docker-compose.prod.yml",
+        env_file=restored / ".env.production",
+    )
+    there = Operator(stack=new_stack, environment=environment)
+    try:
+        there.run("restore", "latest", "--service", "postgres", "--kind", "base")
+        there.run("restore", "latest", "--service", "redis")
+        assert _rows(new_stack) == before
+        assert _redis(new_stack, "get", "session:1").strip() == "anna"
+        assert new_stack.answers()
+    finally:
+        new_stack.compose("down", "--volumes", "--timeout", "2")

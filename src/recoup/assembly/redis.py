@@ -182,10 +182,20 @@ class RedisHome:
         return Occupant(
             place=f"the volume of {self.compose_service} ({self._folder()})",
             identity=self.place.identity,
-            what=f"data ({', '.join(present)})" if present else None,
+            what=f"data ({', '.join(present)})" if present and not self._runs_empty() else None,
             unfinished=None,
             free_bytes=int(disk[4]) * 1024 if len(disk) > 4 and disk[4].isdigit() else 0,
         )
+
+    def _runs_empty(self) -> bool:
+        """Whether the server runs and has no key: its files are then those of a fresh start, and nobody's data."""
+        if self.place.program is None:
+            return False
+        try:
+            (keyspace,) = self.place.program.ask("INFO keyspace")
+        except EngineError:
+            return False  # it does not run, or may not be asked: its files count as data
+        return isinstance(keyspace, str) and "# Keyspace" in keyspace and "keys=" not in keyspace
 
     def needs_bytes(self, reader: CopyReader) -> int:
         """See ``DataHome``."""
