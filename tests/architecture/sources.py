@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -16,12 +17,21 @@ PROGRAM = ROOT / "src" / "recoup"
 @lru_cache
 def tracked() -> tuple[Path, ...]:
     """Every file that belongs to the repository; from the folders themselves when this is no checkout."""
-    if (ROOT / ".git").exists():
-        listed = run(Command(argv=["git", "-C", str(ROOT), "ls-files", "-z"], timeout_seconds=60)).stdout
-        return tuple(path for name in listed.decode().split("\0") if name and (path := ROOT / name).is_file())
+    names = _listed_by_git()
+    if names is not None:
+        return tuple(path for name in names if (path := ROOT / name).is_file())
     folders = (ROOT / name for name in ("src", "tests", "bench", "scripts", "docs", "deploy"))
     inside = (path for folder in folders for path in folder.rglob("*") if "__pycache__" not in path.parts)
     return tuple(path for path in (*ROOT.glob("*"), *inside) if path.is_file())
+
+
+def _listed_by_git() -> list[str] | None:
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        return None
+    # The checkout may belong to somebody else than the one who runs the tests.
+    argv = ["git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), "ls-files", "-z"]
+    listed = run(Command(argv=argv, timeout_seconds=60)).stdout.decode()
+    return [name for name in listed.split("\0") if name]
 
 
 def text_of(path: Path) -> str | None:
