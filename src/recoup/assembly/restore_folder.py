@@ -9,7 +9,7 @@ from pathlib import Path
 
 from recoup.assembly.restore_job import Job, Report
 from recoup.engines.engine import Progress, ProgressListener, StreamInfo
-from recoup.kernel.errors import EngineError, RefusedError
+from recoup.kernel.errors import EngineError, RefusedError, UsageError
 from recoup.kernel.files import sync_folder
 from recoup.repository.copy_reader import ArtefactReader
 
@@ -18,6 +18,8 @@ _UNFINISHED = ".recoup-unfinished"
 
 def into_folder(job: Job, folder: Path) -> Report:
     """Put a copy of any kind into ``folder``; for a dump, its streams as files."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder", hint="Give an empty folder, or one that does not exist.")
     reader, consent, on_progress, what, manifest = job.reader, job.consent, job.on_progress, job.subject, job.manifest
     if manifest.kind == "base":
         from recoup.engines.postgres.place_folder import restore_base_to_folder
@@ -55,7 +57,10 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as failure:
-        raise EngineError(f"cannot make the folder {folder}: {failure.strerror}", hint="Check the path.") from failure
+        raise EngineError(
+            f"cannot make the folder {folder}: {failure.strerror}",
+            hint="Check the path, its rights and the free space.",
+        ) from failure
 
 
 def write_streams(reader: ArtefactReader, folder: Path, on_progress: ProgressListener) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recoup.assembly.homes import PostgresHome
 from recoup.assembly.postgres import postgres_place
-from recoup.assembly.restore_job import Job, Report
+from recoup.assembly.restore_job import Job, Report, without_secrets
 from recoup.assembly.restore_runs import RestoreRuns
 from recoup.assembly.surroundings import Surroundings
 from recoup.assembly.system import System
@@ -80,6 +80,11 @@ def dump_into_database(job: Job) -> Report:
 def _server(job: Job) -> ServerAccess:
     wish, system, service = job.wish, job.opened.system, job.manifest.service
     if wish.destination is not None:
+        if not wish.destination.startswith(("postgresql://", "postgres://")):
+            raise UsageError(
+                f"a dump cannot go to {without_secrets(wish.destination)}",
+                hint="Give --destination postgresql://user@host:5432/postgres, or a folder.",
+            )
         return DirectAccess(Secret(wish.destination))
     if system is None or not isinstance(system.plan.services.get(service), PostgresService):
         raise UsageError(

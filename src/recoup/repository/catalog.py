@@ -29,6 +29,7 @@ from recoup.repository.repository import Repository
 #: The label of copies of what a restore replaced. They are found by their id only: were such a copy ``latest``, the
 #: same restore, given again, would bring back what it had just replaced.
 REPLACED: Final = "replaced"
+_LIST: Final = "`recoup list` shows all of them."
 _SCHEMA_VERSION: Final = 2
 _SCHEMA: Final = """
 create table entry (
@@ -110,7 +111,9 @@ class Catalog:
         if reference == "latest":
             wanted = [entry for entry in wanted if entry.label != REPLACED]
             if not wanted:
-                raise UsageError(f"there is no artefact{of} in any repository that answered", hint=self._silence())
+                raise UsageError(
+                    f"there is no artefact{of} in any repository that answered", hint=self._silence() or _LIST
+                )
             services = {entry.service for entry in wanted}
             if service is None and len(services) > 1:
                 raise UsageError(
@@ -124,9 +127,7 @@ class Catalog:
             wrong = next((one for one in self.problems if one.id == reference), None)
             if wrong is not None:
                 raise wrong.error()
-            raise UsageError(
-                f"no artefact{of} is called {reference!r}", hint=self._silence() or "`recoup list` shows all of them."
-            )
+            raise UsageError(f"no artefact{of} is called {reference!r}", hint=self._silence() or _LIST)
         if len(matches) > 1:
             raise UsageError(
                 f"{reference!r} is ambiguous: {', '.join(entry.id for entry in matches[:5])}",

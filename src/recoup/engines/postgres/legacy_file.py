@@ -74,7 +74,10 @@ def open_legacy_file(path: Path, key: Secret | None) -> LegacyFile:
     try:
         size = path.stat().st_size
     except OSError as failure:
-        raise StorageError(f"cannot read {path}: {failure.strerror}") from failure
+        raise StorageError(
+            f"cannot read {path}: {failure.strerror}",
+            hint="Check its path and rights. An artefact is named by its id, as `recoup list` shows it.",
+        ) from failure
     if size == 0:
         raise DamageError(f"{path} is empty")
     head = b"".join(_read(path, 0, most=_LOOK + len(_SALTED) * 2))

@@ -31,7 +31,7 @@ from recoup.engines.postgres.database import (
 )
 from recoup.engines.postgres.session import Session, identifier, literal
 from recoup.kernel import clock
-from recoup.kernel.errors import EngineError, RecoupError, RefusedError
+from recoup.kernel.errors import EngineError, RecoupError, RefusedError, UsageError
 from recoup.kernel.finding import Finding
 from recoup.kernel.units import show_size
 
@@ -161,6 +161,10 @@ def replace_database(
     raise, after dropping the fresh database: the old one is untouched then.
     """
     name = replacement.database
+    if len(name.encode()) > _NAME_BYTES or "\0" in name:
+        raise UsageError(  # PostgreSQL itself would cut it, and then it is another database's name
+            f"{name[:80]!r} cannot be the name of a database", hint=f"Give one of at most {_NAME_BYTES} bytes."
+        )
     with open_maintenance(access, avoid=name) as session:
         stage = stage_of(session, replacement)
         if stage is Stage.DONE:

@@ -16,8 +16,9 @@ from typing import Protocol, Self
 
 import psycopg
 from psycopg import pq
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from recoup.engines.postgres.connection_errors import describe_address
 from recoup.kernel.errors import EngineError
 from recoup.kernel.secret import Secret
 
@@ -183,11 +184,10 @@ class DirectSession(SnapshotSession):
         if database is not None:
             options["dbname"] = database
         with translated("a PostgreSQL server"):
-            self._connection = psycopg.connect(
-                make_conninfo(url.reveal(), **options),
-                autocommit=True,
-                prepare_threshold=None,
-            )
+            address = make_conninfo(url.reveal(), **options)
+            where = describe_address({key: str(value) for key, value in conninfo_to_dict(address).items()})
+        with translated(f"PostgreSQL at {where}"):
+            self._connection = psycopg.connect(address, autocommit=True, prepare_threshold=None)
         self._cancelled = False
         info = self._connection.info
         self.place = f"database {info.dbname!r} on {info.host or 'the local socket'}:{info.port}"
@@ -267,6 +267,7 @@ def _refused(failure: psycopg.Error, place: str) -> EngineError:
 
 
 _LOST = ("57P01", "57P02", "57P03", "57P05")
+_LOST_HINT = "Check the host, the port and the network between, and the server's log."
 _HINTS: tuple[tuple[str, str, str], ...] = (
     ("28", "authentication failed|no password supplied|pg_hba", "Check the user, the password and pg_hba.conf."),
     ("3D000", 'database ".*" does not exist', "List the databases with `psql -l`, and correct the name in the plan."),
@@ -295,7 +296,7 @@ def error_of(message: str, sqlstate: str | None, place: str) -> EngineError:
         None,
     )
     if sqlstate is None or sqlstate.startswith("08") or sqlstate in _LOST:
-        lost = EngineError(f"connection to {place} failed: {message}", hint=hint)
+        lost = EngineError(f"connection to {place} failed: {message}", hint=hint or _LOST_HINT)
         lost.may_retry = re.search("does not exist|authentication|password|pg_hba", message) is None
         return lost
     return SqlError(f"{message} (SQLSTATE {sqlstate}, {place})", sqlstate=sqlstate, hint=hint)
