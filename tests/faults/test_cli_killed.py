@@ -21,7 +21,7 @@ import redis
 
 from recoup.demo.host import wait_until
 from recoup.demo.programs import find_postgres
-from recoup.demo.servers import PostgresServer, RedisServer
+from recoup.demo.servers import PostgresServer, RedisServer, S3Server
 from recoup.engines.postgres.base_fingerprint import compare_with_base
 from recoup.engines.redis import fingerprint as redis_fingerprint
 from recoup.kernel import clock
@@ -320,6 +320,28 @@ def test_files_killed_while_they_are_put_into_a_folder_are_finished_by_the_same_
     found = {path.name: path.read_bytes() for path in (folder / "data").iterdir()}
     assert found == {path.name: path.read_bytes() for path in source.iterdir()}
     assert [path for path in folder.rglob("*") if path.is_file() and path.parent.name != "data"] == []
+
+
+def test_a_backup_killed_while_it_uploads_leaves_no_parts_in_the_bucket(work: Workplace, s3: S3Server) -> None:
+    source = work.folder / "data"
+    source.mkdir()
+    (source / "noise").write_bytes(random.Random(3).randbytes(40 << 20))
+    work.services["files"] = "{engine: files, paths: [data]}"
+    bucket = work.add_bucket(s3)
+    work.write_plan()
+    with contextlib.closing(s3.client()) as client:
+
+        def uploads() -> int:
+            return len(client.list_multipart_uploads(Bucket=bucket).get("Uploads", []))
+
+        assert _kill_when(work.start("backup"), lambda: uploads() > 0)
+        artefact = work.backup()
+        assert uploads() == 0
+        keys = {one["Key"] for one in client.list_objects_v2(Bucket=bucket)["Contents"]}
+    folders = {key.split("/")[4] for key in keys if key.startswith("production/artefacts/")}
+    assert folders == {artefact}
+    assert work.listed() == {artefact: ["local", "offsite"]}
+    _assert_clean(work)
 
 
 def test_the_folder_of_a_killed_backup_is_known(work: Workplace) -> None:
