@@ -1,147 +1,117 @@
-"""``python -m bench``: base backup and restore against the alternatives, interleaved in one run.
+"""``python -m bench``: base backup and restore beside the alternatives, peak memory, and load on a production.
 
-Every contender works on the same cluster (PostgreSQL 15 of Debian, fsync off for all), on the same disk, with zstd
-level 3 where it can, and with encryption. Nothing is dropped from the page cache: all read the same warm files.
-Ratios are taken round by round, so a machine that slows down for a while slows all of them.
+Every contender of a part works on the same cluster (PostgreSQL 15 of Debian) and the same disk, with zstd level 3
+where it can, and with encryption. Nothing is dropped from the page cache: all read the same warm files. Ratios are
+taken round by round, so a machine that slows down for a while slows all of them.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.contenders import Scene, backups, restores
+from bench.contenders import LIMIT, PGBACKREST, Scene, backups, make_sources, restores
 from bench.data import fill
+from bench.load import measure_load
 from bench.measure import Series, interleave
+from bench.memory import measure_memory
+from bench.report import Judged, Part, at_least, speed_data, speed_table, surroundings, write
 from recoup.demo.programs import find_postgres
 from recoup.demo.servers import PostgresServer
 
-_RESULTS = Path(__file__).parent / "results"
+_PARTS = ("backup", "restore", "memory", "load")
 
 
 def _say(text: str) -> None:
     print(text, flush=True)
 
 
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").splitlines()[0])
+    add = parser.add_argument
+    add("--only", action="append", choices=_PARTS, help="this part; may be repeated (default: all)")
+    add("--size-mib", type=int, default=1024, help="data for backup and restore (default %(default)s)")
+    add("--rounds", type=int, default=3, help="counted rounds (default %(default)s)")
+    add("--no-plain", action="store_true", help="leave out pg_dump; gzip; openssl, which takes the longest")
+    add("--memory-mib", type=int, nargs="+", default=[1024, 10240], help="sizes for memory (default 1024 10240)")
+    add("--load-scale", type=int, default=50, help="pgbench's scale, 15 MiB each (default %(default)s)")
+    add("--load-seconds", type=int, default=20, help="for each run of pgbench (default %(default)s)")
+    add("--work", type=Path, help="where the copies go (default: a temporary folder)")
+    return parser.parse_args()
+
+
 def main() -> int:
-    """Measure, print the table and write it to ``bench/results/``."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--size-mib", type=int, default=1024, help="how much data is generated (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="counted rounds (default %(default)s)")
-    parser.add_argument("--only", choices=["backup", "restore"], help="one of the two parts")
-    parser.add_argument("--no-plain", action="store_true", help="leave out pg_dump; gzip; openssl, which takes minutes")
-    parser.add_argument("--work", type=Path, help="where the data and the copies go (default: a temporary folder)")
-    options = parser.parse_args()
-    missing = [name for name in ("pgbackrest", "zstd", "openssl", "gzip") if shutil.which(name) is None]
+    """Measure, print what was found and write it to ``bench/results/``."""
+    options = _options()
+    missing = [name for name in ("pgbackrest", "zstd", "openssl", "gzip", "tar") if shutil.which(name) is None]
     if missing:
         print(f"the bench needs {', '.join(missing)}: install them", file=sys.stderr)
         return 2
+    wanted = [name for name in _PARTS if options.only is None or name in options.only]
+    machine = surroundings()
     work = Path(tempfile.mkdtemp(prefix="recoup-bench-", dir=options.work))
     work.chmod(0o755)
+    parts: list[Part] = []
     try:
-        return _measure(options, work)
+        if "backup" in wanted or "restore" in wanted:
+            parts += _speed(options, wanted, work / "speed")
+            shutil.rmtree(work / "speed")
+        if "memory" in wanted:
+            _say("memory")
+            parts.append(measure_memory(options.memory_mib, work / "memory", _say))
+            shutil.rmtree(work / "memory")
+        if "load" in wanted:
+            _say("load")
+            parts.append(measure_load(options.load_scale, options.load_seconds, options.rounds, work / "load", _say))
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-def _measure(options: argparse.Namespace, work: Path) -> int:
-    settings = {"autovacuum": "off", "max_wal_size": "4GB", "shared_buffers": "512MB", "archive_mode": "off"}
-    with PostgresServer(find_postgres(15), settings=settings) as server:
-        database = server.new_database("bench")
-        _say(f"generating {options.size_mib} MiB")
-        size = fill(server.url(database), options.size_mib)
-        _say(f"the cluster has {size / (1 << 20):.0f} MiB in its databases")
-        scene = Scene.prepare(server, database, work)
-        parts: dict[str, list[Series]] = {}
-        if options.only != "restore":
-            _say("base backup")
-            parts["backup"] = interleave(backups(scene, plain=not options.no_plain), options.rounds, work, _say)
-        if options.only != "backup":
-            _say("restore")
-            scene.make_sources()
-            parts["restore"] = interleave(restores(scene, plain=not options.no_plain), options.rounds, work, _say)
-        _report(parts, size, options)
+    _say(write(parts, machine, {"rounds": options.rounds, "after": "one warm-up", "asked for MiB": options.size_mib}))
     return 0
 
 
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "kernel": platform.release(), "cores": str(os.cpu_count())}
-    for name, argv in {
-        "pgbackrest": ["pgbackrest", "version"],
-        "zstd": ["zstd", "--version"],
-        "openssl": ["openssl", "version"],
-    }.items():
-        said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
-        found[name] = said.strip("* ")[:80]
-    return found
+def _speed(options: argparse.Namespace, wanted: list[str], work: Path) -> list[Part]:
+    settings = {"autovacuum": "off", "max_wal_size": "4GB", "shared_buffers": "512MB", "archive_mode": "off"}
+    plain = not options.no_plain
+    parts = []
+    with PostgresServer(find_postgres(15), settings=settings) as server:
+        database = server.new_database("bench")
+        _say(f"generating {options.size_mib} MiB")
+        size = fill(server.url(database), options.size_mib) / (1 << 20)
+        scene = Scene.prepare(server, database, work)
+        about = f"{size:.0f} MiB in the cluster's databases; {options.rounds} rounds, interleaved."
+        if "backup" in wanted:
+            _say("backup")
+            scene.make_tar()
+            series = interleave(backups(scene, plain=plain), options.rounds, work, _say, server.pid)
+            bars = [_beside_limit(series, size)]
+            parts.append(
+                Part(name="backup", about=about, table=speed_table(series), bars=bars, data=speed_data(series))
+            )
+        if "restore" in wanted:
+            _say("restore")
+            make_sources(scene, plain=plain)
+            series = interleave(restores(scene, plain=plain), options.rounds, work, _say, server.pid)
+            bars = [_beside_pgbackrest(series)]
+            parts.append(
+                Part(name="restore", about=about, table=speed_table(series), bars=bars, data=speed_data(series))
+            )
+    return parts
 
 
-def _table(series: Sequence[Series]) -> list[str]:
-    ours = series[0]
-    lines = [
-        "| contender | median s | min–max s | CPU s | peak MiB | left MiB | Recoup is faster by (min / median / max) |",
-        "| --- | --: | --: | --: | --: | --: | --- |",
-    ]
-    for one in series:
-        times = [sample.seconds for sample in one.samples]
-        low, middle, high = ours.ratio_to(one)
-        cpu = sorted(sample.cpu_seconds for sample in one.samples)[len(times) // 2]
-        peak = max(sample.peak_mib for sample in one.samples)
-        left = one.samples[-1].size_bytes / (1 << 20)
-        ratio = "–" if one is ours else f"{low:.2f} / **{middle:.2f}** / {high:.2f}"
-        span = f"{min(times):.2f}–{max(times):.2f}"
-        lines.append(
-            f"| {one.name} | {one.median_seconds:.2f} | {span} | {cpu:.2f} | {peak:.0f} | {left:.0f} | {ratio} |"
-        )
-    return lines
+def _beside_limit(series: list[Series], size_mib: float) -> Judged:
+    limit = next(one for one in series if one.name == LIMIT)
+    bar = "at least 0.9 of the speed of zstd -3 -T2 alone on the same tar, with 2 GB or more"
+    if size_mib < 1900:
+        bar += f" (this was {size_mib / 1000:.1f} GB, where what is the same for any size weighs more)"
+    return at_least(bar, 0.9, series[0].ratio_to(limit))
 
 
-def _report(parts: dict[str, list[Series]], size: int, options: argparse.Namespace) -> None:
-    versions = _versions()
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    text = [f"# {stamp}: {size / (1 << 20):.0f} MiB, {options.rounds} rounds", ""]
-    text += [", ".join(f"{name} {value}" for name, value in versions.items()), ""]
-    for name, series in parts.items():
-        text += [f"## {name}", "", *_table(series), ""]
-    text += [
-        "CPU and peak memory are those of the measured processes, not of the server; for a pipeline the peak is that",
-        "of its largest process. Commands: `bench/contenders.py`.",
-        "",
-    ]
-    print("\n".join(text))
-    _RESULTS.mkdir(exist_ok=True)
-    (_RESULTS / f"{stamp}.md").write_text("\n".join(text))
-    document = {
-        "schema": "recoup-bench/1",
-        "taken": stamp,
-        "size_bytes": size,
-        "versions": versions,
-        "parts": {
-            name: {
-                one.name: [
-                    {
-                        "seconds": sample.seconds,
-                        "cpu_seconds": sample.cpu_seconds,
-                        "peak_mib": sample.peak_mib,
-                        "size_bytes": sample.size_bytes,
-                    }
-                    for sample in one.samples
-                ]
-                for one in series
-            }
-            for name, series in parts.items()
-        },
-    }
-    (_RESULTS / f"{stamp}.json").write_text(json.dumps(document, indent=1) + "\n")
+def _beside_pgbackrest(series: list[Series]) -> Judged:
+    best = min((one for one in series if one.name.startswith(PGBACKREST)), key=lambda one: one.median_seconds)
+    return at_least(f"at least twice as fast as pgBackRest ({best.name})", 2.0, series[0].ratio_to(best))
 
 
 if __name__ == "__main__":

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.measure import Contender
 from recoup.demo.servers import PostgresServer
 
+LIMIT = "zstd -3 -T2 of the same tar to nowhere (limit)"
+#: What the names of pgBackRest's contenders begin with.
+PGBACKREST = "pgBackRest"
+
 _KEY = "0f" * 32
 _OPENSSL = "openssl enc -aes-256-cbc -pbkdf2 -md sha256 -iter 10000"
 
 
-def _bytes_in(folder: Path) -> int:
+def bytes_in(folder: Path) -> int:
+    """The sizes of all files below ``folder``."""
     if not folder.exists():
         return 0
     return sum((Path(top) / name).lstat().st_size for top, _, names in os.walk(folder) for name in names)
@@ -34,46 +40,59 @@ class Scene:
 
     @classmethod
     def prepare(cls, server: PostgresServer, database: str, work: Path) -> Scene:
-        """Write the configurations: a Recoup plan, a pgBackRest stanza, a key file, the tar for the limit."""
+        """Write the configurations: Recoup's plans, a pgBackRest stanza, a key file."""
+        work.mkdir(exist_ok=True)
+        work.chmod(0o755)
         scene = cls(server=server, database=database, work=work, owner=server.owner[0] if server.owner else None)
         (work / "key").write_text(_KEY + "\n")
-        (work / "key").chmod(0o644)
-        (work / "recoup.yaml").write_text(
-            f"recoup: 1\nsystem: bench\nkey: {{file: {work}/key}}\n"
-            f"repositories:\n  local: {{path: {work}/recoup}}\n"
-            f"services:\n  postgres: {{engine: postgres, url: '{server.url(database)}', fingerprint: false}}\n"
-            "verify: {after_backup: stored}\n"
-        )
-        for name in ("pgbackrest", "spool", "log", "lock"):
-            (work / name).mkdir()
-            if scene.owner is not None:
-                os.chown(work / name, scene.owner, scene.owner)
+        scene._write_plan("recoup", "fingerprint: false", "stored")
+        scene._write_plan("recoup-default", "fingerprint: true", "intact")
+        for name in ("spool", "log", "lock"):
+            scene.fresh(name)()
         (work / "pgbackrest.conf").write_text(
             f"[global]\nrepo1-path={work}/pgbackrest\nrepo1-cipher-type=aes-256-cbc\nrepo1-cipher-pass={_KEY}\n"
             f"compress-type=zst\ncompress-level=3\nprocess-max=2\nstart-fast=y\narchive-check=n\nlog-level-file=off\n"
-            f"log-path={work}/log\nlock-path={work}/lock\nspool-path={work}/spool\nrepo1-retention-full=1\n"
+            f"log-path={work}/log\nlock-path={work}/lock\nspool-path={work}/spool\nrepo1-retention-full=99\n"
             f"[bench]\npg1-path={server.data_folder}\npg1-port={server.port}\npg1-socket-path={server.socket_folder}\n"
             f"pg1-user={server.user}\n"
         )
-        scene.pgbackrest("stanza-create")
-        tar = server.bin / "pg_basebackup"
-        subprocess.run(
-            f"{tar} -d '{server.url(database)}' -Ft -X fetch -c fast -D - > {work}/plain.tar", shell=True, check=True
-        )
         return scene
 
-    def pgbackrest(self, command: str, *options: str) -> None:
-        """Run pgBackRest as the server's user."""
-        argv = ["pgbackrest", f"--config={self.work}/pgbackrest.conf", "--stanza=bench", *options, command]
-        identity = {} if self.owner is None else {"user": self.owner, "group": self.owner, "extra_groups": []}
-        subprocess.run(argv, check=True, capture_output=True, **identity)
+    def _write_plan(self, name: str, fingerprint: str, after_backup: str) -> None:
+        work = self.work
+        (work / f"{name}.yaml").write_text(
+            f"recoup: 1\nsystem: {name}\nkey: {{file: {work}/key}}\nrepositories:\n  local: {{path: {work}/{name}}}\n"
+            f"services:\n  postgres: {{engine: postgres, url: '{self.server.url(self.database)}', {fingerprint}}}\n"
+            f"verify: {{after_backup: {after_backup}}}\n"
+        )
 
-    def recoup(self, *arguments: str) -> list[str]:
-        """The command line of Recoup with this scene's plan."""
-        return [sys.executable, "-m", "recoup.cli", *arguments, "-f", str(self.work / "recoup.yaml"), "--quiet"]
+    def make_tar(self) -> None:
+        """The cluster as one plain tar, for the limit."""
+        command = f"{self._base_backup()} -D - > {self.work}/plain.tar"
+        subprocess.run(["bash", "-c", command], check=True)
+
+    def _base_backup(self) -> str:
+        return f"{self.server.bin}/pg_basebackup -d '{self.server.url(self.database)}' -Ft -X fetch -c fast"
+
+    def environment(self) -> Mapping[str, str]:
+        """What Recoup needs so that nothing of the bench stays on the machine."""
+        return {"RECOUP_STATE": str(self.work / "state")}
+
+    def recoup(self, *arguments: str, plan: str = "recoup") -> list[str]:
+        """The command line of Recoup with one of this scene's plans."""
+        return [sys.executable, "-m", "recoup.cli", *arguments, "-f", str(self.work / f"{plan}.yaml"), "--quiet"]
+
+    def pgbackrest(self, command: str, *options: str) -> list[str]:
+        """The command line of pgBackRest; it runs as the server's user."""
+        return ["pgbackrest", f"--config={self.work}/pgbackrest.conf", "--stanza=bench", *options, command]
+
+    def without_recoup(self) -> None:
+        """No repository, and no memory of one."""
+        for name in ("recoup", "recoup-default", "state"):
+            shutil.rmtree(self.work / name, ignore_errors=True)
 
     def fresh(self, name: str) -> Callable[[], None]:
-        """Empties a folder of the scene before a run."""
+        """Empties a folder of the scene, or makes it, for the server's user."""
 
         def prepare() -> None:
             shutil.rmtree(self.work / name, ignore_errors=True)
@@ -83,31 +102,111 @@ class Scene:
 
         return prepare
 
-    def make_sources(self) -> None:
-        """One copy by each way, for the restores."""
-        self.fresh("recoup")()
-        (self.work / "recoup").rmdir()
-        subprocess.run(self.recoup("backup", "postgres", "--kind", "base"), check=True, capture_output=True)
-        self.fresh("pgbackrest")()
-        self.pgbackrest("stanza-create")
-        self.pgbackrest("backup", "--type=full")
-        self.fresh("pipe")()
-        for contender in (_pipe(self), _plain(self)):
-            contender.prepare()
-            assert isinstance(contender.argv, str)
-            subprocess.run(["bash", "-o", "pipefail", "-c", contender.argv], check=True, capture_output=True)
+    def run(self, contender: Contender) -> None:
+        """Run a contender without measuring it. Raise ``RuntimeError`` with what it said when it fails."""
+        contender.prepare()
+        who = {} if contender.user is None else {"user": contender.user, "group": contender.user, "extra_groups": []}
+        done = subprocess.run(
+            contender.command(), capture_output=True, text=True, env={**os.environ, **contender.environment}, **who
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"{contender.name} failed ({done.returncode}): {done.stdout}{done.stderr}")
+
+    def digests(self, root: Path) -> dict[str, str]:
+        """The sha256 of every data file that belongs to a table of ours, in a data folder."""
+        query = "select pg_relation_filepath(oid) from pg_class where oid >= 16384 and relfilenode <> 0"
+        found = {}
+        for (relative,) in self.server.execute(query, self.database):
+            for path in sorted(root.glob(f"{relative}*")):
+                if path.name.split(".")[0].split("_")[0] == Path(relative).name:
+                    with open(path, "rb") as file:
+                        found[str(path.relative_to(root))] = hashlib.file_digest(file, "sha256").hexdigest()
+        return found
 
 
-def _pipe(scene: Scene) -> Contender:
-    server, target = scene.server, scene.work / "pipe"
+def recoup_backup(scene: Scene, *, plan: str = "recoup", name: str = "recoup backup") -> Contender:
+    """Recoup's base backup. It syncs, and reads its copy back, before it reports it."""
     return Contender(
-        name="pg_basebackup, zstd -3 -T2, openssl",
+        name=name,
+        argv=scene.recoup("backup", "postgres", "--kind", "base", plan=plan),
+        prepare=scene.without_recoup,
+        size=lambda: bytes_in(scene.work / plan),
+        environment=scene.environment(),
+    )
+
+
+def recoup_restore(scene: Scene) -> Contender:
+    """Recoup's restore of its newest copy into an empty folder."""
+    target = scene.work / "restored"
+    return Contender(
+        name="recoup restore",
+        argv=scene.recoup("restore", "latest", "--service", "postgres", "--destination", str(target)),
+        prepare=scene.fresh("restored"),
+        size=lambda: bytes_in(target),
+        environment=scene.environment(),
+    )
+
+
+def pgbackrest_backup(scene: Scene, *, bundle: bool = False) -> Contender:
+    """pgBackRest's full backup; bundled, it puts small files together, which its default does not."""
+    folder = "pgbackrest-bundle" if bundle else "pgbackrest"
+    options = _where(scene, bundle=bundle)
+
+    def no_pgbackrest() -> None:
+        scene.fresh(folder)()
+        scene.run(
+            Contender(name="stanza-create", argv=scene.pgbackrest("stanza-create", *options[:1]), user=scene.owner)
+        )
+
+    return Contender(
+        name=f"{PGBACKREST} full, {'bundled, ' if bundle else ''}zst 3, aes, 2 processes",
+        argv=scene.pgbackrest("backup", "--type=full", *options),
+        prepare=no_pgbackrest,
+        size=lambda: bytes_in(scene.work / folder),
+        user=scene.owner,
+    )
+
+
+def _pgbackrest_restore(scene: Scene, *, bundle: bool = False) -> Contender:
+    target = scene.work / "restored"
+    where = _where(scene, bundle=bundle)[:1]
+    return Contender(
+        name=f"{PGBACKREST} restore, {'bundled, ' if bundle else ''}2 processes",
+        argv=scene.pgbackrest("restore", *where, f"--pg1-path={target}", "--type=immediate"),
+        prepare=scene.fresh("restored"),
+        size=lambda: bytes_in(target),
+        user=scene.owner,
+    )
+
+
+def _where(scene: Scene, *, bundle: bool) -> list[str]:
+    return [f"--repo1-path={scene.work}/pgbackrest-bundle", "--repo1-bundle"] if bundle else []
+
+
+def _pipe(scene: Scene, *, synced: bool) -> Contender:
+    target = scene.work / "pipe" / "base.tar.zst.enc"
+    sync = f" && sync {target} {target.parent}" if synced else ""
+    return Contender(
+        name=f"pg_basebackup, zstd -3 -T2, openssl{', sync' if synced else ''}",
         argv=(
-            f"{server.bin}/pg_basebackup -d '{server.url(scene.database)}' -Ft -X fetch -c fast -D - | zstd -q -3 -T2 "
-            f"| {_OPENSSL} -salt -pass file:{scene.work}/key -out {target}/base.tar.zst.enc"
+            f"{scene._base_backup()} -D - | zstd -q -3 -T2 "
+            f"| {_OPENSSL} -salt -pass file:{scene.work}/key -out {target}{sync}"
         ),
         prepare=scene.fresh("pipe"),
-        size=lambda: _bytes_in(target),
+        size=lambda: bytes_in(target.parent),
+    )
+
+
+def _server_compressed(scene: Scene) -> Contender:
+    target = scene.work / "pipe" / "base.tar.zst.enc"
+    return Contender(
+        name="pg_basebackup server-zstd 3 x2, openssl, sync",
+        argv=(
+            f"{scene._base_backup()} --no-manifest --compress=server-zstd:level=3,workers=2 -D - "
+            f"| {_OPENSSL} -salt -pass file:{scene.work}/key -out {target} && sync {target} {target.parent}"
+        ),
+        prepare=scene.fresh("pipe"),
+        size=lambda: bytes_in(target.parent),
     )
 
 
@@ -121,106 +220,74 @@ def _plain(scene: Scene) -> Contender:
             f"rm {target}/d.sql.gz"
         ),
         prepare=scene.fresh("plain"),
-        size=lambda: _bytes_in(target),
+        size=lambda: bytes_in(target),
+        warm_up=False,
     )
 
 
 def backups(scene: Scene, *, plain: bool) -> list[Contender]:
-    """The contenders for a base backup. Recoup comes first; it also reads its copy back before it reports it."""
-    work, server = scene.work, scene.server
-
-    def no_recoup() -> None:
-        shutil.rmtree(work / "recoup", ignore_errors=True)
-
-    def no_pgbackrest() -> None:
-        scene.fresh("pgbackrest")()
-        scene.pgbackrest("stanza-create")
-
-    pgbackrest = ["pgbackrest", f"--config={work}/pgbackrest.conf", "--stanza=bench", "--type=full", "backup"]
+    """The contenders for a base backup; Recoup comes first."""
     found = [
-        Contender(
-            name="recoup backup",
-            argv=scene.recoup("backup", "postgres", "--kind", "base"),
-            prepare=no_recoup,
-            size=lambda: _bytes_in(work / "recoup"),
-        ),
-        Contender(
-            name="zstd -3 -T2 of the same tar (limit)",
-            argv=f"zstd -q -3 -T2 -c {work}/plain.tar > /dev/null",
-        ),
-        Contender(
-            name="pgBackRest full, zst 3, aes, 2 processes",
-            argv=pgbackrest,
-            prepare=no_pgbackrest,
-            size=lambda: _bytes_in(work / "pgbackrest"),
-            user=scene.owner,
-        ),
-        _pipe(scene),
-        Contender(
-            name="pg_basebackup server-zstd 3 x2, openssl",
-            argv=(
-                f"{server.bin}/pg_basebackup -d '{server.url(scene.database)}' -Ft -X fetch -c fast --no-manifest "
-                f"--compress=server-zstd:level=3,workers=2 -D - "
-                f"| {_OPENSSL} -salt -pass file:{work}/key -out {work}/pipe/base.tar.zst.enc"
-            ),
-            prepare=scene.fresh("pipe"),
-            size=lambda: _bytes_in(work / "pipe"),
-        ),
+        recoup_backup(scene),
+        Contender(name=LIMIT, argv=f"zstd -q -3 -T2 -c {scene.work}/plain.tar > /dev/null"),
+        pgbackrest_backup(scene),
+        pgbackrest_backup(scene, bundle=True),
+        _pipe(scene, synced=False),
+        _pipe(scene, synced=True),
+        _server_compressed(scene),
+        recoup_backup(scene, plan="recoup-default", name="recoup backup as by default: fingerprints, verify intact"),
     ]
     return [*found, _plain(scene)] if plain else found
 
 
+def make_sources(scene: Scene, *, plain: bool) -> None:
+    """One copy by each way, for the restores."""
+    ways = [recoup_backup(scene), pgbackrest_backup(scene), pgbackrest_backup(scene, bundle=True)]
+    for contender in [*ways, _pipe(scene, synced=False), *([_plain(scene)] if plain else [])]:
+        scene.run(contender)
+
+
 def restores(scene: Scene, *, plain: bool) -> list[Contender]:
-    """The contenders for a restore into an empty folder (or, for the dump, into a new database)."""
-    work, server = scene.work, scene.server
-    target = work / "restored"
-    found = [
+    """The contenders for a restore into an empty folder (or, for the dump, into a new database); Recoup comes first."""
+    target = scene.work / "restored"
+    unpack = (
+        f"{_OPENSSL} -d -pass file:{scene.work}/key -in {scene.work}/pipe/base.tar.zst.enc | zstd -q -d "
+        f"| tar -x -C {target}"
+    )
+    stock = [
         Contender(
-            name="recoup restore",
-            argv=scene.recoup("restore", "latest", "--service", "postgres", "--destination", str(target)),
+            name=f"openssl, zstd -d, tar -x{', sync' if synced else ''}",
+            argv=f"{unpack} && sync -f {target}" if synced else unpack,
             prepare=scene.fresh("restored"),
-            size=lambda: _bytes_in(target),
-        ),
-        Contender(
-            name="pgBackRest restore, 2 processes",
-            argv=[
-                "pgbackrest",
-                f"--config={work}/pgbackrest.conf",
-                "--stanza=bench",
-                f"--pg1-path={target}",
-                "--type=immediate",
-                "restore",
-            ],
-            prepare=scene.fresh("restored"),
-            size=lambda: _bytes_in(target),
-            user=scene.owner,
-        ),
-        Contender(
-            name="openssl, zstd -d, tar -x",
-            argv=(
-                f"{_OPENSSL} -d -pass file:{work}/key -in {work}/pipe/base.tar.zst.enc | zstd -q -d "
-                f"| tar -x -C {target}"
-            ),
-            prepare=scene.fresh("restored"),
-            size=lambda: _bytes_in(target),
-        ),
-    ]
-    if plain:
-        psql = f"{server.bin}/psql -q -X -v ON_ERROR_STOP=1"
-
-        def new_database() -> None:
-            url = server.url()
-            subprocess.run(f"{psql} -d '{url}' -c 'drop database if exists back'", shell=True, check=True)
-            subprocess.run(f"{psql} -d '{url}' -c 'create database back template template0'", shell=True, check=True)
-
-        found.append(
-            Contender(
-                name="openssl, gunzip, psql",
-                argv=(
-                    f"{_OPENSSL} -d -pass file:{work}/key -in {work}/plain/d.sql.gz.enc | gunzip "
-                    f"| {psql} -d '{server.url('back')}'"
-                ),
-                prepare=new_database,
-            )
+            size=lambda: bytes_in(target),
         )
-    return found
+        for synced in (False, True)
+    ]
+    folders = [recoup_restore(scene), _pgbackrest_restore(scene), _pgbackrest_restore(scene, bundle=True), *stock]
+    expected = scene.digests(scene.server.data_folder)
+
+    def same() -> None:
+        if not expected or scene.digests(target) != expected:
+            raise RuntimeError(f"what was restored into {target} is not what was backed up")
+
+    checked = [replace(one, check=same) for one in folders]
+    return [*checked, _load_dump(scene)] if plain else checked
+
+
+def _load_dump(scene: Scene) -> Contender:
+    server = scene.server
+
+    def new_database() -> None:
+        server.execute("drop database if exists back")
+        server.execute("create database back template template0")
+
+    return Contender(
+        name="openssl, gunzip, psql",
+        argv=(
+            f"{_OPENSSL} -d -pass file:{scene.work}/key -in {scene.work}/plain/d.sql.gz.enc | gunzip "
+            f"| {server.bin}/psql -q -X -v ON_ERROR_STOP=1 -d '{server.url('back')}'"
+        ),
+        prepare=new_database,
+        size=lambda: int(server.execute("select pg_database_size('back')")[0][0]),
+        warm_up=False,
+    )
