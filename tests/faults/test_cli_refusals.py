@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -160,6 +161,26 @@ def test_another_cluster_at_the_same_address_is_not_taken_for_the_protected_one(
             ended = work.recoup("restore", artefact, "--destination", str(second.data_folder), *force, expect=5)
             assert str(second.data_folder) in ended.err
         assert (second.data_folder / "global" / "pg_control").read_bytes() == before
+
+
+def test_a_manifest_that_rots_unnoticed_does_not_stop_the_next_backup(
+    work: Workplace, postgres18: PostgresServer
+) -> None:
+    work.add_postgres(postgres18, small_database(postgres18))
+    work.write_plan()
+    artefact = work.backup()
+    assert list(work.listed()) == [artefact]
+    manifest = work.local / "manifests" / f"{artefact}.json"
+    facts = manifest.stat()
+    data = bytearray(manifest.read_bytes())
+    data[len(data) // 2] ^= 1
+    with manifest.open("r+b") as handle:
+        handle.write(data)
+    os.utime(manifest, ns=(facts.st_atime_ns, facts.st_mtime_ns))  # as a disk does it: no file system takes note
+    other = work.backup()
+    work.recoup("verify", other)
+    ended = work.recoup("verify", artefact, expect=3)
+    assert artefact in ended.said
 
 
 def test_data_of_another_origin_are_named_and_with_force_they_are_kept(

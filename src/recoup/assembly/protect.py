@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +15,7 @@ from recoup.assembly.system import Opened, System
 from recoup.backup.take import Source, Taken, take_copy
 from recoup.engines.engine import ProgressListener
 from recoup.engines.postgres.dump import DumpFormat
-from recoup.kernel.errors import MissingObjectError, RecoupError, UsageError
+from recoup.kernel.errors import RecoupError, UsageError
 from recoup.plan.services import ComposeService, FilesService, PostgresService, RedisService
 from recoup.repository.catalog import read_catalog
 from recoup.repository.copy_writer import Packing
@@ -139,9 +140,9 @@ def known_cluster(system: System, service: str, opened: Opened) -> str | None:
     catalog = read_catalog(opened.repositories, system.state_folder)
     for entry in catalog.entries:
         if entry.service == service and entry.kind == "base":
-            holder = next(one for one in opened.repositories if one.name in entry.repositories)
-            try:
-                return str(holder.manifest(entry.id).facts["system_identifier"])
-            except (MissingObjectError, KeyError):
-                continue
+            for holder in opened.repositories:
+                # A manifest that cannot be read today must not stop the protection: an older one tells as much.
+                with contextlib.suppress(RecoupError, KeyError):
+                    if holder.name in entry.repositories:
+                        return str(holder.manifest(entry.id).facts["system_identifier"])
     return None
