@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from recoup.assembly.access import Readable
+from recoup.assembly.known_repositories import KnownRepositories
 from recoup.assembly.postgres import postgres_place
 from recoup.assembly.redis import RedisPlace, redis_place
 from recoup.assembly.stack import open_stack
@@ -73,7 +74,7 @@ def _repository(system: System, name: str, opened: list[Repository]) -> Iterator
     try:
         store = system.store(name)
     except NoRepositoryError:
-        yield _not_yet(name, str(system.plan.repositories[name].path or name))
+        yield _not_there(system, name, str(system.plan.repositories[name].path or name))
         return
     except RecoupError as failure:
         yield _failed(check, name, failure)
@@ -81,7 +82,7 @@ def _repository(system: System, name: str, opened: list[Repository]) -> Iterator
     try:
         repository = open_repository(name, store, system.key)
     except NoRepositoryError:
-        yield _not_yet(name, store.address)
+        yield _not_there(system, name, store.address)
     except RecoupError as failure:
         yield _failed(check, name, failure)
         return
@@ -94,13 +95,22 @@ def _repository(system: System, name: str, opened: list[Repository]) -> Iterator
         yield _free_space(system, name)
 
 
-def _not_yet(name: str, where: str) -> Finding:
+def _not_there(system: System, name: str, where: str) -> Finding:
+    if KnownRepositories(system.state_folder).identity_of(name) is not None:
+        return Finding(
+            check="the repository opens with the key",
+            subject=name,
+            verdict=Verdict.FAILED,
+            detail=f"it was at {where} before and is not there now",
+            hint="Is its disk mounted, is its address right? When it is gone for good, begin a new one with "
+            f"`recoup backup --new-repository {name}`.",
+        )
     return Finding(
         check="the repository opens with the key",
         subject=name,
         verdict=Verdict.FAILED,
         detail=f"there is none yet at {where}",
-        hint="The first `recoup backup` makes it. If there was one before: is its disk mounted, its address right?",
+        hint="The first `recoup backup` makes it.",
     )
 
 

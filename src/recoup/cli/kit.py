@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from recoup import __version__
 from recoup.plan.load import LoadedPlan, load
 from recoup.plan.services import FilesService, PostgresService, RedisService
 from recoup.repository.seal import Key
@@ -67,7 +68,7 @@ def _commands(addresses: dict[str, str], loaded: LoadedPlan) -> list[str]:
     services = [name for name, service in loaded.plan.services.items() if isinstance(service, FilesService)]
     first = services[0] if services else next(iter(loaded.plan.services))
     return [
-        "pipx install recoup",
+        f"pipx install /PATH/TO/recoup    # its checkout, or the wheel built from it: {__version__} or newer",
         "install -m 600 /PATH/TO/YOUR/COPY/OF/recoup.key recoup.key",
         f"recoup restore latest --service {first} --from {address} --key-file recoup.key --destination restored",
     ]

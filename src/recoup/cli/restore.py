@@ -20,8 +20,8 @@ def register(app: typer.Typer) -> None:
         "restore",
         restore,
         examples=(
-            "recoup restore latest --service postgres                  # in place, inside the Compose stack",
-            "recoup restore latest --service postgres --destination /srv/restored",
+            "recoup restore latest --service postgres --kind base      # in place, inside the Compose stack",
+            "recoup restore latest --service postgres --kind base --destination /srv/restored",
             "recoup restore 20261123-023000-k7f3q2 --into hummii_check  # a dump, beside the database in use",
             "recoup restore postgres-backup-20251130-020000.sql.gz.enc --service postgres --key-file old.key",
         ),

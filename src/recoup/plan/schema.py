@@ -9,9 +9,10 @@ from typing import Any
 from recoup.plan.model import Plan
 
 FILE_NAME = "recoup.schema.json"
-#: Where editors find the schema of this version of the format. The same file is in the package.
-URL = "https://raw.githubusercontent.com/recoup/recoup/main/src/recoup/plan/recoup.schema.json"
-EDITOR_LINE = f"# yaml-language-server: $schema={URL}"
+#: What the schema calls itself. It is fetched from nowhere: ``recoup plan schema`` writes it.
+IDENTITY = "urn:recoup:plan:1"
+#: The first line of a plan for editors that speak YAML's language server, once the schema lies beside the plan.
+EDITOR_LINE = f"# yaml-language-server: $schema={FILE_NAME}"
 
 
 def build() -> dict[str, Any]:
@@ -22,7 +23,7 @@ def build() -> dict[str, Any]:
     made["patternProperties"] = {"^x-": {}}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": URL,
+        "$id": IDENTITY,
         "title": "recoup.yaml",
         **made,
     }

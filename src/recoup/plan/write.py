@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from recoup.plan.document import parse
 from recoup.plan.guess import GuessedService, Inventory
 from recoup.plan.load import parse_plan
-from recoup.plan.schema import EDITOR_LINE
+from recoup.plan.schema import EDITOR_LINE, FILE_NAME
 from recoup.plan.template import redact
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./$-]([A-Za-z0-9_./$ -]*[A-Za-z0-9_./$-])?")
@@ -33,7 +33,8 @@ def plan_text(inventory: Inventory, choices: Choices) -> str:
     """
     names = _names(inventory.services)
     lines = [
-        EDITOR_LINE,
+        f"# For completion in an editor: `recoup plan schema -o {FILE_NAME}`, and as the first line here:",
+        f"# {EDITOR_LINE}",
         *_comment("The disaster recovery plan. Every guess says why; correct what is wrong, then run `recoup check`."),
         *_comment("docs/reference/plan.md describes every key. Secrets stand here as ${VARIABLE}, never as values."),
         "recoup: 1",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
+from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -409,13 +410,32 @@ def test_a_missing_file_a_folder_and_a_huge_file_are_told_apart(tmp_path: Path) 
         load(tmp_path / "huge")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path, as_anybody: None) -> None:
     file = tmp_path / "recoup.yaml"
     file.write_text(SMALLEST)
     file.chmod(0)
     with pytest.raises(PlanError, match=r"cannot read the plan .*Permission denied"):
         load(file)
+
+
+@pytest.fixture
+def as_anybody(tmp_path: Path) -> Iterator[None]:
+    """Root may read everything: for the length of a test, its file rights are those of an ordinary user."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.chown(tmp_path, 65534, 65534)
+    closed = [(folder, folder.stat().st_mode) for folder in (tmp_path, *tmp_path.parents)]
+    closed = [(folder, mode) for folder, mode in closed if not mode & 0o001]
+    for folder, mode in closed:
+        folder.chmod(mode | 0o001)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        for folder, mode in closed:
+            folder.chmod(mode)
 
 
 def test_a_file_below_a_file_is_refused(tmp_path: Path) -> None:

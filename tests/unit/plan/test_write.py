@@ -68,7 +68,7 @@ def test_each_guess_has_its_reason_and_each_gap_its_warning_in_a_comment() -> No
     assert "# it has a health check" in text
     assert "# NOT PROTECTED: uploads (used by api): a named volume" in text
     assert "# Nothing published is bound to loopback only." in text
-    assert "# yaml-language-server: $schema=" in text.splitlines()[0]
+    assert "# yaml-language-server: $schema=recoup.schema.json" in text
     assert max(map(len, text.splitlines())) <= 120
 
 

@@ -106,17 +106,18 @@ _REFUSED: tuple[tuple[re.Pattern[str], str], ...] = (
 
 def translate_connect(error: psycopg.Error, keywords: dict[str, str]) -> EngineError:
     """The error to raise for a connection that could not be made."""
-    said = clean(str(error), keywords)
+    # Patterns see the text as it came: a password that is a common word would hide what they look for.
+    raw, said = _one_line(str(error)), clean(str(error), keywords)
     where = describe_address(keywords)
     for pattern, hint_of in _REPLICATION:
-        if match := pattern.search(said):
+        if match := pattern.search(raw):
             return ReplicationNotAllowedError(f"{where} refused a replication connection: {said}", hint=hint_of(match))
     # A refusal is more telling than an unreachable second address of the same host name, so it is looked for first.
     for pattern, hint in _REFUSED:
-        if pattern.search(said):
+        if pattern.search(raw):
             return EngineError(f"cannot connect to PostgreSQL at {where}: {said}", hint=hint)
     for pattern, hint in _UNREACHABLE:
-        if pattern.search(said):
+        if pattern.search(raw):
             return UnreachableError(f"cannot connect to PostgreSQL at {where}: {said}", hint=hint)
     return EngineError(
         f"cannot connect to PostgreSQL at {where}: {said}",
@@ -126,8 +127,12 @@ def translate_connect(error: psycopg.Error, keywords: dict[str, str]) -> EngineE
 
 def clean(text: str, keywords: dict[str, str]) -> str:
     """A driver's or server's message on one line, without the password should it ever be in there."""
-    line = "; ".join(part.strip() for part in text.splitlines() if part.strip())
+    line = _one_line(text)
     for name in ("password", "sslpassword"):
         if secret := keywords.get(name):
             line = line.replace(secret, "***")
     return line.rstrip(".")
+
+
+def _one_line(text: str) -> str:
+    return "; ".join(part.strip() for part in text.splitlines() if part.strip())

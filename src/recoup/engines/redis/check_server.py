@@ -98,7 +98,8 @@ def _rights(connection: Connection, where: str) -> Finding:
             arguments = ("?", "-1") if name == "PSYNC" else ("capa", "eof")
             answer = connection.text("ACL", "DRYRUN", user, name, *arguments)
             if answer != "OK":
-                hint = f"Run ACL SETUSER {user} +psync +replconf +ping +info +time +config|get, and save it."
+                rights = "+psync +replconf +ping +info +time +config|get +acl|whoami +acl|dryrun"
+                hint = f"Run ACL SETUSER {user} {rights}, and save it."
                 return _finding(check, where, Verdict.FAILED, answer, hint)
     except RefusedByServerError:
         return _rights_by_listing(connection, where, check)
