@@ -426,9 +426,9 @@ def as_anybody(tmp_path: Path) -> Iterator[None]:
         return
     os.chown(tmp_path, 65534, 65534)
     closed = [(folder, folder.stat().st_mode) for folder in (tmp_path, *tmp_path.parents)]
-    closed = [(folder, mode) for folder, mode in closed if not mode & 0o001]
+    closed = [(folder, mode) for folder, mode in closed if mode & 0o011 != 0o011]
     for folder, mode in closed:
-        folder.chmod(mode | 0o001)
+        folder.chmod(mode | 0o011)
     os.seteuid(65534)
     try:
         yield
