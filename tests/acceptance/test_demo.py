@@ -94,7 +94,8 @@ def test_a_kept_demo_takes_commands_until_it_is_interrupted(temporary: Path) -> 
     with open_child(_demo(temporary, "--keep")) as child:
         said = _read_until(child, "psql")
         folder = next(line.split()[1] for line in said.splitlines() if line.strip().startswith("cd "))
-        script = f"cd {folder} && . ./environment && recoup backup --quiet >&2 && recoup list --json"
+        begin = "recoup backup --new-repository local --quiet >&2"
+        script = f"cd {folder} && . ./environment && {begin} && recoup list --json"
         listed = json.loads(run(Command(argv=["sh", "-c", script], timeout_seconds=120)).stdout)
         assert {entry["service"] for entry in listed["artefacts"]} == {"postgres", "redis", "configuration"}
         os.kill(child.pid, signal.SIGINT)

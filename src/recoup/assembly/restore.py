@@ -7,6 +7,7 @@ from pathlib import Path
 
 from recoup.assembly.restore_job import Job, Report, is_address, without_secrets
 from recoup.kernel.errors import DamageError, UsageError
+from recoup.kernel.files import expanded
 from recoup.kernel.secret import Secret
 from recoup.repository.lease import hold_lease
 
@@ -40,7 +41,7 @@ def _by_kind(job: Job) -> Report:
     if destination is not None and not is_address(destination):
         from recoup.assembly.restore_folder import into_folder
 
-        return into_folder(job, Path(destination).expanduser())
+        return into_folder(job, Path.cwd() / expanded(destination))
     if kind == "dump":
         from recoup.assembly.restore_postgres import dump_into_database
 

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 from recoup.kernel import clock, files, ids
 from recoup.repository.lease import cannot_note
+
+#: A restore that was interrupted is resumed for a day. Later the same command means a new restore: the database may
+#: have been replaced and used in the meantime, and "finished already" would leave it as it is.
+_RESUMABLE: Final = timedelta(days=1)
+
+
+def begun_at(run: str) -> datetime:
+    """When a run was begun: its id begins with the instant (``kernel.ids``)."""
+    return datetime.strptime(run[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
 
 
 class RestoreRuns:
@@ -21,20 +32,25 @@ class RestoreRuns:
 
         Raise ``RecoupError`` when it cannot be noted: a run that nobody could resume is not begun.
         """
-        path = self._path(artefact_id, target)
-        try:
-            known = str(json.loads(path.read_bytes())["run"])
-            if ids.is_id(known):
-                return known
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # there is none, or it is unreadable: then nothing can be resumed and a fresh run is right
-        run = ids.new_id(clock.now())
+        path, now = self._path(artefact_id, target), clock.now()
+        known = self._known(path)
+        if known is not None and now - begun_at(known) < _RESUMABLE:
+            return known
+        run = ids.new_id(now)
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             files.write_atomically(path, json.dumps({"run": run, "artefact": artefact_id, "target": target}).encode())
         except OSError as failure:
             raise cannot_note(path, failure) from failure
         return run
+
+    def _known(self, path: Path) -> str | None:
+        """The run that was noted; None when there is none, or it is unreadable: then there is nothing to resume."""
+        try:
+            run = str(json.loads(path.read_bytes())["run"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return run if ids.is_id(run) else None
 
     def end(self, artefact_id: str, target: str) -> None:
         """The restore is done."""

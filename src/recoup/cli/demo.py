@@ -51,7 +51,7 @@ def _stay(production: Production) -> None:
     output.line()
     output.line("Everything stays up until Ctrl-C. In another terminal:")
     output.line(f"  cd {production.folder} && . ./environment")
-    output.line("  recoup backup  # the local repository is gone: this makes it anew")
+    output.line("  recoup backup --new-repository local  # the local repository is gone: this begins a new one")
     output.line("  recoup list")
     output.line("  recoup verify")
     output.line("  recoup backup postgres --kind dump --format plain --compression gzip")

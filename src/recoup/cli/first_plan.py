@@ -8,6 +8,7 @@ from pathlib import Path
 
 from recoup.cli.key_file import read_key, write_new_key
 from recoup.kernel.errors import RecoupError, RefusedError, UsageError
+from recoup.kernel.files import expanded
 from recoup.plan.guess import GuessedService, Inventory
 from recoup.plan.urls import VariableToSet, inventory_of_urls
 from recoup.plan.write import Choices, plan_text
@@ -124,7 +125,7 @@ def ignore_in_git(wanted: Wanted) -> list[str]:
     folder = wanted.plan.parent
     if not _in_git(folder):
         return []
-    local = [folder / Path(one).expanduser() for one in wanted.addresses if not one.startswith("s3://")]
+    local = [folder / expanded(one) for one in wanted.addresses if not one.startswith("s3://")]
     inside = [path for path in (wanted.key, *local) if path.is_relative_to(folder) and path != folder]
     lines = [f"/{path.relative_to(folder)}{'' if path == wanted.key else '/'}" for path in inside]
     ignore = folder / ".gitignore"

@@ -92,11 +92,12 @@ def init(
     """
     from recoup.cli.first_plan import Wanted, check_nothing_is_lost, prepare
     from recoup.cli.output import Output
+    from recoup.kernel.files import expanded
 
     path = Path.cwd() / (file or "recoup.yaml")
     wanted = Wanted(
         plan=path,
-        key=path.parent / "recoup.key" if key_file is None else Path.cwd() / key_file.expanduser(),
+        key=path.parent / "recoup.key" if key_file is None else Path.cwd() / expanded(key_file),
         compose=tuple(compose or ()),
         env_files=tuple(env_file or ()),
         profiles=tuple(profile or ()),

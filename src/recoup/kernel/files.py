@@ -8,6 +8,8 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+from recoup.kernel.errors import UsageError
+
 
 def sync_folder(folder: Path) -> None:
     """Make a rename or a new name in ``folder`` survive a power cut. Raise ``OSError`` when it cannot be promised."""
@@ -39,3 +41,13 @@ def temporary_beside(path: Path, *, mode: int = 0o600) -> Iterator[Path]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def expanded(path: str | Path) -> Path:
+    """``path`` with a leading ``~`` or ``~user`` replaced. Raise ``UsageError`` when there is no such home folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError(
+            f"there is no home folder for {str(path).split('/', 1)[0]!r}", hint="Write the folder's full path."
+        ) from None

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from recoup.kernel.errors import EngineError, UsageError, WrongKeyError
+from recoup.kernel.files import expanded
 from recoup.kernel.process import Command, run
 from recoup.kernel.secret import Secret
 from recoup.plan.dotenv import parse_env
@@ -58,7 +59,7 @@ class Resolver:
 
     def path(self, template: Template) -> Path:
         """As ``text``, for a path: relative ones are taken from the plan's folder, and ``~`` is the home folder."""
-        return self.folder / Path(self.text(template)).expanduser()
+        return self.folder / expanded(self.text(template))
 
     def _where_to_set(self) -> str:
         files = ", ".join(str(template) for template in self._env_files)
@@ -76,7 +77,7 @@ class Resolver:
 
     def _read(self, template: Template, known: Mapping[str, str]) -> dict[str, str]:
         try:
-            path = self.folder / Path(template.expand(self._environment.get)).expanduser()
+            path = self.folder / expanded(template.expand(self._environment.get))
             return parse_env(path.read_bytes().decode(), known)
         except KeyError as missing:
             raise UsageError(

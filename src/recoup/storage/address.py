@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from recoup.kernel.errors import UsageError
+from recoup.kernel.files import expanded
 from recoup.kernel.secret import Secret
 from recoup.storage.local import LocalStore
 from recoup.storage.object_store import ObjectStore, check_key
@@ -131,7 +132,7 @@ def check_endpoint(url: str) -> str:
 def _folder(text: str, relative_to: Path | None) -> FolderAddress:
     if not text:
         raise UsageError("the address of a repository names no folder", hint="Write path:/srv/backups.")
-    return FolderAddress(folder=(relative_to or Path.cwd()) / Path(text).expanduser())
+    return FolderAddress(folder=(relative_to or Path.cwd()) / expanded(text))
 
 
 def _file_url(text: str) -> FolderAddress:
