@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -89,18 +88,35 @@ class Scene:
     def without_recoup(self) -> None:
         """No repository, and no memory of one."""
         for name in ("recoup", "recoup-default", "state"):
-            shutil.rmtree(self.work / name, ignore_errors=True)
+            self._retire(name)
 
     def fresh(self, name: str) -> Callable[[], None]:
         """Empties a folder of the scene, or makes it, for the server's user."""
 
         def prepare() -> None:
-            shutil.rmtree(self.work / name, ignore_errors=True)
+            self._retire(name)
             (self.work / name).mkdir()
             if self.owner is not None:
                 os.chown(self.work / name, self.owner, self.owner)
 
         return prepare
+
+    def _retire(self, name: str) -> None:
+        """Put a folder out of the way and empty its files, without removing them.
+
+        For minutes after 1,000 files were removed, ext4 makes new ones very slowly: it does not use their inodes again
+        and looks at each of them each time. That cost every restore of 1 GB a second that nobody has on a real disk.
+        """
+        if not (self.work / name).exists():
+            return
+        retired = self.work / "retired"
+        retired.mkdir(exist_ok=True)
+        place = retired / str(len(list(retired.iterdir())))
+        (self.work / name).rename(place)
+        for top, _, files in os.walk(place):
+            for file in files:
+                if not (Path(top) / file).is_symlink():
+                    os.truncate(Path(top) / file, 0)
 
     def run(self, contender: Contender) -> None:
         """Run a contender without measuring it. Raise ``RuntimeError`` with what it said when it fails."""
