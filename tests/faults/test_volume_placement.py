@@ -171,6 +171,7 @@ def test_another_placement_does_not_meddle_with_an_unfinished_one(data: Path) ->
 
 def test_a_truncated_copy_is_not_staged(data: Path) -> None:
     assert _run(volume_script.STAGE, data, stdin=_backup()[:2000]) != 0
+    assert not (data / volume_script.INCOMING).exists(), "what was unpacked does not stay to fill the disk"
     assert _run(SWAP, data) == 1, "there is nothing to swap in"
     found = _status(data)
     assert found.cluster is not None

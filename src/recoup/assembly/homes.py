@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from recoup.assembly.feed import SCRIPT_SECONDS, feed
 from recoup.assembly.postgres import PostgresPlace
 from recoup.assembly.stack import Stack
-from recoup.engines.compose.one_off import OneOff, finish, open_one_off, remove_leftovers, run_one_off
-from recoup.engines.engine import CopyReader, Progress, ProgressListener
+from recoup.engines.compose.one_off import OneOff, remove_leftovers, run_one_off
+from recoup.engines.engine import CopyReader, ProgressListener
 from recoup.engines.postgres import volume_script
 from recoup.engines.postgres.access import open_maintenance
 from recoup.engines.postgres.base_fingerprint import compare_with_base
@@ -16,9 +17,6 @@ from recoup.engines.postgres.stream_names import BASE_ARCHIVE
 from recoup.kernel.errors import EngineError, RefusedError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.recovery.in_place import Occupant
-
-#: Moving files inside a volume is renames and syncs; a volume that takes longer has a sick disk.
-_SWAP_SECONDS = 1800.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,18 +57,14 @@ class PostgresHome:
             )
         remove_leftovers(self.stack.client, except_run=restore_id)
         total = next(info.plain_bytes for info in reader.streams() if info.name == BASE_ARCHIVE)
-        done = 0
-        with open_one_off(self.stack.client, self._one_off(restore_id, volume_script.STAGE)) as child:
-            try:
-                for piece in reader.read(BASE_ARCHIVE):
-                    child.stdin.write(piece)
-                    done += len(piece)
-                    on_progress(Progress(what=f"restore of {self.place.name}", done_bytes=done, total_bytes=total))
-                child.stdin.close()
-            except BrokenPipeError:
-                finish(child, timeout_seconds=60)  # says why it stopped reading
-                raise EngineError("the one-off container stopped reading before the copy was complete") from None
-            finish(child, timeout_seconds=_SWAP_SECONDS)
+        feed(
+            self.stack.client,
+            self._one_off(restore_id, volume_script.STAGE),
+            reader.read(BASE_ARCHIVE),
+            what=f"restore of {self.place.name}",
+            total_bytes=total,
+            on_progress=on_progress,
+        )
 
     def swap(self, restore_id: str) -> str | None:
         """See ``DataHome``."""
@@ -100,6 +94,6 @@ class PostgresHome:
             service=self.compose_service,
             argv=("sh", "-c", script, "recoup", data, run_id),
             run_id=run_id,
-            timeout_seconds=None if script is volume_script.STAGE else _SWAP_SECONDS,
+            timeout_seconds=None if script is volume_script.STAGE else SCRIPT_SECONDS,
             writable=writable,
         )

@@ -8,11 +8,12 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from recoup.assembly.feed import SCRIPT_SECONDS, feed
 from recoup.assembly.stack import Stack, open_stack
 from recoup.assembly.system import System
-from recoup.engines.compose.one_off import OneOff, finish, open_one_off, remove_leftovers, run_one_off
+from recoup.engines.compose.one_off import OneOff, remove_leftovers, run_one_off
 from recoup.engines.compose.project import ComposeService
-from recoup.engines.engine import CopyFacts, CopyReader, Progress, ProgressListener, Sink, StreamSink
+from recoup.engines.engine import CopyFacts, CopyReader, ProgressListener, Sink, StreamSink
 from recoup.engines.redis.fingerprint import compare
 from recoup.engines.redis.program import RedisProgram, take_rdb_by_program
 from recoup.engines.redis.restore_folder import FolderLayout
@@ -22,12 +23,11 @@ from recoup.engines.redis.snapshot import STREAM, take_rdb
 from recoup.kernel import clock
 from recoup.kernel.errors import EngineError
 from recoup.kernel.finding import Finding, Verdict
-from recoup.kernel.process import Completed
+from recoup.kernel.process import Command, Completed
 from recoup.kernel.secret import Secret
 from recoup.plan.services import RedisService
 from recoup.recovery.in_place import Occupant
 
-_SCRIPT_SECONDS = 3600.0
 #: Lists what is in the data folder ($1), the free space, and the names a Redis keeps its data under ($2 ...).
 _STATUS = r"""set -eu
 cd "$1"; shift
@@ -206,20 +206,16 @@ class RedisHome:
         remove_leftovers(self.stack.client, except_run=restore_id)
         total = next(info.plain_bytes for info in reader.streams() if info.name == STREAM)
         argv = restore_argv(self._folder(), self._layout(), expected_bytes=total, moment=clock.now(), force=True)
-        done = 0
-        with open_one_off(self.stack.client, self._one_off(restore_id, tuple(argv))) as child:
-            try:
-                for piece in sealed_pieces(reader.read(STREAM), RdbSeal()):
-                    child.stdin.write(piece)
-                    done += len(piece)
-                    on_progress(Progress(what=f"restore of {self.place.name}", done_bytes=done, total_bytes=total))
-                child.stdin.close()
-            except BrokenPipeError:
-                finish(child, timeout_seconds=60)  # says why it stopped reading
-                raise EngineError("the one-off container stopped reading before the copy was complete") from None
-            said = child.stdout.read()
-            finish(child, timeout_seconds=_SCRIPT_SECONDS)
-        completed = Completed(command=child.command, exit_status=0, stdout=said, stderr="")
+        one_off = self._one_off(restore_id, tuple(argv))
+        said = feed(
+            self.stack.client,
+            one_off,
+            sealed_pieces(reader.read(STREAM), RdbSeal()),
+            what=f"restore of {self.place.name}",
+            total_bytes=total,
+            on_progress=on_progress,
+        )
+        completed = Completed(command=Command(argv=one_off.argv), exit_status=0, stdout=said, stderr="")
         self._kept = kept_folder(completed)
 
     def swap(self, restore_id: str) -> str | None:  # noqa: ARG002
@@ -262,6 +258,6 @@ class RedisHome:
             service=self.compose_service,
             argv=argv,
             run_id=run_id,
-            timeout_seconds=_SCRIPT_SECONDS,
+            timeout_seconds=SCRIPT_SECONDS,
             writable=writable,
         )

@@ -63,6 +63,9 @@ STAGE: Final = (
 [ ! -e "$marker" ] || fail "another placement is unfinished here: $(cat "$marker")"
 mkdir -p "$data"
 rm -rf "$incoming"
+# Whatever stops this before its end, the half-unpacked copy must not fill the disk that the old data need.
+trap 'rm -rf "$incoming"' EXIT
+trap 'exit 130' HUP INT TERM
 mkdir -m 700 "$incoming"
 tar -x -p -f - -C "$incoming"
 [ -s "$incoming/global/pg_control" ] && [ -s "$incoming/PG_VERSION" ] || fail "the backup has no control file"
@@ -71,6 +74,7 @@ owner=$(stat -c %u:%g "$data")
 [ "$owner" != 0:0 ] || owner=$(id -u postgres):$(id -g postgres)
 chown -R "$owner" "$incoming"
 sync
+trap - EXIT
 echo "staged"
 """
 )
