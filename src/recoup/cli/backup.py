@@ -61,6 +61,7 @@ def backup(
     from recoup.assembly.system import System
     from recoup.cli.output import Output
     from recoup.kernel.errors import UsageError
+    from recoup.kernel.process import give_way
     from recoup.repository.catalog import REPLACED
     from recoup.repository.layout import SAFE_NAME
 
@@ -75,6 +76,7 @@ def backup(
         return Exit.OK
     if new_repository is not None:
         system.begin_anew(new_repository)
+    give_way()  # production comes first
     options = Options(label=label, dump_format=form, compression=compression, other_cluster=other_cluster)
     results = []
     for task in tasks:
