@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -83,6 +84,8 @@ class Held:
 def held(postgres17: PostgresServer, _redis8: RedisServer) -> Iterator[Held]:
     for program in ("openssl", "zstd", "gunzip", "tar", "awk", "od"):
         require(program)
+    with contextlib.closing(_redis8.client()) as client:
+        client.flushall()  # it is the session's server: another module may have filled it
     redis_copies.fill(_redis8)
     database = nasty_database(postgres17)
     with new_workplace() as work:

@@ -112,7 +112,8 @@ def test_a_base_backup_restored_onto_a_full_disk_is_no_database_and_is_finished_
     work.add_postgres(postgres18, database)
     work.write_plan()
     artefact = work.backup()
-    disk = small_disk(work.folder.parent / "small", "20m")
+    plain = sum(stored["plain_bytes"] for stored in work.json("show", artefact)["objects"])  # other tests' data as well
+    disk = small_disk(work.folder.parent / "small", f"{plain // 2 >> 20}m")
     folder = disk / "restored"
     arguments = ("restore", artefact, "--destination", str(folder))
     ended = work.recoup(*arguments, expect=None)
@@ -120,7 +121,7 @@ def test_a_base_backup_restored_onto_a_full_disk_is_no_database_and_is_finished_
     assert "free" in ended.err or "No space left" in ended.err
     assert "hint: " in ended.err
     assert not (folder / "global" / "pg_control").exists()
-    _grow(disk, "200m")
+    _grow(disk, f"{(2 * plain >> 20) + 200}m")
     work.recoup(*arguments)
     fingerprint = work.json("show", artefact)["fingerprint"]
     with PostgresServer(require_found(lambda: find_postgres(18)), data_folder=folder) as restored:

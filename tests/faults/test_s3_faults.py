@@ -97,12 +97,13 @@ def unfinished_uploads(s3: S3Server, bucket: str, prefix: str) -> list[str]:
     return [each["Key"] for each in uploads if each["Key"].startswith(prefix)]
 
 
+# The last request is for little more than 1 MiB, and requests come in any order: each must be able to meet the cut.
 @pytest.mark.parametrize("which", [0, 1, 2, 3])
 def test_a_body_cut_in_the_middle_is_resumed_where_it_ended(
     which: int, store: S3Store, direct: S3Store, proxy: S3Proxy, noise: bytes
 ) -> None:
     write(direct, "object", noise)
-    proxy.rules.append(Rule(act=Act.CUT, method="GET", contains="/object", skip=which, at_byte=2 * MEBIBYTE + 5))
+    proxy.rules.append(Rule(act=Act.CUT, method="GET", contains="/object", skip=which, at_byte=MEBIBYTE + 5))
     assert b"".join(store.read("object")) == noise
     ranges = [asked for method, target, asked in proxy.requests if method == "GET" and "/object" in target]
     begins = sorted(int(asked.removeprefix("bytes=").partition("-")[0]) for asked in ranges)
