@@ -8,6 +8,9 @@
 JOBS ?= 2
 TESTS ?= tests
 ARGS ?=
+ROUNDS ?= 20
+# What draws its cases by chance: properties, fuzzing, kills at random instants.
+SOAK ?= tests/unit tests/faults
 
 .PHONY: demo test lint bench soak clean
 .SILENT:
@@ -36,7 +39,9 @@ bench:
 soak:
 	scripts/packages
 	scripts/setup test
-	.venv/bin/python -m pytest -m soak -q --timeout 7200 $(TESTS) $(ARGS)
+	for round in $$(seq $(ROUNDS)); do \
+	  RECOUP_SOAK=1 .venv/bin/python -m pytest -n $(JOBS) --dist loadfile -q --timeout 3600 $(SOAK) $(ARGS) || exit 1; \
+	done
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .recoup-test build dist

@@ -6,10 +6,12 @@ server starts it again. A test that breaks one starts its own from ``recoup.demo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from recoup.demo.host import temporary_folder
 from recoup.demo.programs import find_postgres, find_redis, find_weed
@@ -18,6 +20,14 @@ from tests.real import require_found
 from tests.testhost.fixtures import hall, second_host, stack, standing_stack, testhost
 
 __all__ = ["hall", "second_host", "stack", "standing_stack", "testhost"]  # the fixtures of tests/testhost
+
+
+# Property tests are seeded, so that a run that passed passes again; `make soak` lets chance choose. A busy machine is
+# no fault of a test's.
+_BUSY = [HealthCheck.too_slow, HealthCheck.data_too_large]
+settings.register_profile("seeded", derandomize=True, deadline=None, suppress_health_check=_BUSY)
+settings.register_profile("soak", derandomize=False, deadline=None, suppress_health_check=_BUSY, print_blob=True)
+settings.load_profile("soak" if os.environ.get("RECOUP_SOAK") else "seeded")
 
 
 def _postgres(major: int) -> Iterator[PostgresServer]:
