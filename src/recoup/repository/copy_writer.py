@@ -78,6 +78,12 @@ class _Lane:
         self._blocks: queue.Queue[bytes | None] = queue.Queue(QUEUED_BLOCKS)
         self._abandoned = threading.Event()
         self._thread = threading.Thread(target=self._carry, name=f"lane-{repository.name}", daemon=True)
+        self._begun = False
+        self._ended = threading.Event()
+
+    def start(self) -> None:
+        """Let it run."""
+        self._begun = True
         self._thread.start()
 
     def offer(self, block: bytes | None) -> None:
@@ -96,8 +102,8 @@ class _Lane:
 
     def join(self, timeout_seconds: float) -> None:
         """Wait until the store has committed or failed."""
-        self._thread.join(timeout_seconds)
-        if self._thread.is_alive():
+        # Not the thread's own join: an interruption inside ``start`` leaves a thread that cannot be joined yet.
+        if self._begun and not self._ended.wait(timeout_seconds):
             self.abandon(StorageError(f"{self.repository} did not finish a write within {timeout_seconds:g} s"))
 
     def _carry(self) -> None:
@@ -115,6 +121,8 @@ class _Lane:
         except RecoupError as failure:
             self.error = self.error or failure
             self._drain()
+        finally:
+            self._ended.set()
 
     def _drain(self) -> None:
         with contextlib.suppress(queue.Empty):
@@ -174,7 +182,8 @@ class ArtefactWriter:
         try:  # from the first lane on: an interruption may come at any instant, and no lane may outlive it
             for one in self._repositories:
                 if one.name not in self._failed:
-                    lanes.append(_Lane(one, key, expected_bytes))  # noqa: PERF401 - each is known once it runs
+                    lanes.append(_Lane(one, key, expected_bytes))
+                    lanes[-1].start()  # known before it runs
             sealer = ObjectSealer(
                 self._repositories[0].key,
                 emit,
