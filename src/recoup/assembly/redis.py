@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from recoup.assembly.feed import SCRIPT_SECONDS, feed
 from recoup.assembly.stack import Stack, open_stack
 from recoup.assembly.system import System
+from recoup.engines.compose.accounts import redis_password
 from recoup.engines.compose.one_off import OneOff, remove_leftovers, run_one_off
-from recoup.engines.compose.project import ComposeService
 from recoup.engines.engine import CopyFacts, CopyReader, ProgressListener, Sink, StreamSink
 from recoup.engines.redis.fingerprint import compare
 from recoup.engines.redis.program import RedisProgram, take_rdb_by_program
@@ -82,22 +80,9 @@ def redis_place(system: System, name: str) -> RedisPlace:
     program = RedisProgram(
         runner=stack.client.runner(service.compose),
         user=resolver.text(service.user) if service.user else None,
-        password=password or password_of(stack.project.service(service.compose)),
+        password=password or redis_password(stack.project.service(service.compose)),
     )
     return RedisPlace(name=name, service=service, url=None, program=program, stack=stack)
-
-
-def password_of(inside: ComposeService) -> Secret | None:
-    """The password a container's Redis was started with: ``--requirepass`` of its command, or ``REDIS_PASSWORD``."""
-    words: list[str] = []
-    for part in (*(inside.entrypoint or ()), *(inside.command or ())):
-        with contextlib.suppress(ValueError):  # a part that is no shell text is a word
-            words += shlex.split(part) if " " in part else [part]
-    for word, following in itertools.pairwise(words):
-        if word == "--requirepass" and following:
-            name = following.lstrip("$").strip("{}")
-            return inside.environment.get(name) if following.startswith("$") else Secret(following)
-    return inside.environment.get("REDIS_PASSWORD")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
