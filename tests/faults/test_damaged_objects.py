@@ -17,7 +17,16 @@ from recoup.repository.index import Frame
 from recoup.repository.object_reader import ObjectReader, scrub
 from recoup.storage.memory import MemoryStore
 from tests.fuzz.targets import TARGETS
-from tests.unit.repository.sealed import INDEX_KEY, KEY, OBJECT_KEY, OTHER_KEY, Sealed, seal_bytes, tar_of
+from tests.unit.repository.sealed import (
+    INDEX_KEY,
+    KEY,
+    OBJECT_KEY,
+    OTHER_KEY,
+    Sealed,
+    each_frame_of,
+    seal_bytes,
+    tar_of,
+)
 
 PLAIN = tar_of([("base/1", bytes(range(256)) * 20), ("base/2", b"text " * 700), ("global/pg_control", b"c" * 8192)])
 
@@ -32,7 +41,7 @@ def ways_to_read(sealed: Sealed) -> Iterator[tuple[str, object]]:
     index = sealed.load_index()
     reader = ObjectReader(sealed.store, OBJECT_KEY, key=KEY, index=index, workers=2)
     yield "read", lambda: b"".join(reader.read())
-    yield "ranges", lambda: list(reader.ranges())
+    yield "each_frame", lambda: each_frame_of(reader)
     yield "scrub", lambda: scrub(sealed.store, OBJECT_KEY, index)
 
 
@@ -220,7 +229,7 @@ class FailingStore(MemoryStore):
 def test_a_store_that_fails_is_not_called_damage_and_nothing_hangs(error: StorageError, first: int) -> None:
     sealed = seal_bytes(bytes(100 << 20), frame_bytes=1 << 20)
     reader = sealed.reader(FailingStore(sealed, error, first))
-    for act in (lambda: list(reader.read()), lambda: list(reader.ranges())):
+    for act in (lambda: list(reader.read()), lambda: each_frame_of(reader)):
         with pytest.raises(type(error), match=error.message):
             act()
 
@@ -251,7 +260,7 @@ def test_what_one_repository_lost_comes_from_the_other(sealed: Sealed) -> None:
             store.put(OBJECT_KEY, damaged)
         reader = sealed.reader(store, whole)
         assert b"".join(reader.read()) == PLAIN
-        assert b"".join(plain for _, plain in sorted(reader.ranges())) == PLAIN
+        assert each_frame_of(reader) == PLAIN
         assert reader.passed_over, "what was wrong is told"
         assert all(isinstance(failure, DamageError) for failure in reader.passed_over)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from recoup.engines.engine import Content, CopyFacts, Member, StreamInfo, StreamSink
@@ -57,5 +57,5 @@ class HeldCopy:
     def members(self, name: str) -> Iterator[Member]:
         raise AssertionError("a dump has no members")
 
-    def ranges(self, name: str, workers: int = 0) -> Iterator[tuple[int, bytes]]:
+    def each_frame(self, name: str, act: Callable[[int, bytes], None], workers: int = 0) -> None:
         raise AssertionError("a dump is read in order")

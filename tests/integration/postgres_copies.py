@@ -6,7 +6,8 @@ import contextlib
 import io
 import random
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from recoup.engines.engine import Content, CopyFacts, Member, StreamInfo
@@ -88,12 +89,13 @@ class MemoryCopy:
                 ]
         return iter(self._members[name])
 
-    def ranges(self, name: str, workers: int = 0) -> Iterator[tuple[int, bytes]]:
+    def each_frame(self, name: str, act: Callable[[int, bytes], None], workers: int = 0) -> None:
         data = self.data[name]
         offsets = list(range(0, len(data), self._frame_bytes))
         random.Random(7).shuffle(offsets)
-        for at in offsets:
-            yield at, data[at : at + self._frame_bytes]
+        with ThreadPoolExecutor(workers or 2) as pool:
+            for _ in pool.map(lambda at: act(at, data[at : at + self._frame_bytes]), offsets):
+                pass  # raises the first error
 
     def replace(self, name: str, data: bytes) -> None:
         """Plant damage that the storage layer would not notice."""

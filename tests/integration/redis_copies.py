@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import redis
@@ -57,11 +57,8 @@ class MemoryCopy:
     def members(self, name: str) -> Iterator[Member]:
         return iter(())
 
-    def ranges(self, name: str, workers: int = 0) -> Iterator[tuple[int, bytes]]:
-        position = 0
-        for piece in self.read(name):
-            yield position, piece
-            position += len(piece)
+    def each_frame(self, name: str, act: Callable[[int, bytes], None], workers: int = 0) -> None:
+        raise AssertionError("an RDB is read in order")
 
 
 def ignore(progress: Progress) -> None:

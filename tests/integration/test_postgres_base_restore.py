@@ -64,7 +64,7 @@ def boots(source: PostgresServer, folder: Path) -> bool:
 # -- killed ------------------------------------------------------------------------------------------------------
 
 CHILD = """
-import pickle, sys, time
+import itertools, pickle, sys, time
 from pathlib import Path
 from recoup.engines.postgres import place_folder
 copy, folder, stop = pickle.loads(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2]), sys.argv[3]
@@ -74,13 +74,15 @@ def here(*_, **__):
     time.sleep(600)
 
 if stop.isdigit():
-    whole = copy.ranges
-    def ranges(name, workers=0):
-        for number, piece in enumerate(whole(name, workers)):
-            if number == int(stop):
+    whole = copy.each_frame
+    def each_frame(name, act, workers=0):
+        numbers = itertools.count()
+        def until(start, data):
+            if next(numbers) == int(stop):
                 here()
-            yield piece
-    copy.ranges = ranges
+            act(start, data)
+        whole(name, until, 1)
+    copy.each_frame = each_frame
 else:
     setattr(place_folder, stop, here)
 place_folder.restore_base_to_folder(copy, folder)
@@ -142,11 +144,11 @@ def test_two_restores_into_one_folder_do_not_meet(copy: MemoryCopy, tmp_path: Pa
     second: list[Exception] = []
 
     class Nosy(MemoryCopy):
-        def ranges(self, name, workers=0):  # type: ignore[no-untyped-def]
+        def each_frame(self, name, act, workers=0):  # type: ignore[no-untyped-def]
             with pytest.raises(BusyError) as busy:
                 restore_base_to_folder(copy, tmp_path / "restored")
             second.append(busy.value)
-            return copy.ranges(name)
+            copy.each_frame(name, act)
 
     first = Nosy()
     first.data, first.contents, first.copy_facts = copy.data, copy.contents, copy.copy_facts

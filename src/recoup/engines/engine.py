@@ -7,7 +7,7 @@ a ``Sink`` and reads them back from a ``CopyReader`` whose bytes have been authe
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -103,11 +103,13 @@ class CopyReader(Protocol):
         """The members of a tar stream, from the index."""
         ...
 
-    def ranges(self, name: str, workers: int = 0) -> Iterator[tuple[int, bytes]]:
-        """Every frame of a stream as (plain offset, plain bytes), in *any* order, produced by ``workers`` threads.
+    def each_frame(self, name: str, act: Callable[[int, bytes], None], workers: int = 0) -> None:
+        """Call ``act(plain offset, plain bytes)`` once for every frame of a stream, in *any* order.
 
-        The fast way to write a tar stream's members in place: use ``members`` to know where each byte belongs.
-        ``workers`` 0 means as many as there are processors. Memory is bounded.
+        The calls come from ``workers`` threads, several at once: ``act`` does its part of the work there, so that a
+        frame is written by the thread that decompressed it. Use ``members`` to know where each byte belongs.
+        ``workers`` 0 means as many as there are processors. Memory is bounded. The first error of ``act`` or of the
+        reading ends it and is raised here, after the last call has returned.
         """
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from recoup.engines.engine import Member, StreamInfo
@@ -60,9 +60,9 @@ class ArtefactReader:
         """The members of a tar stream, from its index."""
         return self._open(name).members()
 
-    def ranges(self, name: str, workers: int = 0) -> Iterator[tuple[int, bytes]]:
-        """Every frame of a stream as (plain offset, plain bytes), in any order."""
-        return self._open(name).ranges(workers)
+    def each_frame(self, name: str, act: Callable[[int, bytes], None], workers: int = 0) -> None:
+        """Call ``act(plain offset, plain bytes)`` for every frame, in any order, from several threads."""
+        self._open(name).each_frame(act, workers)
 
     def _open(self, name: str) -> ObjectReader:
         stored = self.manifest.object_of(name)

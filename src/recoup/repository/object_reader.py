@@ -10,9 +10,8 @@ import hashlib
 import hmac
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from queue import Queue
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Final, Protocol
 
 from recoup.engines.engine import Member
@@ -25,7 +24,6 @@ from recoup.storage.object_store import ObjectStore
 
 __all__ = ["IndexReference", "ObjectReader", "StoredReference", "load_index", "scrub"]
 
-_AHEAD_BYTES: Final = 16 << 20
 _PADDING: Final = bytes([BLOCK]) * BLOCK
 
 
@@ -153,12 +151,39 @@ class ObjectReader:
             return self._slices(0, self._index.frames, 0, 0) if total == 0 else iter(())
         return self._slices(self._index.frame_at(start), self._index.frame_at(stop - 1) + 1, start, stop)
 
-    def ranges(self, workers: int = 0) -> Iterator[tuple[int, bytes]]:
-        """Every frame as (plain offset, plain bytes), in any order: the fastest way to have all of it.
+    def each_frame(self, act: Callable[[int, bytes], None], workers: int = 0) -> None:
+        """Call ``act(plain offset, plain bytes)`` for every frame, in any order, from several threads at once.
 
-        Memory is bounded; ending the iteration early stops the threads.
+        The fastest way to have all of it: what ``act`` does is done by the thread that decompressed the frame.
+        Memory is bounded: each thread holds one run of frames. The first error, of the reading or of ``act``, is
+        raised when all threads have ended.
         """
-        return self._unordered(how_many(workers) if workers else self._workers)
+        work = runs(self._index.rows())
+        taking = threading.Lock()
+        stopped = threading.Event()
+
+        def following() -> Run | None:
+            with taking:
+                return None if stopped.is_set() else next(work, None)
+
+        def task() -> None:
+            try:
+                while (run := following()) is not None:
+                    for start, plain in self._open(run):
+                        if stopped.is_set():
+                            return
+                        act(start, plain)
+            except BaseException:
+                stopped.set()
+                raise
+
+        workers = how_many(workers) if workers else self._workers
+        with ThreadPoolExecutor(workers, "recoup-read") as pool:
+            try:
+                for done in as_completed([pool.submit(task) for _ in range(workers)]):
+                    done.result()
+            finally:
+                stopped.set()  # an interruption of the waiting: nobody begins another frame
 
     def _slices(self, first: int, end: int, start: int, stop: int) -> Iterator[bytes]:
         for offset, plain in self._ordered(runs(self._index.rows(first, end))):
@@ -182,44 +207,6 @@ class ObjectReader:
                 yield from ahead.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-    def _unordered(self, workers: int) -> Iterator[tuple[int, bytes]]:
-        work = runs(self._index.rows())
-        taking = threading.Lock()
-        stopped = threading.Event()
-        room = max(2 * workers, _AHEAD_BYTES // max(self._index.frame_bytes, 1))
-        results: Queue[tuple[int, bytes] | None] = Queue(room)
-
-        def following() -> Run | None:
-            with taking:
-                return None if stopped.is_set() else next(work, None)
-
-        def task() -> None:
-            try:
-                while (run := following()) is not None:
-                    for piece in self._open(run):
-                        results.put(piece)
-            finally:
-                stopped.set()  # the work is done, or there is an error: either way nobody begins another run
-                results.put(None)
-
-        pool = ThreadPoolExecutor(workers, "recoup-read")
-        tasks: list[Future[None]] = [pool.submit(task) for _ in range(workers)]
-        running = workers
-        try:
-            while running:
-                piece = results.get()
-                if piece is None:
-                    running -= 1
-                else:
-                    yield piece
-            for done in tasks:
-                done.result()
-        finally:
-            stopped.set()
-            while running:  # whoever waits for room must get it, or would wait for ever
-                running -= results.get() is None
-            pool.shutdown(wait=True)
 
     def _open_all(self, run: Run) -> list[tuple[int, bytes]]:
         return list(self._open(run))

@@ -121,3 +121,11 @@ def tar_of(members: Iterable[tuple[str, bytes]], *, form: int = tarfile.PAX_FORM
             entry.size, entry.mtime, entry.mode, entry.uid, entry.gid = len(data), 1_700_000_000, 0o640, 70, 71
             archive.addfile(entry, io.BytesIO(data))
     return buffer.getvalue()
+
+
+def each_frame_of(reader: ObjectReader, workers: int = 0) -> bytes:
+    """The plain bytes as ``each_frame`` gives them, put in order. Each frame must come once."""
+    frames: list[tuple[int, bytes]] = []
+    reader.each_frame(lambda start, plain: frames.append((start, plain)), workers)
+    assert len({start for start, _ in frames}) == len(frames)
+    return b"".join(plain for _, plain in sorted(frames))

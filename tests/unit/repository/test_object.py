@@ -17,7 +17,7 @@ from recoup.repository.object_reader import scrub
 from recoup.repository.object_writer import ObjectSealer, default_frame_bytes
 from recoup.repository.seal import Key
 from tests.real import require
-from tests.unit.repository.sealed import KEY, OBJECT_KEY, read_as_stock_tools_do, seal_bytes, tar_of
+from tests.unit.repository.sealed import KEY, OBJECT_KEY, each_frame_of, read_as_stock_tools_do, seal_bytes, tar_of
 
 COMPRESSION = st.sampled_from(["zstd", "gzip"])
 SIZES = st.lists(st.integers(0, 3000), max_size=20)
@@ -37,7 +37,7 @@ def test_any_bytes_in_any_frames_and_pieces_read_back(
     assert read_as_stock_tools_do(sealed.object_bytes, compression) == data
     reader = sealed.reader()
     assert b"".join(reader.read()) == data
-    assert b"".join(plain for _, plain in sorted(reader.ranges())) == data
+    assert each_frame_of(reader) == data
     index = sealed.load_index()
     assert scrub(sealed.store, OBJECT_KEY, index) == len(sealed.object_bytes)
     assert (sealed.made.plain_bytes, index.plain_bytes) == (len(data), len(data))
@@ -88,7 +88,7 @@ def test_an_object_of_many_requests_reads_back_in_order_and_out_of_order() -> No
     reader = sealed.reader(workers=3)
     assert b"".join(reader.read()) == data
     assert b"".join(reader.read(5_000_001, 15_000_000)) == data[5_000_001:20_000_001]
-    assert b"".join(plain for _, plain in sorted(reader.ranges(workers=4))) == data
+    assert each_frame_of(reader, workers=4) == data
 
 
 def test_two_readings_at_once_in_one_thread_do_not_disturb_each_other() -> None:
@@ -104,10 +104,39 @@ def test_leaving_a_reading_early_stops_its_threads() -> None:
     data = b"".join(hashlib.sha256(number.to_bytes(4, "big")).digest() for number in range(1 << 19))  # 16 MiB
     reader = seal_bytes(data, frame_bytes=64 << 10).reader()
     before = threading.active_count()
-    ranges, read = reader.ranges(), reader.read()
-    next(ranges), next(read)
-    ranges.close(), read.close()  # type: ignore[attr-defined]
+    read = reader.read()
+    next(read)
+    read.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
+
+
+def test_an_error_of_what_is_done_with_a_frame_ends_the_reading_and_is_raised() -> None:
+    sealed = seal_bytes(bytes(64 << 20), frame_bytes=64 << 10)
+    before = threading.active_count()
+    acts: list[int] = []
+
+    def act(start: int, _: bytes) -> None:
+        acts.append(start)
+        if len(acts) == 5:
+            raise StorageError("the disk is full")
+
+    with pytest.raises(StorageError, match="the disk is full"):
+        sealed.reader().each_frame(act, workers=3)
+    assert len(acts) <= 5 + 2, "the other threads end with the frame they have"
+    assert threading.active_count() == before
+
+
+def test_frames_are_acted_upon_by_several_threads_at_once() -> None:
+    both = threading.Barrier(2, timeout=30)
+    met = threading.Event()
+
+    def act(_: int, __: bytes) -> None:
+        if not met.is_set():
+            both.wait()  # raises BrokenBarrierError unless a second thread comes while the first is still in here
+            met.set()
+
+    seal_bytes(bytes(64 << 20), frame_bytes=1 << 20).reader().each_frame(act, workers=2)
+    assert met.is_set()
 
 
 def test_the_buffer_given_to_write_may_be_reused_at_once() -> None:

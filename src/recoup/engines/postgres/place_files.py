@@ -8,14 +8,13 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections import OrderedDict
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from recoup.engines.postgres.placement import Archive
 from recoup.kernel.errors import DamageError, EngineError
 
-_OPEN_FILES = 200
 #: Runs of zeros of this size become holes: long enough that looking for them costs nothing.
 _HOLE_BYTES = 64 << 10
 _ZEROS = bytes(_HOLE_BYTES)
@@ -27,9 +26,10 @@ _WRITE_AND_DO_NOT_WAIT = 2  # SYNC_FILE_RANGE_WRITE, sync_file_range(2); a lengt
 
 
 class FilePlacer:
-    """Puts the files of one archive under ``root``, from (offset, bytes) pieces in any order.
+    """Puts the files of one archive under ``root``, from (offset, bytes) pieces in any order, from any threads.
 
-    ``rename`` maps a member's path to the name it is written under. ``owner`` is given to everything made.
+    ``rename`` maps a member's path to the name it is written under. ``owner`` is given to everything made. Call
+    ``make_folders``, then ``write`` for every piece, then ``require_whole``.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class FilePlacer:
         self._names = [rename(path) for path in archive.paths]
         self._left = list(archive.sizes)
         self._made = bytearray(len(archive.paths))
-        self._open: OrderedDict[int, int] = OrderedDict()
+        self._making = threading.Lock()  # of files, and of the account of what is left
         # The server overwrites its WAL files in place and cannot bear running out of space there.
         self._dense = [path.startswith("pg_wal/") for path in archive.paths]
 
@@ -57,7 +57,6 @@ class FilePlacer:
             for number, size in enumerate(self._archive.sizes):
                 if size == 0:
                     os.close(self._handle(number))
-                    del self._open[number]
 
     def _make_parents(self, path: str) -> None:
         parts = path.split("/")
@@ -76,18 +75,14 @@ class FilePlacer:
         if self._owner is not None:
             os.chown(full, *self._owner, follow_symlinks=False)
 
-    def write_all(self, pieces: Iterable[tuple[int, bytes]], on_bytes: Callable[[int], None]) -> None:
-        """Write every piece where it belongs. Raise ``DamageError`` when the pieces do not cover every file."""
-        try:
-            with writing_in(self._root):
-                for start, data in pieces:
-                    for number in self._archive.overlapping(start, start + len(data)):
-                        self._write(number, start, data)
-                    on_bytes(len(data))
-        finally:
-            for handle in self._open.values():
-                os.close(handle)
-            self._open.clear()
+    def write(self, start: int, data: bytes) -> None:
+        """Write a piece of the archive, which begins at ``start``, where it belongs. Raise ``EngineError``."""
+        with writing_in(self._root):
+            for number in self._archive.overlapping(start, start + len(data)):
+                self._write(number, start, data)
+
+    def require_whole(self) -> None:
+        """Raise ``DamageError`` unless the pieces that were written covered every file."""
         for number, left in enumerate(self._left):
             if left != 0:
                 raise DamageError(f"{self._archive.name} does not hold all of {self._archive.paths[number]}")
@@ -96,35 +91,34 @@ class FilePlacer:
         offset, size = self._archive.offsets[number], self._archive.sizes[number]
         begin, end = max(start, offset), min(start + len(data), offset + size)
         handle = self._handle(number)
-        place = write_dense if self._dense[number] else write_sparse
-        place(handle, data, begin - start, end - start, begin - offset)
-        self._left[number] -= end - begin
-        if self._left[number] == 0:
-            _begin_storing(handle)
+        try:
+            place = write_dense if self._dense[number] else write_sparse
+            place(handle, data, begin - start, end - start, begin - offset)
+            with self._making:
+                self._left[number] -= end - begin
+                finished = self._left[number] == 0
+            if finished:
+                _begin_storing(handle)
+        finally:
             os.close(handle)
-            del self._open[number]
 
     def _handle(self, number: int) -> int:
-        handle = self._open.get(number)
-        if handle is not None:
-            self._open.move_to_end(number)
-            return handle
-        if len(self._open) >= _OPEN_FILES:
-            _, oldest = self._open.popitem(last=False)
-            os.close(oldest)
+        """The file, open; whoever comes first makes it. Opening it for each piece costs less than keeping it would."""
         path = f"{self._root}/{self._names[number]}"
-        if self._made[number]:
-            handle = os.open(path, _REOPEN)
-        else:
-            handle = os.open(path, _CREATE, 0o600)
-            self._made[number] = 1
-            self._open[number] = handle
-            os.fchmod(handle, self._archive.modes[number])
-            if self._owner is not None:
-                os.fchown(handle, *self._owner)
-            os.ftruncate(handle, self._archive.sizes[number])
-        self._open[number] = handle
-        return handle
+        with self._making:
+            if not self._made[number]:
+                handle = os.open(path, _CREATE, 0o600)
+                try:
+                    os.fchmod(handle, self._archive.modes[number])
+                    if self._owner is not None:
+                        os.fchown(handle, *self._owner)
+                    os.ftruncate(handle, self._archive.sizes[number])
+                except OSError:
+                    os.close(handle)
+                    raise
+                self._made[number] = 1
+                return handle
+        return os.open(path, _REOPEN)
 
 
 def _begin_storing(handle: int) -> None:

@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,13 +100,16 @@ def restore_base_to_folder(
 
 
 def _reporter(on_progress: ProgressListener | None, total: int) -> Callable[[int], None]:
+    """Adds up what several threads have done; the listener hears of it from one at a time."""
     done = 0
+    adding = threading.Lock()
 
     def report(size: int) -> None:
         nonlocal done
-        done += size
-        if on_progress is not None:
-            on_progress(Progress(what="restore", done_bytes=done, total_bytes=total))
+        with adding:
+            done += size
+            if on_progress is not None:
+                on_progress(Progress(what="restore", done_bytes=done, total_bytes=total))
 
     return report
 
@@ -250,7 +254,7 @@ def _place_all(
             _make_folder(root, owner)
         placer = FilePlacer(archive, root, owner=owner, rename=_name_while_unfinished)
         placer.make_folders()
-        placer.write_all(reader.ranges(archive.name, workers), report)
+        _write_all(reader, archive.name, placer, workers, report)
     if not has_control:
         raise DamageError(f"{BASE_ARCHIVE} has no {CONTROL_FILE}")
     with writing_in(destinations.folder):
@@ -258,6 +262,17 @@ def _place_all(
         _place_manifest(reader, destinations.folder, owner)
         place_missing_settings(destinations.folder, reader.facts, owner)
         _match_group_access(destinations)
+
+
+def _write_all(
+    reader: CopyReader, stream: str, placer: FilePlacer, workers: int, report: Callable[[int], None]
+) -> None:
+    def write(start: int, data: bytes) -> None:
+        placer.write(start, data)
+        report(len(data))
+
+    reader.each_frame(stream, write, workers)
+    placer.require_whole()
 
 
 def _name_while_unfinished(path: str) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -43,15 +44,17 @@ def member(path: str, offset: int, size: int, kind: str = "file") -> Member:
     return Member(path=path, kind=kind, size_bytes=size, mode=0o640, uid=0, gid=0, mtime=0.0, offset=offset)
 
 
-def test_more_files_than_may_be_open_are_written_piece_by_piece(tmp_path: Path) -> None:
+def test_files_are_written_piece_by_piece_from_several_threads(tmp_path: Path) -> None:
     count, size = 450, 1024
     archive = lay_out("base.tar", [member(f"d/{n}", n * 2048 + 512, size) for n in range(count)])
     placer = FilePlacer(archive, tmp_path, owner=None, rename=lambda path: path)
     placer.make_folders()
     pieces = []
-    for half in (0, 1):  # every file is touched twice, so each is closed and opened again in between
+    for half in (0, 1):
         pieces += [(n * 2048 + 512 + half * 512, bytes([n % 251]) * 512) for n in range(count)]
-    placer.write_all(pieces, lambda _: None)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda piece: placer.write(*piece), pieces))
+    placer.require_whole()
     assert all((tmp_path / f"d/{n}").read_bytes() == bytes([n % 251]) * size for n in range(count))
     assert (tmp_path / "d/7").stat().st_mode & 0o777 == 0o640
 
@@ -60,8 +63,9 @@ def test_pieces_that_do_not_cover_every_file_are_damage(tmp_path: Path) -> None:
     archive = lay_out("base.tar", [member("whole", 512, 10), member("half", 2048, 10)])
     placer = FilePlacer(archive, tmp_path, owner=None, rename=lambda path: path)
     placer.make_folders()
+    placer.write(0, bytes(2050))
     with pytest.raises(DamageError, match="does not hold all of half"):
-        placer.write_all([(0, bytes(2050))], lambda _: None)
+        placer.require_whole()
 
 
 def test_a_full_disk_is_said_with_what_to_do() -> None:
