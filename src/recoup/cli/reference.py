@@ -118,6 +118,7 @@ def _plan_page() -> str:
 
 _TITLES = {
     "Agreement": "`plan`",
+    "Alarms": "`alarms`",
     "Check": "`services.NAME.checks`",
     "Communication": "`communication`",
     "Compose": "`compose`",

@@ -41,6 +41,7 @@ def cross_check(value: Any) -> Iterator[Found]:
         yield ("compose", "files"), "file and files exclude each other; list all of them under files"
     yield from _flows(_mapping(root.get("drill")).get("flows"))
     yield from _people(root)
+    yield from _pings(root.get("pings"), list(services))
     for name, secret in _entries(root.get("secrets")):
         yield from _secret(("secrets", name), secret, list(services))
 
@@ -173,12 +174,21 @@ def _people(root: Mapping[str, Any]) -> Iterator[Found]:
         deputy = member.get("deputy")
         if isinstance(deputy, str) and deputy not in team:
             yield ("team", role, "deputy"), f"there is no role {deputy!r} in the team{suggest(deputy, team)}"
+    for number, channel in enumerate(_list(_mapping(root.get("alarms")).get("to"))):
+        if isinstance(channel, str) and channel not in channels:
+            yield ("alarms", "to", number), f"there is no channel {channel!r}{suggest(channel, channels)}"
     for when, notice in _entries(root.get("communication")):
         for key in ("notify", "to"):
             for number, channel in enumerate(_list(notice.get(key))):
                 if isinstance(channel, str) and channel not in channels:
                     what = f"there is no channel {channel!r}{suggest(channel, channels)}"
                     yield ("communication", when, key, number), what
+
+
+def _pings(pings: Any, services: list[str]) -> Iterator[Found]:
+    for name in _mapping(pings):
+        if name != "backup" and name not in services:
+            yield ("pings", name), f"neither backup nor a service{suggest(str(name), ['backup', *services])}"
 
 
 def _secret(path: Path, secret: Mapping[str, Any], services: list[str]) -> Iterator[Found]:

@@ -13,10 +13,10 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from recoup.objectives.objective import Objective
-from recoup.plan.people import Channel, Communication, Drill, Member, RotatedSecret, Vendor
+from recoup.plan.people import Alarms, Channel, Communication, Drill, Listening, Member, RotatedSecret, Vendor
 from recoup.plan.services import PostgresService, RedisService, Section, Service
 from recoup.plan.template import Template
-from recoup.plan.types import Day, Duration, Many, Name, RawText, Text, Variable, Zone
+from recoup.plan.types import Day, Duration, HttpUrl, Many, Name, RawText, Text, Variable, Zone
 
 CopyKind = Literal["base", "dump", "rdb", "wal", "stream", "files"]
 Grade = Literal["stored", "intact", "boots", "same"]
@@ -157,6 +157,15 @@ class Plan(Section):
     vendors: dict[Name, Vendor] = Field(default={}, description="Who outside is called.")
     channels: dict[Name, Many[Channel]] = Field(default={}, description="Where messages go: Apprise addresses.")
     communication: Communication = Field(default=Communication(), description="Who is told what, and when.")
+    alarms: Alarms = Field(default=Alarms(), description="Who is told when protection fails.")
+    pings: dict[Name, HttpUrl] = Field(
+        default={},
+        description="Dead-man services that hear of each run: `backup`, or a service's name, and an address of "
+        "healthchecks or of an Uptime Kuma push monitor.",
+    )
+    metrics: Listening | None = Field(
+        default=None, description="Where the daemon serves `/metrics`; best on the loopback."
+    )
     secrets: dict[Name, RotatedSecret] = Field(default={}, description="What a breach rotates.")
 
     def databases(self) -> dict[str, PostgresService | RedisService]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue, WithJsonSchema
 
 from recoup.plan.services import Section
 from recoup.plan.template import Template
@@ -82,6 +84,18 @@ def _channel(value: Template) -> Template:
 Channel = Annotated[Template, AfterValidator(_channel)]
 
 
+def _listening(value: str) -> str:
+    match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})", value)
+    if match is None or not 0 < int(match[2]) < 65_536:
+        raise ValueError(f"not an address to listen at: {value!r} (write 127.0.0.1:9187)")
+    return value
+
+
+Listening = Annotated[
+    Text, AfterValidator(_listening), WithJsonSchema({"type": "string", "examples": ["127.0.0.1:9187"]})
+]
+
+
 class Notice(Section):
     """Who is told, and how soon."""
 
@@ -99,6 +113,16 @@ class Communication(Section):
     management: Notice | None = Field(default=None, description="The management's summary.")
     breach: Notice | None = Field(default=None, description="When data may have been seen by others.")
     report: Notice | None = Field(default=None, description="The report afterwards.")
+
+
+class Alarms(Section):
+    """Who is told when protection fails, and how patient it is."""
+
+    to: Many[Name] | None = Field(
+        default=None, description="Channels that are told; by default those of `communication.critical`."
+    )
+    every: Duration = Field(default=timedelta(hours=4), description="How often it is repeated while it lasts.")
+    lag: Duration = Field(default=timedelta(minutes=5), description="How far a stream may be behind.")
 
 
 class RotatedSecret(Section):
