@@ -10,9 +10,16 @@ RESTORE_GUIDE: Final = "RESTORE.md"
 RESTORE_SCRIPT: Final = "restore.sh"
 MANIFESTS: Final = "manifests/"
 ARTEFACTS: Final = "artefacts/"
+WAL: Final = "wal/"
 
 #: Names of services, kinds and streams become parts of keys and file names, so they are kept this plain.
 SAFE_NAME: Final = re.compile(r"[a-z0-9A-Z_][a-zA-Z0-9._-]{0,99}")
+#: A PostgreSQL system identifier: 64 bits, decimal.
+SYSTEM_IDENTIFIER: Final = re.compile(r"[1-9][0-9]{0,19}")
+#: The folder of a segment: its timeline and the upper half of its number.
+WAL_SEGMENT_FOLDER: Final = re.compile(r"[0-9A-F]{16}")
+#: How the key of every object of WAL ends.
+WAL_ENDING: Final = ".zst.enc"
 
 
 def manifest_key(artefact_id: str) -> str:
@@ -43,3 +50,38 @@ def object_name(stream: str, compression: str) -> str:
 def index_name(stream: str) -> str:
     """The name of the index object of a stream: ``base.tar`` -> ``base.tar.index.enc``."""
     return f"{stream}.index.enc"
+
+
+def wal_folder(service: str, system_identifier: str) -> str:
+    """The prefix, with its closing slash, of the WAL of one cluster: ``wal/postgres/7412345678901234567/``."""
+    if not SAFE_NAME.fullmatch(service) or not SYSTEM_IDENTIFIER.fullmatch(system_identifier):
+        raise ValueError(f"{service!r}, {system_identifier!r} cannot be part of an object key")
+    return f"{WAL}{service}/{system_identifier}/"
+
+
+def wal_bound(folder: str, name: str, stamp: str) -> str:
+    """The key of an object of WAL up to its MAC, which is bound to this. ``folder`` is from ``wal_folder``.
+
+    What belongs to a segment is in a folder for 4 GiB of WAL (256 segments of 16 MiB), so that no folder of a disk
+    grows without limit: ``wal/postgres/74…/0000000100000000/000000010000000000000003-20261123T020000123Z``.
+    """
+    return f"{wal_prefix(folder, name)}-{stamp}"
+
+
+def wal_prefix(folder: str, name: str) -> str:
+    """How the keys of all objects of WAL begin whose names begin with ``name``."""
+    return f"{folder}{name[:16]}/{name}" if WAL_SEGMENT_FOLDER.match(name) else folder + name
+
+
+def wal_key(bound: str, mac: str) -> str:
+    """The key of an object of WAL: what its MAC is bound to, and the MAC itself."""
+    return f"{bound}-{mac}{WAL_ENDING}"
+
+
+def wal_name(key: str) -> str | None:
+    """The last part of the key of an object of WAL; None when ``key`` is not where it should be."""
+    parts = key.split("/")
+    name = parts[-1]
+    if len(parts) < 4 or parts[0] + "/" != WAL or parts[3:-1] != wal_prefix("", name).split("/")[:-1]:
+        return None
+    return name

@@ -206,7 +206,15 @@ def key_id_of(data: bytes) -> str | None:
     return line[2].decode("ascii") if line else None
 
 
-def _mac(key: Key, purpose: str, object_key: str, body: bytes) -> bytes:
+def mac_of(key: Key, purpose: str, object_key: str, body: Buffer) -> bytes:
+    """The MAC (32 bytes) that binds ``body`` to its purpose and place: what ``authenticate`` writes in its last line.
+
+    For objects that carry it elsewhere. Raise ``ValueError`` for a purpose or a place that cannot be bound.
+    """
+    return _mac(key, purpose, object_key, body)
+
+
+def _mac(key: Key, purpose: str, object_key: str, body: Buffer) -> bytes:
     if not _PURPOSE.fullmatch(purpose) or "\n" in object_key:
         raise ValueError(f"cannot authenticate {purpose!r} at {object_key!r}")
     digest = hmac.new(key.authentication_key, f"recoup {purpose} v1\n{object_key}\n".encode(), hashlib.sha256)
