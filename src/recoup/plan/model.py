@@ -60,6 +60,30 @@ class Credentials(Section):
     secret_key: Template = Field(description="A reference to the secret key.")
 
 
+Count = Annotated[int, Field(ge=1, le=100_000)]
+
+
+class Retention(Section):
+    """How many copies are kept. A copy stays as long as one of the rules keeps it."""
+
+    last: Count | None = Field(default=None, description="The newest so many.")
+    hourly: Count | None = Field(default=None, description="The newest of each hour, for so many hours.")
+    daily: Count | None = Field(default=None, description="The newest of each day, for so many days.")
+    weekly: Count | None = Field(default=None, description="The newest of each ISO week, for so many weeks.")
+    monthly: Count | None = Field(default=None, description="The newest of each month, for so many months.")
+    yearly: Count | None = Field(default=None, description="The newest of each year, for so many years.")
+    wal: Duration | None = Field(default=None, description="How far back any instant can be reached.")
+    minimum: Count = Field(
+        default=2, description="The newest so many good ones of each service and kind stay, whatever the rules say."
+    )
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The rules that count copies: how many, by period. Without one, no copy expires."""
+        names = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
+        return {name: count for name in names if (count := getattr(self, name)) is not None}
+
+
 def _s3_url(value: Template) -> Template:
     filled = value.expand(lambda _name: "reference")
     if not re.fullmatch(r"s3://[a-z0-9A-Z][a-zA-Z0-9._-]{1,254}(/[A-Za-z0-9._/-]*)?", filled):
@@ -82,6 +106,9 @@ class RepositoryPlan(Section):
     )
     lock: Duration | None = Field(default=None, description="How long an object cannot be deleted (S3 Object Lock).")
     storage_class: Text | None = Field(default=None, description="The S3 storage class of large objects.")
+    retention: Retention | None = Field(
+        default=None, description="How long copies are kept there, instead of the plan's `retention`."
+    )
 
     def takes(self, kind: str) -> bool:
         """Whether copies of this kind go there."""
@@ -107,21 +134,6 @@ class Key(Section):
         default=None, description="A program and its arguments (no shell); the first line it writes is the key."
     )
     credential: Name | None = Field(default=None, description="The name of a systemd credential.")
-
-
-Count = Annotated[int, Field(ge=1, le=100_000)]
-
-
-class Retention(Section):
-    """How many copies are kept. A copy stays as long as one of the rules keeps it."""
-
-    last: Count | None = Field(default=None, description="The newest so many.")
-    hourly: Count | None = Field(default=None, description="The newest of each hour, for so many hours.")
-    daily: Count | None = Field(default=None, description="The newest of each day, for so many days.")
-    weekly: Count | None = Field(default=None, description="The newest of each ISO week, for so many weeks.")
-    monthly: Count | None = Field(default=None, description="The newest of each month, for so many months.")
-    yearly: Count | None = Field(default=None, description="The newest of each year, for so many years.")
-    wal: Duration | None = Field(default=None, description="How far back any instant can be reached.")
 
 
 class Verify(Section):

@@ -7,12 +7,13 @@ changed. What cannot be authenticated is remembered as a problem and reported, n
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from recoup.kernel import clock
 from recoup.kernel.errors import (
@@ -30,13 +31,19 @@ from recoup.repository.repository import Repository
 #: same restore, given again, would bring back what it had just replaced.
 REPLACED: Final = "replaced"
 _LIST: Final = "`recoup list` shows all of them."
-_SCHEMA_VERSION: Final = 2
+_SCHEMA_VERSION: Final = 3
 _SCHEMA: Final = """
 create table entry (
   id text primary key, version text not null, service text, engine text, kind text, label text,
-  begun text, ended text, stored_bytes integer, plain_bytes integer, problem text, fault text
+  begun text, ended text, stored_bytes integer, plain_bytes integer, depends_on text, facts text,
+  problem text, fault text
 ) strict
 """
+_COLUMNS: Final = (
+    "id, service, engine, kind, label, begun, ended, stored_bytes, plain_bytes, depends_on, facts, problem, fault"
+)
+#: Facts above this length (in JSON) are left to the manifest: lists of databases, not positions and versions.
+_LONGEST_FACT: Final = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +60,14 @@ class Entry:
     stored_bytes: int
     plain_bytes: int
     repositories: tuple[str, ...]
+    depends_on: tuple[str, ...] = ()  #: ids of artefacts without which this one cannot be restored
+    facts_text: str = "{}"  #: what ``facts`` reads; thousands of these are listed, a few are looked at
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The engine's short facts: versions, positions, identifiers. Long ones are in the manifest only."""
+        facts: dict[str, Any] = json.loads(self.facts_text)
+        return facts
 
     @property
     def begun(self) -> datetime:
@@ -189,7 +204,7 @@ def _refresh_cache(
             if known.get(identifier) != version:
                 row = _row(repository, identifier, version)
                 if row is not None:
-                    database.execute("insert or replace into entry values (?,?,?,?,?,?,?,?,?,?,?,?)", row)
+                    database.execute("insert or replace into entry values (?,?,?,?,?,?,?,?,?,?,?,?,?,?)", row)
         database.commit()
         return _entries(database, repository.name)
 
@@ -200,7 +215,7 @@ def _row(repository: Repository, identifier: str, version: str) -> tuple[object,
     except MissingObjectError:
         return None  # pruned between the listing and the reading
     except (DamageError, WrongKeyError, UnknownFormatError) as wrong:
-        return (identifier, version, *([None] * 8), wrong.message, _fault_of(wrong))
+        return (identifier, version, *([None] * 10), wrong.message, _fault_of(wrong))
     return (
         manifest.id,
         version,
@@ -212,9 +227,16 @@ def _row(repository: Repository, identifier: str, version: str) -> tuple[object,
         clock.to_text(manifest.ended),
         manifest.stored_bytes,
         manifest.plain_bytes,
+        " ".join(manifest.depends_on),
+        _short_facts(manifest.facts),
         None,
         None,
     )
+
+
+def _short_facts(facts: Mapping[str, Any]) -> str:
+    short = {name: value for name, value in facts.items() if isinstance(value, str | int | float | bool)}
+    return json.dumps({name: value for name, value in short.items() if len(str(value)) <= _LONGEST_FACT})
 
 
 def _fault_of(wrong: RecoupError) -> Fault:
@@ -225,9 +247,8 @@ def _fault_of(wrong: RecoupError) -> Fault:
 
 def _entries(database: sqlite3.Connection, name: str) -> tuple[list[Entry], list[Problem]]:
     entries, problems = [], []
-    columns = "id, service, engine, kind, label, begun, ended, stored_bytes, plain_bytes, problem, fault"
-    for row in database.execute(f"select {columns} from entry"):  # noqa: S608 - a constant
-        identifier, service, engine, kind, label, begun, ended, stored_bytes, plain_bytes, problem, fault = row
+    for row in database.execute(f"select {_COLUMNS} from entry"):  # noqa: S608 - a constant
+        identifier, service, engine, kind, label, begun, ended, stored, plain, depends_on, facts, problem, fault = row
         if problem is not None:
             problems.append(Problem(id=identifier, repository=name, what=problem, fault=fault))
             continue
@@ -240,9 +261,11 @@ def _entries(database: sqlite3.Connection, name: str) -> tuple[list[Entry], list
                 label=label,
                 begun_text=begun,
                 ended_text=ended,
-                stored_bytes=stored_bytes,
-                plain_bytes=plain_bytes,
+                stored_bytes=stored,
+                plain_bytes=plain,
                 repositories=(name,),
+                depends_on=tuple(depends_on.split()),
+                facts_text=facts,
             )
         )
     return entries, problems

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from recoup.kernel import ids
+
 MARKER: Final = "recoup-repository.json"
 RESTORE_GUIDE: Final = "RESTORE.md"
 RESTORE_SCRIPT: Final = "restore.sh"
 MANIFESTS: Final = "manifests/"
 ARTEFACTS: Final = "artefacts/"
+HOLDS: Final = "holds/"
 WAL: Final = "wal/"
 
 #: Names of services, kinds and streams become parts of keys and file names, so they are kept this plain.
@@ -32,6 +35,18 @@ def artefact_id_of(manifest: str) -> str | None:
     if not (manifest.startswith(MANIFESTS) and manifest.endswith(".json")):
         return None
     return manifest[len(MANIFESTS) : -len(".json")]
+
+
+def hold_key(name: str) -> str:
+    """Where a hold is. Raise ``ValueError`` for a name that cannot be part of an object key."""
+    if not SAFE_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} cannot be part of an object key")
+    return f"{HOLDS}{name}.json"
+
+
+def hold_name_of(key: str) -> str | None:
+    """The reverse of ``hold_key``; None when ``key`` is not the key of a hold."""
+    return key[len(HOLDS) : -len(".json")] if key.startswith(HOLDS) and key.endswith(".json") else None
 
 
 def artefact_folder(service: str, kind: str, artefact_id: str) -> str:
@@ -85,3 +100,15 @@ def wal_name(key: str) -> str | None:
     if len(parts) < 4 or parts[0] + "/" != WAL or parts[3:-1] != wal_prefix("", name).split("/")[:-1]:
         return None
     return name
+
+
+#: An object of an artefact, under a key that this file spells: service, kind, id, name.
+_ARTEFACT_OBJECT: Final = re.compile(
+    rf"{ARTEFACTS}({SAFE_NAME.pattern})/({SAFE_NAME.pattern})/([0-9a-z-]+)/[^/]+\.(?:zst|gz|index)\.enc"
+)
+
+
+def place_of_object(key: str) -> tuple[str, str, str] | None:
+    """The service, kind and artefact id of an artefact's object by its key; None for what Recoup does not write."""
+    match = _ARTEFACT_OBJECT.fullmatch(key)
+    return None if match is None or not ids.is_id(match[3]) else (match[1], match[2], match[3])

@@ -17,6 +17,7 @@ import os
 import secrets
 import stat as stat_module
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -354,7 +355,9 @@ def _ordinary(entry: os.DirEntry[str]) -> os.stat_result | None:
 
 def _info(key: str, found: os.stat_result) -> ObjectInfo:
     # The change time moves with every write and cannot be set back by a program; the inode with every replacement.
-    return ObjectInfo(key=key, size_bytes=found.st_size, version=f"{found.st_ino:x}-{found.st_ctime_ns:x}")
+    version = f"{found.st_ino:x}-{found.st_ctime_ns:x}"
+    modified = datetime.fromtimestamp(found.st_mtime, UTC)
+    return ObjectInfo(key=key, size_bytes=found.st_size, version=version, modified=modified)
 
 
 def _remove_if_abandoned(path: Path) -> bool:

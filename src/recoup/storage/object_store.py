@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -24,6 +25,11 @@ class ObjectInfo:
     key: str
     size_bytes: int
     version: str
+    #: When it was written, by the store's own clock; None where a store does not say.
+    modified: datetime | None = field(default=None, compare=False)
+    #: Until when the store keeps it whatever anybody asks (S3 Object Lock; the end of time for a legal hold). Only
+    #: ``stat`` says; None where there is no lock, or no right to see it.
+    locked_until: datetime | None = field(default=None, compare=False)
 
 
 class ObjectWriter(Protocol):

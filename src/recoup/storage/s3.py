@@ -181,7 +181,8 @@ class S3Store:
                 for each in page.get("Contents", ()):
                     key = each["Key"][cut:]
                     if _is_key(key):
-                        found.append(ObjectInfo(key=key, size_bytes=each["Size"], version=_version(each["ETag"])))
+                        version, modified = _version(each["ETag"]), each["LastModified"]
+                        found.append(ObjectInfo(key=key, size_bytes=each["Size"], version=version, modified=modified))
         found.sort(key=lambda info: info.key)
         self._bucket_seen = True
         yield from found

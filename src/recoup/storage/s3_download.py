@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from recoup.kernel import clock
@@ -115,7 +116,13 @@ class Downloads:
                 # An answer to HEAD has no body that says why. The same question as a GET has one.
                 self._request(key, 0, 1, None)["Body"].close()
                 raise
-        return ObjectInfo(key=key, size_bytes=answer["ContentLength"], version=answer["ETag"].strip('"'))
+        return ObjectInfo(
+            key=key,
+            size_bytes=answer["ContentLength"],
+            version=answer["ETag"].strip('"'),
+            modified=answer["LastModified"],
+            locked_until=_locked_until(answer),
+        )
 
     def _look(self, key: str, start: int) -> Found:
         info = self.look(key)
@@ -156,6 +163,14 @@ class Downloads:
             f"last at byte {position} of {end}",
             hint="Try again. If it stays so, check the network and the service.",
         )
+
+
+def _locked_until(answer: Any) -> datetime | None:
+    """From the answer to a HEAD (S3 API reference, HeadObject: ``x-amz-object-lock-…``)."""
+    if answer.get("ObjectLockLegalHoldStatus") == "ON":
+        return datetime.max.replace(tzinfo=UTC)
+    until = answer.get("ObjectLockRetainUntilDate")
+    return until.astimezone(UTC) if isinstance(until, datetime) else None
 
 
 def _body(body: Any, wanted: int) -> Iterator[bytes]:
