@@ -52,7 +52,9 @@ class Schedule:
         if self.every is not None:
             return (instant + self.every).astimezone(UTC)
         assert self.cron is not None
-        return next(CronSim(self.cron, instant.astimezone(zone))).astimezone(UTC)
+        # In the hour that is there twice cronsim goes by the face of the clock, and may name a moment gone by.
+        moments = (moment.astimezone(UTC) for moment in CronSim(self.cron, instant.astimezone(zone)))
+        return next(moment for moment in moments if moment > instant)
 
 
 def parse_schedule(text: str) -> Schedule:
@@ -123,7 +125,9 @@ def _interval(words: str, text: str) -> timedelta:
 
 def _checked(cron: str, text: str) -> str:
     try:
-        CronSim(cron, datetime(2026, 1, 1, tzinfo=UTC))
+        next(CronSim(cron, datetime(2026, 1, 1, tzinfo=UTC)))
     except CronSimError as wrong:
         raise ValueError(f"not a cron expression: {text!r} ({str(wrong).lower()})") from wrong
+    except StopIteration:
+        raise ValueError(f"never happens: {text!r} (no day within 50 years matches)") from None
     return cron
