@@ -8,6 +8,7 @@ commands as well, so that there is one place where errors are translated.
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
@@ -165,6 +166,14 @@ class Connection:
             del self._buffer[:most]
             return data
         return self._receive(most)
+
+    def wait(self, seconds: float) -> bool:
+        """Whether there is something to read, at once or within so many seconds."""
+        if self._buffer or (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()):
+            return True
+        waiting = select.poll()
+        waiting.register(self._socket, select.POLLIN)
+        return bool(waiting.poll(seconds * 1000))
 
     def _receive(self, most: int = _PIECE) -> bytes:
         try:
