@@ -27,8 +27,9 @@ _LATE: Final = timedelta(minutes=15)
 #: Jitter never takes more than this part of the time between two runs.
 _SHARE_OF_INTERVAL: Final = 10
 
-#: ``first``: there is no copy at all. ``missed``: its time has gone by. ``retry``: the last run failed.
-Reason = Literal["first", "scheduled", "missed", "retry"]
+#: ``first``: there is no copy at all. ``missed``: its time has gone by. ``retry``: the last run failed. ``asked``: a
+#: worker needs it now.
+Reason = Literal["first", "scheduled", "missed", "retry", "asked"]
 
 
 class Repeating(Protocol):
@@ -48,14 +49,16 @@ class Repeating(Protocol):
 class Scheduled:
     """One task of the plan and what is known of it.
 
-    ``last`` is when the newest copy was begun, or for a task that leaves no copy, when it last ran through.
+    ``last`` is when the newest copy was begun, or for a task that leaves no copy, when it last ran through. ``when`` is
+    None for a kind that the plan does not schedule; it runs when it is ``asked`` for, and not before.
     """
 
     service: str
     kind: str
-    when: Repeating
+    when: Repeating | None
     last: datetime | None
     record: TaskRecord | None
+    asked: datetime | None = None  #: since when a run is wanted outside of the schedule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +85,8 @@ def agenda(
     the plan's order, which decides between equals. ``system`` is the plan's name: with it, jitter is a fixed delay for
     each task and differs between systems.
     """
-    runs = [_next_run(task, zone=zone, jitter=jitter, system=system, now=now) for task in tasks]
+    wanted = [task for task in tasks if task.when is not None or _is_asked(task)]
+    runs = [_next_run(task, zone=zone, jitter=jitter, system=system, now=now) for task in wanted]
     places = {(task.service, task.kind): place for place, task in enumerate(tasks)}
 
     def order(run: Run) -> tuple[bool, bool, datetime, int]:
@@ -112,7 +116,12 @@ def pause_after(failures: int, interval: timedelta) -> timedelta:
 def _next_run(task: Scheduled, *, zone: tzinfo, jitter: timedelta, system: str, now: datetime) -> Run:
     slot, at, interval = None, now, LONGEST_PAUSE
     reason: Reason = "first"
-    if task.last is not None:
+    if _is_asked(task):
+        assert task.asked is not None
+        slot = at = min(task.asked, now)
+        reason = "asked"
+    elif task.last is not None:
+        assert task.when is not None, "only what is scheduled or asked for has a next run"
         slot = task.when.next_after(task.last, zone)
         interval = task.when.next_after(slot, zone) - slot
         at = slot
@@ -127,6 +136,10 @@ def _next_run(task: Scheduled, *, zone: tzinfo, jitter: timedelta, system: str, 
         assert task.record.ended is not None
         at, reason = min(task.record.ended, now) + pause_after(task.record.failures, interval), "retry"
     return Run(service=task.service, kind=task.kind, at=at, slot=slot, reason=reason)
+
+
+def _is_asked(task: Scheduled) -> bool:
+    return task.asked is not None and (task.last is None or task.last < task.asked)
 
 
 def _not_before(task: Scheduled, slot: datetime | None, interval: timedelta, now: datetime) -> datetime | None:

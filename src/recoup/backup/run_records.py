@@ -6,6 +6,7 @@ here: *when a service was last copied* is asked of the repositories. A record th
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -187,6 +188,34 @@ def read_daemon(state_folder: Path) -> DaemonRecord | None:
         )
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def request_run(state_folder: Path, service: str, kind: str, why: str) -> None:
+    """Ask the daemon for a copy outside of the schedule: as soon as it can, and once.
+
+    For workers: a WAL stream that lost its slot needs a new base backup. Asking again while the first request stands
+    changes nothing. A copy begun later than the request, by whomever, satisfies it. Raise ``RecoupError`` when it
+    cannot be written.
+    """
+    name = f"request:{service}:{kind}.json"
+    if not _read(state_folder / _FOLDER / name):
+        asked = {"service": service, "kind": kind, "why": why[:_LONGEST_ERROR], "asked": clock.to_text(clock.now())}
+        _write(state_folder, name, asked)
+
+
+def read_requests(state_folder: Path) -> dict[tuple[str, str], datetime]:
+    """Since when a run is asked for, by service and kind."""
+    found = {}
+    for path in (state_folder / _FOLDER).glob("request:*.json"):
+        said = _read(path)
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            found[str(said["service"]), str(said["kind"])] = clock.from_text(said["asked"])
+    return found
+
+
+def drop_request(state_folder: Path, service: str, kind: str) -> None:
+    """The request is satisfied."""
+    (state_folder / _FOLDER / f"request:{service}:{kind}.json").unlink(missing_ok=True)
 
 
 def forget_workers(state_folder: Path, *, keep: frozenset[str]) -> None:

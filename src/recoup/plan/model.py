@@ -16,7 +16,7 @@ from recoup.objectives.objective import Objective
 from recoup.plan.people import Alarms, Channel, Communication, Drill, Listening, Member, RotatedSecret, Vendor
 from recoup.plan.services import PostgresService, RedisService, Section, Service
 from recoup.plan.template import Template
-from recoup.plan.types import Day, Duration, HttpUrl, Many, Name, RawText, Text, Variable, Zone
+from recoup.plan.types import Day, Duration, DurationOrZero, HttpUrl, Many, Name, RawText, Text, Variable, Zone
 
 CopyKind = Literal["base", "dump", "rdb", "wal", "stream", "files"]
 Grade = Literal["stored", "intact", "boots", "same"]
@@ -151,6 +151,12 @@ class Plan(Section):
     recoup: Literal[1] = Field(description="The version of this file's format: 1.")
     system: Text = Field(description="What this is the plan of, as people call it.")
     timezone: Zone = Field("UTC", description="The time zone in which schedules are meant.")
+    jitter: DurationOrZero = Field(
+        default=timedelta(minutes=2),
+        description="Scheduled work begins up to so much later, by a delay that is fixed for each task and differs "
+        "between systems; at most a tenth of the time between two runs, and none for `every`.",
+        json_schema_extra={"default": "2m"},
+    )
     plan: Agreement = Field(default=Agreement(), description="Version, approver and next review.")
     compose: Compose | None = Field(default=None, description="The Docker Compose project, when there is one.")
     tiers: dict[Name, Tier] = Field(default={}, description="What was promised: RTO and RPO by tier.")

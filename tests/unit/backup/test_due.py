@@ -182,6 +182,17 @@ def test_jitter_takes_at_most_a_tenth_of_the_interval_and_nothing_of_every() -> 
     assert _next(_task("every 5m", MONDAY), MONDAY, jitter=HOUR).at == MONDAY + 5 * MINUTE
 
 
+def test_what_a_worker_asks_for_is_due_at_once_until_there_is_a_newer_copy() -> None:
+    asked = MONDAY - MINUTE
+    task = Scheduled(service="db", kind="base", when=None, last=MONDAY - HOUR, record=None, asked=asked)
+    assert (_next(task, MONDAY).at, _next(task, MONDAY).reason) == (asked, "asked")
+    done = Scheduled(service="db", kind="base", when=None, last=MONDAY, record=None, asked=asked)
+    assert agenda([done], zone=UTC, jitter=HOUR, system="Shop", now=MONDAY) == ()
+    failed = _record(MONDAY, "failed", failures=2)
+    again = Scheduled(service="db", kind="base", when=None, last=None, record=failed, asked=asked)
+    assert (_next(again, MONDAY + MINUTE).at, _next(again, MONDAY + MINUTE).reason) == (MONDAY + 3 * MINUTE, "retry")
+
+
 _WORDS = st.one_of(
     st.builds("daily {:02}:{:02}".format, st.integers(0, 23), st.integers(0, 59)),
     st.builds("{} {} * * *".format, st.integers(0, 59), st.integers(0, 23)),
@@ -217,7 +228,7 @@ def test_whatever_happened_a_task_is_never_put_off_for_more_than_an_hour_beyond_
     record = _record(now + minutes * MINUTE, outcome, failures=failures)
     task = _task(words, now - age, record)
     run = _next(task, now, zone, jitter=5 * MINUTE)
-    slot = task.when.next_after(now - age, ZoneInfo(zone))
+    slot = parse_schedule(words).next_after(now - age, ZoneInfo(zone))
     assert run.slot == slot
     assert run.at <= max(slot + 5 * MINUTE, now + HOUR)
     assert run == _next(task, now, zone, jitter=5 * MINUTE)

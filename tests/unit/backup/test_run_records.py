@@ -87,3 +87,13 @@ def test_a_state_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
     with pytest.raises(RecoupError, match="cannot keep notes"):
         records.begin_task(tmp_path / "state", "postgres", "base", pid=7, now=NOON)
+
+
+def test_a_request_stands_until_it_is_dropped_and_asking_again_changes_nothing(tmp_path: Path) -> None:
+    records.request_run(tmp_path, "postgres", "base", "the slot is gone")
+    first = records.read_requests(tmp_path)
+    records.request_run(tmp_path, "postgres", "base", "the slot is gone")
+    assert records.read_requests(tmp_path) == first
+    assert list(first) == [("postgres", "base")]
+    records.drop_request(tmp_path, "postgres", "base")
+    assert records.read_requests(tmp_path) == {}
