@@ -67,7 +67,7 @@ def run_once(contender: Contender, log: Path, server_pid: int | None = None) -> 
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, **contender.environment},
+                env=_environment(contender),
                 pass_fds=[write_end],
                 check=True,
             )
@@ -90,6 +90,12 @@ def run_once(contender: Contender, log: Path, server_pid: int | None = None) -> 
         peak_mib=said["peak_mib"],
         size_bytes=left,
     )
+
+
+def _environment(contender: Contender) -> dict[str, str]:
+    """As an installed program has it: Python may keep what it compiled, instead of compiling all of it in every run."""
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**inherited, **contender.environment}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

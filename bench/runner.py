@@ -22,6 +22,7 @@ def main() -> int:
     pid = os.fork()
     if pid == 0:
         try:
+            os.setsid()  # each in a session of its own, as a service or a cron job has it
             if user >= 0:
                 os.setgroups([])
                 os.setgid(user)

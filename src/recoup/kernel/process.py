@@ -254,6 +254,13 @@ def give_way() -> None:
 
     On a machine with nothing else to do it costs nothing. Call it before any thread is started. Never raises: where
     it is not allowed, the work goes on as it is.
+
+    Where the kernel shares the processors out between sessions first (``sched_autogroup_enabled``, sched(7)), niceness
+    counts inside a session only, so the session's own is set as well; but only of a session that is ours, as those of
+    services and cron jobs are, and never of somebody's terminal.
     """
     with contextlib.suppress(OSError):
         os.nice(_NICENESS)
+    with contextlib.suppress(OSError):
+        if os.getsid(0) == os.getpid():
+            Path("/proc/self/autogroup").write_text(str(_NICENESS))
