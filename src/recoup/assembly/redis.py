@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from urllib.parse import quote
 
 from recoup.assembly.feed import SCRIPT_SECONDS, feed
 from recoup.assembly.stack import Stack, open_stack
@@ -83,6 +84,31 @@ def redis_place(system: System, name: str) -> RedisPlace:
         password=password or redis_password(stack.project.service(service.compose)),
     )
     return RedisPlace(name=name, service=service, url=None, program=program, stack=stack)
+
+
+def redis_address(system: System, name: str) -> Secret:
+    """An address under which this machine reaches the Redis ``name``: the plan's, or its container's own.
+
+    Raise ``EngineError`` when its container has none that could be reached from here.
+    """
+    place = redis_place(system, name)
+    if place.url is not None:
+        return place.url
+    assert place.stack is not None, "a place without an address is in the stack"
+    assert place.service.compose is not None, "a place without an address is in the stack"
+    assert place.program is not None, "a place without an address has a program"
+    running = [one for one in place.stack.client.of_service(place.service.compose) if one.running]
+    address = next((ip for one in running for ip in one.addresses), None)
+    if address is None:
+        raise EngineError(
+            f"the container of {name} has no address that this machine reaches",
+            hint="Start it (docker compose up -d), or publish its port on 127.0.0.1 and give the plan a url.",
+        )
+    user = "" if place.program.user is None else quote(place.program.user, safe="")
+    password = "" if place.program.password is None else ":" + quote(place.program.password.reveal(), safe="")
+    login = f"{user}{password}@" if user or password else ""
+    host = f"[{address}]" if ":" in address else address
+    return Secret(f"redis://{login}{host}:6379/0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

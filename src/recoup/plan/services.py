@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -89,6 +90,9 @@ class RedisService(_Service):
     rdb: When | None = Field(default=None, description="When an RDB snapshot is taken.")
     stream: Literal["continuous"] | None = Field(
         default=None, description="Keeps the command stream, to go back to any instant."
+    )
+    stream_every: Duration = Field(
+        default=timedelta(seconds=5), description="How often what came of the stream is stored: the most that is lost."
     )
     fingerprint: bool = Field(
         default=True, description="Computes a fingerprint of every key, to compare restored copies with."

@@ -14,6 +14,7 @@ MANIFESTS: Final = "manifests/"
 ARTEFACTS: Final = "artefacts/"
 HOLDS: Final = "holds/"
 WAL: Final = "wal/"
+COMMANDS: Final = "redis-stream/"
 
 #: Names of services, kinds and streams become parts of keys and file names, so they are kept this plain.
 SAFE_NAME: Final = re.compile(r"[a-z0-9A-Z_][a-zA-Z0-9._-]{0,99}")
@@ -21,7 +22,9 @@ SAFE_NAME: Final = re.compile(r"[a-z0-9A-Z_][a-zA-Z0-9._-]{0,99}")
 SYSTEM_IDENTIFIER: Final = re.compile(r"[1-9][0-9]{0,19}")
 #: The folder of a segment: its timeline and the upper half of its number.
 WAL_SEGMENT_FOLDER: Final = re.compile(r"[0-9A-F]{16}")
-#: How the key of every object of WAL ends.
+#: What a Redis calls the history of its data set (``master_replid``).
+REPLICATION_ID: Final = re.compile(r"[0-9a-f]{40}")
+#: How the key of every object of WAL, and of every segment of a command stream, ends.
 WAL_ENDING: Final = ".zst.enc"
 
 
@@ -72,6 +75,18 @@ def wal_folder(service: str, system_identifier: str) -> str:
     if not SAFE_NAME.fullmatch(service) or not SYSTEM_IDENTIFIER.fullmatch(system_identifier):
         raise ValueError(f"{service!r}, {system_identifier!r} cannot be part of an object key")
     return f"{WAL}{service}/{system_identifier}/"
+
+
+def commands_folder(service: str, replication_id: str | None = None) -> str:
+    """The prefix, with its closing slash, of the command streams of a service, or of one replication id of it."""
+    if not SAFE_NAME.fullmatch(service) or not (replication_id is None or REPLICATION_ID.fullmatch(replication_id)):
+        raise ValueError(f"{service!r}, {replication_id!r} cannot be part of an object key")
+    return f"{COMMANDS}{service}/" + ("" if replication_id is None else f"{replication_id}/")
+
+
+def commands_key(bound: str, mac: str) -> str:
+    """The key of an object of a command stream: what its MAC is bound to (folder, name and stamp), and the MAC."""
+    return f"{bound}-{mac}{WAL_ENDING}"
 
 
 def wal_bound(folder: str, name: str, stamp: str) -> str:

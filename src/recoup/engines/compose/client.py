@@ -53,6 +53,7 @@ class Container:
     restarts: int
     out_of_memory: bool
     mounts: tuple[ContainerMount, ...]
+    addresses: tuple[str, ...] = ()  #: on its networks; the engine's own machine reaches them
 
     @property
     def running(self) -> bool:
@@ -340,7 +341,17 @@ def _container(entry: Mapping[str, Any]) -> Container:
             )
             for mount in entry.get("Mounts") or ()
         ),
+        addresses=_addresses(entry),
     )
+
+
+def _addresses(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """The container's addresses, network by network; the host's loopback when it shares the host's network."""
+    if (entry.get("HostConfig") or {}).get("NetworkMode") == "host":
+        return ("127.0.0.1",)
+    networks = ((entry.get("NetworkSettings") or {}).get("Networks") or {}).values()
+    found = [network.get("IPAddress") or network.get("GlobalIPv6Address") for network in networks]
+    return tuple(one for one in found if one)
 
 
 def _microseconds(text: str) -> str:

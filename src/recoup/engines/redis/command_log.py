@@ -272,12 +272,3 @@ def read_segment(pieces: Iterable[bytes]) -> Iterator[LoggedCommand]:
             transaction = None
     if transaction is not None:
         raise DamageError("the command log ends inside a transaction")
-
-
-def last_database(pieces: Iterable[bytes]) -> bytes | None:
-    """The database that is selected at the end of a segment; None when it does not say. Raise as ``read_segment``."""
-    found = None
-    for command in read_segment(pieces):
-        if command.name == b"SELECT":
-            found = arguments(command.data)[1]
-    return found

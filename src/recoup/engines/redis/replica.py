@@ -103,6 +103,11 @@ class Follower:
         """The server, for people."""
         return str(self._connection.address)
 
+    def look_again(self) -> StreamState:
+        """Where the server's stream stands now. Only before ``follow``."""
+        self.state = read_state(read_info(self._connection, "server", "replication"), self.where)
+        return self.state
+
     def now_ms(self) -> int:
         """The server's clock, as far as it could be asked, in ms since 1970."""
         return int(clock.now().timestamp() * 1000) + self.clock_difference_ms

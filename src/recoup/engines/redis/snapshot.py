@@ -7,6 +7,7 @@ the server waits ``repl-diskless-sync-delay`` (5 s) before it forks.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,13 +20,15 @@ from recoup.engines.redis.connection import (
     read_keyspace,
     read_settings,
 )
+from recoup.engines.redis.rdb import Auxiliary, Header, read_rdb
 from recoup.engines.redis.tee import FingerprintTee
 from recoup.engines.redis.transfer import IDLE_SECONDS, receive_rdb
 from recoup.kernel import clock
-from recoup.kernel.errors import DamageError, RefusedError
+from recoup.kernel.errors import DamageError, RecoupError, RefusedError
 from recoup.kernel.secret import Secret
 
 STREAM = "dump.rdb"
+_REMARKS_BYTES = 2048  #: of the beginning of an RDB; what the server says of itself there takes about 200
 
 #: Settings that a restore must know to bring the server back as it was.
 SETTINGS = (
@@ -70,7 +73,7 @@ def take_rdb(
         except BaseException:
             receipt.abandon()
             raise
-    facts |= {"replid": received.replication_id, "offset": received.offset, "diskless": received.diskless} | more
+    facts |= more | {"replid": received.replication_id, "offset": received.offset, "diskless": received.diskless}
     return CopyFacts(facts=facts, fingerprint=sums, left_out=(*left_out, *missing))
 
 
@@ -89,6 +92,7 @@ class RdbReceipt:
         self._on_progress = on_progress
         self._tee = None if at_ms is None else FingerprintTee(at_ms=at_ms, origin_ms=origin_ms)
         self._head = b""
+        self._begin = b""
         self._done = 0
         self._expected: int | None = None
 
@@ -99,6 +103,8 @@ class RdbReceipt:
     def write(self, data: bytes) -> None:
         """Take the next piece."""
         self._head = (self._head + data[:9])[:9]
+        if len(self._begin) < _REMARKS_BYTES:
+            self._begin += data[: _REMARKS_BYTES - len(self._begin)]
         self._store(data)
         if self._tee is not None:
             self._tee.write(data)
@@ -110,6 +116,7 @@ class RdbReceipt:
         if self._head[:5] != b"REDIS" or not self._head[5:].isdigit():
             raise DamageError("the server sent no RDB: it does not begin with REDIS and a version")
         facts: dict[str, Any] = {"rdb_version": int(self._head[5:]), "size_bytes": self._done}
+        facts |= _place_in_stream(self._begin)
         if self._tee is None:
             return facts, None, ()
         outcome = self._tee.finish()
@@ -125,6 +132,22 @@ class RdbReceipt:
         """The transfer failed; stop working. Harmless when repeated."""
         if self._tee is not None:
             self._tee.abandon()
+
+
+def _place_in_stream(begin: bytes) -> dict[str, Any]:
+    """The replication id and offset that a server with a backlog writes at the beginning of an RDB; {} without.
+
+    Source: Redis, src/rdb.c (``rdbSaveInfoAuxFields``).
+    """
+    remarks: dict[bytes, bytes] = {}
+    with contextlib.suppress(RecoupError):  # the beginning is cut off somewhere, and the whole is judged elsewhere
+        for record in read_rdb([begin]):
+            if isinstance(record, Auxiliary):
+                remarks[record.name] = record.value
+            elif not isinstance(record, Header):
+                break
+    replid, offset = remarks.get(b"repl-id", b"").decode(errors="replace"), remarks.get(b"repl-offset", b"")
+    return {"replid": replid, "offset": int(offset)} if replid and offset.isdigit() else {}
 
 
 def gather_facts(connection: Connection) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
