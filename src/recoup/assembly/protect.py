@@ -15,7 +15,8 @@ from recoup.assembly.system import Opened, System
 from recoup.backup.take import Source, Taken, take_copy
 from recoup.engines.engine import ProgressListener
 from recoup.engines.postgres.dump import DumpFormat
-from recoup.kernel.errors import RecoupError, UsageError
+from recoup.kernel.errors import Exit, RecoupError, UsageError
+from recoup.kernel.finding import exit_code
 from recoup.plan.services import ComposeService, FilesService, PostgresService, RedisService
 from recoup.repository.catalog import read_catalog
 from recoup.repository.copy_writer import Packing
@@ -51,6 +52,16 @@ class Protected:
     verification: Verification | None
     unopened: dict[str, RecoupError]
     error: RecoupError | None
+
+    @property
+    def exit_code(self) -> Exit:
+        """What a command that took only this copy ends with."""
+        if self.error is not None:
+            return self.error.exit_code
+        assert self.taken is not None, "a task has a copy or an error"
+        if self.taken.outcome.failed or self.unopened:
+            return Exit.FAILED
+        return Exit.OK if self.verification is None else exit_code(self.verification.verdict)
 
 
 def choose_tasks(system: System, services: Sequence[str], kind: str | None) -> list[Task]:

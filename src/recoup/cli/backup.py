@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
         backup,
         examples=(
             "recoup backup                         # every service, the kinds the plan schedules",
+            "recoup backup --due                   # what the plan's schedules want by now, and nothing else",
             "recoup backup postgres --kind dump    # a dump of one service",
             "recoup backup postgres --kind dump --format plain --compression gzip",
         ),
@@ -39,6 +40,9 @@ def backup(
         Literal["custom", "plain"] | None, typer.Option("--format", help="Of dumps; default: the plan's.")
     ] = None,
     compression: Annotated[Literal["zstd", "gzip"] | None, typer.Option(help="Default: the plan's.")] = None,
+    due: Annotated[
+        bool, typer.Option("--due", help="Only what is due by the plan's schedules; with --plan, also what comes next.")
+    ] = False,
     label: Annotated[str | None, typer.Option(help="A word for the copies: daily, before-migration.")] = None,
     other_cluster: Annotated[
         bool, typer.Option("--other-cluster", help="The server is a new cluster; copy it all the same.")
@@ -57,8 +61,10 @@ def backup(
     A copy is reported only after every byte was read back from each repository and matched. It is then verified as the
     plan says under verify.after_backup. When one repository fails, the copy in the others stays and the exit code is 1.
     """
-    from recoup.assembly.protect import Options, choose_tasks, protect
+    from recoup.assembly.protect import Options, choose_tasks
+    from recoup.assembly.recorded import protect_recorded
     from recoup.assembly.system import System
+    from recoup.cli.due import outlook
     from recoup.cli.output import Output
     from recoup.kernel.errors import UsageError
     from recoup.kernel.process import give_way
@@ -70,10 +76,15 @@ def backup(
     if label == REPLACED:
         raise UsageError(f"the label {label!r} is kept for what restores replace", hint="Choose another word.")
     system, output = System.from_file(file), Output(json=as_json, quiet=quiet)
-    tasks = choose_tasks(system, services or [], kind)
+    ahead = outlook(system, services or [], kind) if due else None
+    tasks = choose_tasks(system, services or [], kind) if ahead is None else ahead.tasks
     if dry_run:
-        _show_plan(output, [(task.service, task.kind) for task in tasks], system)
+        ahead.show(output, system) if ahead else _show_plan(output, [(one.service, one.kind) for one in tasks], system)
         return Exit.OK
+    if ahead is not None:
+        if not tasks:
+            return ahead.say_nothing_is_due(output)
+        ahead.note_silence(output)
     if new_repository is not None:
         system.begin_anew(new_repository)
     give_way()  # production comes first
@@ -81,27 +92,16 @@ def backup(
     results = []
     for task in tasks:
         with output.progress() as listener:
-            result = protect(system, task, options, listener)
+            result = protect_recorded(system, task, options, listener)
         results.append(result)
         _say(output, result)
     output.document("backup", {"copies": [_as_json(result) for result in results]})
-    return max((_exit(result) for result in results), key=_severity)
+    return max((result.exit_code for result in results), key=_severity)
 
 
 def _severity(code: Exit) -> tuple[int, int]:
     order = [Exit.OK, Exit.UNKNOWN, Exit.BAD, Exit.FAILED]
     return (order.index(code), 0) if code in order else (len(order), int(code))
-
-
-def _exit(result: Protected) -> Exit:
-    from recoup.kernel.finding import exit_code
-
-    if result.error is not None:
-        return result.error.exit_code
-    assert result.taken is not None
-    if result.taken.outcome.failed or result.unopened:
-        return Exit.FAILED
-    return Exit.OK if result.verification is None else exit_code(result.verification.verdict)
 
 
 def _say(output: Any, result: Protected) -> None:
@@ -154,7 +154,7 @@ def _as_json(result: Protected) -> dict[str, Any]:
     if result.verification is not None:
         document["grade"] = result.verification.reached
         document["findings"] = [finding_document(one) for one in result.verification.findings]
-    return {**document, "failed_repositories": errors, "exit_code": int(_exit(result))}
+    return {**document, "failed_repositories": errors, "exit_code": int(result.exit_code)}
 
 
 def _show_plan(output: Any, tasks: list[tuple[str, str]], system: Any) -> None:

@@ -22,6 +22,7 @@ from recoup.cli.output import (
     write_error,
     write_out,
 )
+from recoup.kernel import leash
 from recoup.kernel.errors import Exit, PlanError, RecoupError
 
 # Typer carries its own copy of click since 0.22; this finds the class in both arrangements
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = given[: given.index("--")] if "--" in given else given
     as_json = "--json" in options
+    leash.follow()
     debug = "--debug" in options or os.environ.get("RECOUP_DEBUG", "") not in ("", "0")
     with _stopping_as_interrupting(), guarded_stdout() as stdout:
         code = _guarded(given, as_json=as_json, debug=debug)

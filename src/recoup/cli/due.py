@@ -1,0 +1,104 @@
+"""What ``recoup backup --due`` takes, and how it says what comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from recoup.assembly.agenda import decide, look
+from recoup.assembly.protect import Task, choose_tasks
+from recoup.assembly.system import System
+from recoup.backup.due import Run
+from recoup.cli.output import Output
+from recoup.kernel import clock
+from recoup.kernel.errors import Exit, RecoupError, UsageError
+from recoup.kernel.units import show_duration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """The next run of each service and kind that was asked about, at one moment."""
+
+    runs: tuple[Run, ...]
+    now: datetime
+    zone: str
+    silent: Mapping[str, RecoupError]
+    nobody_answered: bool
+
+    @property
+    def tasks(self) -> list[Task]:
+        """What to take now, in this order."""
+        return [Task(service=run.service, kind=run.kind) for run in self.runs if run.is_due(self.now)]
+
+    def note_silence(self, output: Output) -> None:
+        """Say which repositories could not be asked for their newest copies."""
+        for name, error in self.silent.items():
+            output.note(f"{name} did not answer: {error}" + (f"\nhint: {error.hint}" if error.hint else ""))
+
+    def say_nothing_is_due(self, output: Output) -> Exit:
+        """Say what comes next and when. That is a success only when a repository could be asked."""
+        self.note_silence(output)
+        following = self.runs[0] if self.runs else None
+        if self.nobody_answered:
+            output.line("whether anything is due is not known: no repository answered")
+        elif following is not None:
+            output.line(f"nothing is due; next: {following.service} {following.kind} {self._when(following)}")
+        output.document("backup", {"copies": [], "next": self.documents()})
+        return Exit.UNKNOWN if self.nobody_answered else Exit.OK
+
+    def show(self, output: Output, system: System) -> None:
+        """The table of ``--plan``."""
+        self.note_silence(output)
+        rows = []
+        for run in self.runs:
+            places = [name for name, one in system.plan.repositories.items() if one.takes(run.kind)]
+            rows.append((run.service, run.kind, self._when(run), run.reason, ", ".join(places)))
+        output.table(("SERVICE", "KIND", "WHEN", "WHY", "INTO"), rows)
+        output.document("backup-due", {"runs": self.documents()})
+
+    def documents(self) -> list[dict[str, Any]]:
+        """The runs as JSON."""
+        return [
+            {
+                "service": run.service,
+                "kind": run.kind,
+                "due": run.is_due(self.now),
+                "at": clock.to_text(run.at),
+                "reason": run.reason,
+            }
+            for run in self.runs
+        ]
+
+    def _when(self, run: Run) -> str:
+        if run.is_due(self.now):
+            return "now"
+        return f"{show_instant(run.at, self.zone)}, in {show_duration(run.at - self.now)}"
+
+
+def outlook(system: System, services: Sequence[str], kind: str | None) -> Outlook:
+    """What is due and what comes next. Raise ``UsageError`` when the plan schedules nothing of what is asked about."""
+    if services or kind:
+        choose_tasks(system, services, kind)  # refuses what the plan does not have
+    known = look(system, upkeep=False)
+    now = clock.now()
+    runs = tuple(
+        run
+        for run in decide(system, known, now)
+        if (not services or run.service in services) and (kind is None or run.kind == kind)
+    )
+    if not runs:
+        raise UsageError(
+            "the plan has no schedule for any of it", hint="Give services one, such as `base: daily 02:00`."
+        )
+    return Outlook(
+        runs=runs, now=now, zone=system.plan.timezone, silent=known.silent, nobody_answered=not known.answered
+    )
+
+
+def show_instant(instant: datetime, zone: str) -> str:
+    """An instant as people of the plan's zone read it: ``2026-11-24 02:00 CET``."""
+    from zoneinfo import ZoneInfo
+
+    return instant.astimezone(ZoneInfo(zone)).strftime("%Y-%m-%d %H:%M %Z")
