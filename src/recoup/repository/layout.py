@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Final
 
@@ -13,6 +14,7 @@ RESTORE_SCRIPT: Final = "restore.sh"
 MANIFESTS: Final = "manifests/"
 ARTEFACTS: Final = "artefacts/"
 HOLDS: Final = "holds/"
+HEARTBEATS: Final = "heartbeats/"
 WAL: Final = "wal/"
 COMMANDS: Final = "redis-stream/"
 
@@ -50,6 +52,11 @@ def hold_key(name: str) -> str:
 def hold_name_of(key: str) -> str | None:
     """The reverse of ``hold_key``; None when ``key`` is not the key of a hold."""
     return key[len(HOLDS) : -len(".json")] if key.startswith(HOLDS) and key.endswith(".json") else None
+
+
+def heartbeat_key(system: str) -> str:
+    """Where the daemon of a system leaves its word that it lives. Names of systems are free text, so it is a digest."""
+    return f"{HEARTBEATS}{hashlib.sha256(system.encode()).hexdigest()[:16]}.json"
 
 
 def artefact_folder(service: str, kind: str, artefact_id: str) -> str:
