@@ -46,12 +46,14 @@ class CopyFacts:
     """What an engine knows of a copy when it is complete. All values go to JSON and back.
 
     ``facts`` are the engine's own (system identifier, LSNs, versions ...). ``fingerprint`` is the fingerprint of the
-    data at the moment of the copy, or None. ``left_out`` lists what is not in the copy, and why.
+    data at the moment of the copy, or None. ``left_out`` lists what is not in the copy, and why. ``depends_on`` are
+    the artefacts without which the copy cannot be restored, the oldest first, as whoever asked for it named them.
     """
 
     facts: Mapping[str, Any]
     fingerprint: Mapping[str, Any] | None = None
     left_out: tuple[tuple[str, str], ...] = ()
+    depends_on: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -279,6 +279,7 @@ class ArtefactWriter:
             facts=copy.facts,
             fingerprint=copy.fingerprint,
             left_out=copy.left_out,
+            depends_on=copy.depends_on,
         )
 
     def _prove(self, repository: Repository) -> RecoupError | None:

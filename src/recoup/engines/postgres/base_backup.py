@@ -7,7 +7,8 @@ from typing import Any
 
 from recoup.engines.engine import Content, CopyFacts, Progress, ProgressListener, Sink
 from recoup.engines.postgres.access import DirectAccess
-from recoup.engines.postgres.base_protocol import BaseBackupOptions, BaseBackupStream
+from recoup.engines.postgres.base_protocol import BaseBackupOptions, BaseBackupStream, upload_manifest
+from recoup.engines.postgres.incremental import Earlier, explain_refusal, require_incremental
 from recoup.engines.postgres.lsn import Lsn
 from recoup.engines.postgres.server_facts import inventory, left_out_of, settings_over_wire
 from recoup.engines.postgres.stream_names import BASE_ARCHIVE, MANIFEST_STREAM
@@ -29,30 +30,41 @@ def take_base_backup(
     on_progress: ProgressListener | None = None,
     idle_seconds: float = IDLE_SECONDS,
     hold_wal_bytes: int | None = None,
+    since: Earlier | None = None,
 ) -> CopyFacts:
     """Stream ``base.tar``, ``<oid>.tar`` for each tablespace, and ``backup_manifest`` into ``sink``.
 
     ``max_rate`` is in bytes per second. With ``include_wal`` the copy holds the WAL it needs to start; until it is
     sent, a temporary slot keeps it on the server, but never more than ``hold_wal_bytes`` (0: none; by default a
     tenth of the cluster's size, at least 1 and at most 16 GiB). The copy is good only when this returns: the caller
-    must discard it when this raises, which may be after the last byte.
+    must discard it when this raises, which may be after the last byte. With ``since``, it holds only the blocks that
+    changed since that backup began, and is restored together with it.
 
-    Raise ``RefusedError`` when the server is another cluster than ``expected_system_identifier``; ``EngineError`` and
-    its kinds for everything the server or the network does wrong.
+    Raise ``RefusedError`` when the server is another cluster than ``expected_system_identifier``, or cannot tell what
+    changed; ``EngineError`` and its kinds for everything the server or the network does wrong.
     """
     options = BaseBackupOptions(
-        label=label, checkpoint_fast=checkpoint_fast, max_rate_kib=_rate(max_rate), include_wal=include_wal
+        label=label,
+        checkpoint_fast=checkpoint_fast,
+        max_rate_kib=_rate(max_rate),
+        include_wal=include_wal,
+        incremental=since is not None,
     )
     with connect(connection_info) as wire:
         identity = wire.identify()
         refuse_other_cluster(identity.system_identifier, expected_system_identifier, wire.address)
+        if since is not None:
+            refuse_other_cluster(identity.system_identifier, since.system_identifier, wire.address)
+            require_incremental(wire, identity.timeline, since)
         facts = settings_over_wire(wire)
         found, not_read = _inventory(connection_info)
         with WalHold(connection_info, limit_bytes=hold_wal_bytes) as hold:
             try:
+                if since is not None:
+                    upload_manifest(wire, since.manifest(), idle_seconds=idle_seconds)
                 begin, end, timeline, stream = _copy(wire, sink, options, hold, on_progress, idle_seconds)
             except ServerError as failure:
-                raise _explain(failure, wire, hold) from failure
+                raise _explain(failure, wire, hold, since) from failure
     return CopyFacts(
         facts={
             **facts,
@@ -62,6 +74,7 @@ def take_base_backup(
             "includes_wal": include_wal,
             "wal_hold": hold.state,
             "method": "replication protocol",
+            **({} if since is None else since.facts()),
         },
         left_out=(*left_out_of(found), *not_read),
     )
@@ -111,8 +124,10 @@ def _copy(
     return begin, end, timeline, stream
 
 
-def _explain(failure: ServerError, wire: Wire, hold: WalHold) -> EngineError:
+def _explain(failure: ServerError, wire: Wire, hold: WalHold, since: Earlier | None) -> EngineError | RefusedError:
     """Add what the server warned about, and what to do."""
+    if since is not None and (refusal := explain_refusal(failure, since)) is not failure:
+        return refusal
     text, hint = failure.message, failure.hint
     if wire.notices:
         text += f"; before that it warned: {'; '.join(wire.notices[:3])}"

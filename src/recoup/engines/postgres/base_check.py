@@ -10,9 +10,10 @@ from typing import Any
 from recoup.engines.engine import Content, CopyReader
 from recoup.engines.postgres.backup_manifest import BackupManifest, ManifestFile, new_summer, parse_manifest
 from recoup.engines.postgres.control import CONTROL_FILE, parse_control
+from recoup.engines.postgres.incremental import read_manifest
 from recoup.engines.postgres.lsn import Lsn, segment_name, segments_between
 from recoup.engines.postgres.placement import tablespace_oid
-from recoup.engines.postgres.stream_names import BASE_ARCHIVE, MANIFEST_STREAM
+from recoup.engines.postgres.stream_names import MANIFEST_STREAM
 from recoup.engines.postgres.tar_walk import TarEntry, TarWalk
 from recoup.engines.postgres.wal_pages import WalSegmentCheck
 from recoup.engines.postgres.zero_pages import ZeroPages
@@ -50,7 +51,7 @@ def check_base_copy(reader: CopyReader) -> list[Finding]:
     with the data (about 300 bytes for each file of the cluster).
     """
     try:
-        manifest = _manifest_of(reader)
+        manifest = parse_manifest(read_manifest(reader))
     except (DamageError, UnknownFormatError) as failure:
         verdict = Verdict.FAILED if isinstance(failure, DamageError) else Verdict.UNKNOWN
         return [
@@ -70,16 +71,6 @@ def check_base_copy(reader: CopyReader) -> list[Finding]:
     if not seen.damage:
         seen.missing = sorted(wanted)
     return list(_findings(reader, manifest, seen))
-
-
-def _manifest_of(reader: CopyReader) -> BackupManifest:
-    """From its own stream, or, where ``pg_basebackup`` wrote the copy, from the member at the end of the archive."""
-    if MANIFEST_STREAM in {info.name for info in reader.streams()}:
-        return parse_manifest(reader.read(MANIFEST_STREAM))
-    for member in reader.members(BASE_ARCHIVE):
-        if member.path == MANIFEST_STREAM:
-            return parse_manifest(reader.read(BASE_ARCHIVE, member.offset, member.size_bytes))
-    raise UnknownFormatError("the copy holds no manifest of the server")
 
 
 def _read_archive(

@@ -6,10 +6,11 @@ Source: PostgreSQL documentation, "Streaming Replication Protocol", BASE_BACKUP;
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import psycopg
 from psycopg.pq import ExecStatus
 
 from recoup.engines.postgres.lsn import Lsn
@@ -25,6 +26,7 @@ _NEW_ARCHIVE, _MANIFEST, _DATA, _PROGRESS = b"nmdp"
 #: Two closing blocks of zeros, which PostgreSQL 14 leaves out.
 _TAR_END = bytes(1024)
 _REPORT_EVERY_BYTES = 8 << 20
+_UPLOAD_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,7 @@ class BaseBackupOptions:
     max_rate_kib: int | None = None
     include_wal: bool = True
     manifest_checksums: str = "CRC32C"
+    incremental: bool = False  #: after ``upload_manifest`` on the same connection; PostgreSQL 17 and later
 
     def command(self, major: int) -> str:
         """The BASE_BACKUP command in the grammar of that major version."""
@@ -57,6 +60,8 @@ class BaseBackupOptions:
             new.append(f"MAX_RATE {self.max_rate_kib}")
         old += ["TABLESPACE_MAP", "MANIFEST 'yes'", f"MANIFEST_CHECKSUMS '{self.manifest_checksums}'"]
         new += ["TABLESPACE_MAP true", "MANIFEST 'yes'", f"MANIFEST_CHECKSUMS '{self.manifest_checksums}'"]
+        if self.incremental:
+            new.append("INCREMENTAL")
         return f"BASE_BACKUP ({', '.join(new)})" if major >= 15 else f"BASE_BACKUP {' '.join(old)}"
 
 
@@ -67,6 +72,24 @@ class Tablespace:
     oid: int
     path: str
     kib: int
+
+
+def upload_manifest(wire: Wire, pieces: Iterable[bytes], *, idle_seconds: float = IDLE_SECONDS) -> None:
+    """Tell the server which backup an incremental one builds on: UPLOAD_MANIFEST (PostgreSQL 17 and later).
+
+    Raise ``ServerError`` when the server does not accept it; it reads all of it first.
+    """
+    wire.send("UPLOAD_MANIFEST")
+    wire.result(ExecStatus.COPY_IN, idle_seconds=idle_seconds)
+    try:
+        for piece in pieces:
+            for at in range(0, len(piece), _UPLOAD_BYTES):
+                wire.pgconn.put_copy_data(piece[at : at + _UPLOAD_BYTES])
+        wire.pgconn.put_copy_end()
+    except psycopg.Error as failure:
+        raise wire.lost(failure) from failure
+    while wire.result(idle_seconds=idle_seconds) is not None:
+        pass
 
 
 class BaseBackupStream:

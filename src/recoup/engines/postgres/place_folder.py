@@ -13,31 +13,20 @@ import fcntl
 import json
 import os
 import shutil
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recoup.engines.engine import Content, CopyReader, Progress, ProgressListener
+from recoup.engines.engine import Content, CopyReader, ProgressListener
 from recoup.engines.postgres.control import CONTROL_FILE, parse_control
+from recoup.engines.postgres.fill_folder import CONTROL_UNFINISHED, fill_folder, make_folder, reporter, require_room
 from recoup.engines.postgres.identity import MARKER, describe_folder
-from recoup.engines.postgres.place_files import FilePlacer, sync_file_systems, writing_in
-from recoup.engines.postgres.place_settings import place_missing_settings
-from recoup.engines.postgres.placement import (
-    TABLESPACE_MAP,
-    Archive,
-    Destinations,
-    choose_destinations,
-    lay_out,
-    tablespace_map_text,
-)
-from recoup.engines.postgres.stream_names import BASE_ARCHIVE, MANIFEST_STREAM
-from recoup.kernel.errors import BusyError, DamageError, EngineError, RefusedError
+from recoup.engines.postgres.place_files import sync_file_systems, writing_in
+from recoup.engines.postgres.placement import Archive, Destinations, choose_destinations, lay_out
+from recoup.engines.postgres.stream_names import BASE_ARCHIVE
+from recoup.kernel.errors import BusyError, DamageError, RefusedError
 from recoup.kernel.files import sync_folder
-from recoup.kernel.units import show_size
-
-_CONTROL_UNFINISHED = CONTROL_FILE + ".unfinished"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,13 +48,18 @@ def restore_base_to_folder(
     owner: tuple[int, int] | None = None,
     workers: int = 0,
     on_progress: ProgressListener | None = None,
+    before_control: Callable[[Path, Mapping[int, Path]], None] | None = None,
+    fill: Callable[[Destinations, tuple[int, int] | None], None] | None = None,
 ) -> PlacedFolder:
     """Put a base backup into ``folder``, which must not exist, be empty, or hold an unfinished restore of ours.
 
     ``tablespace_map`` gives a folder for a tablespace's oid; the others go to ``<folder>-tablespaces/<oid>``, never
     to where they lay on the server that was backed up. ``owner`` (uid, gid) is given to everything, which needs root;
     without it root gives everything to the owner of a folder that is there already, as an empty volume of a container.
-    When this returns, everything is on the disk and ``pg_ctl -D folder start`` starts it.
+    When this returns, everything is on the disk and ``pg_ctl -D folder start`` starts it. ``before_control`` is called
+    with the folder and the tablespaces when all but ``pg_control`` is there: what it puts there is there before
+    anything can start. ``fill`` puts the files there in another way: everything, with ``pg_control`` under the name
+    ``CONTROL_UNFINISHED``, for the destinations and the owner that it is given.
 
     Raise ``RefusedError`` when a folder holds anything else or a member of the copy is hostile, ``BusyError`` when
     another restore is writing there, ``DamageError`` for a copy that is not whole, ``EngineError`` for want of space
@@ -89,29 +83,19 @@ def restore_base_to_folder(
         started_over = False
         for place in places:
             started_over |= _claim(place, destinations, owner, locks)
-        _require_space(archives, destinations)
-        _place_all(reader, archives, destinations, owner, workers, _reporter(on_progress, total))
-        _require_same(_control_identifier(destinations.folder / _CONTROL_UNFINISHED), reader.facts)
+        if fill is None:
+            _require_space(archives, destinations)
+            fill_folder(reader, archives, destinations, owner, workers, reporter(on_progress, total))
+        else:
+            fill(destinations, owner)
+        _require_same(_control_identifier(destinations.folder / CONTROL_UNFINISHED), reader.facts)
+        if before_control is not None:
+            before_control(destinations.folder, destinations.tablespaces)
         sync_file_systems(places)
         with writing_in(destinations.folder):
-            os.replace(destinations.folder / _CONTROL_UNFINISHED, destinations.folder / CONTROL_FILE)
+            os.replace(destinations.folder / CONTROL_UNFINISHED, destinations.folder / CONTROL_FILE)
             sync_folder((destinations.folder / CONTROL_FILE).parent)
         return _finish(destinations, started_over=started_over, plain_bytes=total)
-
-
-def _reporter(on_progress: ProgressListener | None, total: int) -> Callable[[int], None]:
-    """Adds up what several threads have done; the listener hears of it from one at a time."""
-    done = 0
-    adding = threading.Lock()
-
-    def report(size: int) -> None:
-        nonlocal done
-        with adding:
-            done += size
-            if on_progress is not None:
-                on_progress(Progress(what="restore", done_bytes=done, total_bytes=total))
-
-    return report
 
 
 # -- before the first byte ---------------------------------------------------------------------------------------
@@ -140,7 +124,7 @@ def _require_place(places: list[Path]) -> None:
 def _claim(place: Path, destinations: Destinations, owner: tuple[int, int] | None, locks: contextlib.ExitStack) -> bool:
     """Make the folder, lock it by its marker, and clear away our own unfinished restore. Return whether one was."""
     with writing_in(place):
-        _make_folder(place, owner)
+        make_folder(place, owner)
         marker = place / MARKER
         ours = marker.exists()
         handle = locks.enter_context(_locked(marker))
@@ -168,20 +152,6 @@ def _owner_of(folder: Path) -> tuple[int, int] | None:
         return None
     seen = folder.stat()
     return None if seen.st_uid == 0 else (seen.st_uid, seen.st_gid)
-
-
-def _make_folder(place: Path, owner: tuple[int, int] | None) -> None:
-    missing = []
-    at = place
-    while not at.exists():
-        missing.append(at)
-        at = at.parent
-    for folder in reversed(missing):
-        folder.mkdir(mode=0o700)
-        if owner is not None:
-            os.chown(folder, *owner)
-    if owner is not None:
-        os.chown(place, *owner)
 
 
 @contextlib.contextmanager
@@ -212,117 +182,24 @@ def _marker_text(destinations: Destinations) -> bytes:
 
 def _require_space(archives: list[Archive], destinations: Destinations) -> None:
     """Raise ``EngineError`` when the disks have less room than the files need."""
-    needed: dict[int, tuple[int, Path]] = {}
-    for archive in archives:
-        place = _existing(destinations.of(archive.name))
-        device = place.stat().st_dev
-        needed[device] = (needed.get(device, (0, place))[0] + archive.total_bytes, place)
-    for size, place in needed.values():
-        room = os.statvfs(place)
-        free = (room.f_bfree if os.geteuid() == 0 else room.f_bavail) * room.f_frsize
-        if free < size:
-            raise EngineError(
-                f"not enough room at {place}: the copy needs {show_size(size)}, {show_size(free)} are free",
-                hint="Free some space, or restore to another disk.",
-            )
-
-
-def _existing(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path
-
-
-# -- the bytes ---------------------------------------------------------------------------------------------------
-
-
-def _place_all(
-    reader: CopyReader,
-    archives: list[Archive],
-    destinations: Destinations,
-    owner: tuple[int, int] | None,
-    workers: int,
-    report: Callable[[int], None],
-) -> None:
-    has_control = False
-    # The data folder first: a tablespace inside it needs pg_tblspc.
-    for archive in sorted(archives, key=lambda archive: archive.name != BASE_ARCHIVE):
-        root = destinations.of(archive.name)
-        if archive.name == BASE_ARCHIVE:
-            has_control = CONTROL_FILE in archive.paths
-        elif destinations.folder in root.parents:
-            _make_folder(root, owner)
-        placer = FilePlacer(archive, root, owner=owner, rename=_name_while_unfinished)
-        placer.make_folders()
-        _write_all(reader, archive.name, placer, workers, report)
-    if not has_control:
-        raise DamageError(f"{BASE_ARCHIVE} has no {CONTROL_FILE}")
-    with writing_in(destinations.folder):
-        _link_tablespaces(destinations, owner)
-        _place_manifest(reader, destinations.folder, owner)
-        place_missing_settings(destinations.folder, reader.facts, owner)
-        _match_group_access(destinations)
-
-
-def _write_all(
-    reader: CopyReader, stream: str, placer: FilePlacer, workers: int, report: Callable[[int], None]
-) -> None:
-    def write(start: int, data: bytes) -> None:
-        placer.write(start, data)
-        report(len(data))
-
-    reader.each_frame(stream, write, workers)
-    placer.require_whole()
-
-
-def _name_while_unfinished(path: str) -> str:
-    return _CONTROL_UNFINISHED if path == CONTROL_FILE else path
-
-
-def _link_tablespaces(destinations: Destinations, owner: tuple[int, int] | None) -> None:
-    """Point ``pg_tblspc`` and ``tablespace_map`` to the new places; the server would follow the old ones."""
-    text = tablespace_map_text(destinations).encode("utf-8", "surrogateescape")
-    path = destinations.folder / TABLESPACE_MAP
-    # Without tablespaces the file is there and empty; left as it is, it matches the server's manifest.
-    if text or (path.exists() and path.stat().st_size):
-        _write_small(path, text, owner)
-    for oid, place in destinations.tablespaces.items():
-        if destinations.folder not in place.parents:
-            link = destinations.folder / "pg_tblspc" / str(oid)
-            link.symlink_to(place)
-            if owner is not None:
-                os.chown(link, *owner, follow_symlinks=False)
-
-
-def _place_manifest(reader: CopyReader, folder: Path, owner: tuple[int, int] | None) -> None:
-    """The server's own manifest goes beside the data, where ``pg_verifybackup`` looks for it."""
-    if MANIFEST_STREAM not in {info.name for info in reader.streams()}:
-        return
-    path = folder / MANIFEST_STREAM
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    with open(handle, "wb") as out:
-        out.writelines(reader.read(MANIFEST_STREAM))
-    if owner is not None:
-        os.chown(path, *owner)
-
-
-def _write_small(path: Path, data: bytes, owner: tuple[int, int] | None) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    with open(handle, "wb") as out:
-        out.write(data)
-        if owner is not None:
-            os.fchown(handle, *owner)
-
-
-def _match_group_access(destinations: Destinations) -> None:
-    """A cluster made with ``initdb --allow-group-access`` has 0750 folders; only the top is not in the archive."""
-    version = destinations.folder / "PG_VERSION"
-    if version.exists() and version.stat().st_mode & 0o040:
-        for place in (destinations.folder, *destinations.tablespaces.values()):
-            place.chmod(0o750)
+    require_room((destinations.of(archive.name), archive.total_bytes) for archive in archives)
 
 
 # -- after the last byte -----------------------------------------------------------------------------------------
+
+
+def unfinish(folder: Path, tablespaces: Iterable[Path]) -> None:
+    """Turn a folder that this module has filled, and its tablespaces, back into an unfinished restore.
+
+    The next call of ``restore_base_to_folder`` clears it away. The caller knows that nothing in it is of worth.
+    """
+    with writing_in(folder):
+        for place in (folder, *tablespaces):
+            os.close(os.open(place / MARKER, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+            sync_folder(place)
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(folder / CONTROL_FILE, folder / CONTROL_UNFINISHED)
+            sync_folder((folder / CONTROL_FILE).parent)
 
 
 def _finish(destinations: Destinations, *, started_over: bool, plain_bytes: int) -> PlacedFolder:

@@ -76,12 +76,60 @@ def find_programs(runner: Runner, *, server_major: int, folders: Sequence[Path] 
     )
 
 
-def _candidates(folders: Sequence[Path]) -> list[Path]:
+def find_server(major: int, *, user: tuple[int, int] | None = None, folders: Sequence[Path] = ()) -> Path:
+    """The folder of a PostgreSQL *server* of exactly this major version, on this machine, that ``user`` can run.
+
+    Raise ``EngineError`` naming the package to install when there is none.
+    """
+    found = set()
+    for folder in _candidates(folders, "postgres"):
+        try:
+            said = run(Command(argv=[str(folder / "postgres"), "--version"], timeout_seconds=60, user=user))
+        except EngineError:
+            continue
+        match = _VERSION.search(said.stdout.decode(errors="replace"))
+        if match is not None and int(match[1]) == major and os.access(folder / "psql", os.X_OK):
+            return folder
+        found |= {match[1]} if match is not None else set()
+    have = f" (found only: {', '.join(sorted(found))})" if found else ""
+    raise EngineError(
+        f"there is no PostgreSQL {major} server on this machine{have}; replaying WAL needs one",
+        hint=f"Install it with `apt-get install postgresql-{major}`, or put the folder of its programs into the PATH. "
+        "Where the service lives in a Compose stack, its own image is used: leave out --destination.",
+    )
+
+
+def find_exactly(
+    program: str, major: int, *, why: str, user: tuple[int, int] | None = None, folders: Sequence[Path] = ()
+) -> Path:
+    """The path of a program of exactly this major version, on this machine, that ``user`` can run.
+
+    Raise ``EngineError`` naming the package to install, and ``why`` it is needed, when there is none.
+    """
+    found = set()
+    for folder in _candidates(folders, program):
+        try:
+            said = run(Command(argv=[str(folder / program), "--version"], timeout_seconds=60, user=user))
+        except EngineError:
+            continue
+        match = _VERSION.search(said.stdout.decode(errors="replace"))
+        if match is not None and int(match[1]) == major:
+            return folder / program
+        found |= {match[1]} if match is not None else set()
+    have = f" (found only: {', '.join(sorted(found))})" if found else ""
+    raise EngineError(
+        f"there is no {program} of PostgreSQL {major} on this machine{have}; {why}",
+        hint=f"Install it with `apt-get install postgresql-{major}` (its service need not run), or put the folder of "
+        "PostgreSQL's programs into the PATH.",
+    )
+
+
+def _candidates(folders: Sequence[Path], program: str = "pg_dump") -> list[Path]:
     known = [Path(place.format(major)) for major in range(14, _NEWEST_MAJOR) for place in _PLACES]
     path = [Path(part) for part in os.environ.get("PATH", os.defpath).split(os.pathsep) if part]
     # Debian's /usr/bin/pg_dump is a wrapper that picks a version by its own rules; known folders come before it.
     unique = dict.fromkeys([*folders, *known, *path])
-    return [folder for folder in unique if os.access(folder / "pg_dump", os.X_OK)]
+    return [folder for folder in unique if os.access(folder / program, os.X_OK)]
 
 
 def _version_of(runner: Runner, program: str, *, local: bool) -> tuple[int, int] | None:

@@ -1,0 +1,149 @@
+"""Incremental base backups: what changed since an earlier backup, by the server's own WAL summaries (PostgreSQL 17+).
+
+The server is given the ``backup_manifest`` of the earlier backup and sends, for every file of a table or index, only
+the blocks that its WAL changed since that backup began. Source: PostgreSQL documentation, "Incremental Backup" and
+"Streaming Replication Protocol" (UPLOAD_MANIFEST); refusals: src/backend/backup/basebackup_incremental.c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from recoup.engines.engine import CopyReader
+from recoup.engines.postgres.access import ServerAccess, open_maintenance
+from recoup.engines.postgres.server_facts import as_rows
+from recoup.engines.postgres.stream_names import BASE_ARCHIVE, MANIFEST_STREAM
+from recoup.engines.postgres.wire import ServerError, Wire
+from recoup.kernel.errors import EngineError, RefusedError, UnknownFormatError
+from recoup.kernel.finding import Finding, Verdict
+
+FIRST_MAJOR: Final = 17
+TURN_ON: Final = (
+    "As a superuser: ALTER SYSTEM SET summarize_wal = on; SELECT pg_reload_conf(); no restart is needed. Then take a "
+    "base backup (--kind base), from which incremental ones can follow."
+)
+_TAKE_A_BASE: Final = "Take a base backup (--kind base); the next incremental one builds on it."
+_NOT_IN_PREREQUISITE_STATE: Final = "55000"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Earlier:
+    """The backup that an incremental one builds on: its artefact, its facts, and the server's manifest of it."""
+
+    id: str
+    system_identifier: str
+    timeline: int
+    begin_lsn: str
+    manifest: Callable[[], Iterable[bytes]]
+
+    def facts(self) -> dict[str, Any]:
+        """What the facts of the incremental backup say of it."""
+        return {"since": self.id, "since_lsn": self.begin_lsn}
+
+
+def earlier_backup(artefact_id: str, reader: CopyReader) -> Earlier:
+    """The backup in ``reader`` as one to build on. Nothing but its facts is read before ``manifest`` is called.
+
+    Raise ``UnknownFormatError`` when its facts are not those of a base backup.
+    """
+    facts = reader.facts
+    try:
+        return Earlier(
+            id=artefact_id,
+            system_identifier=str(facts["system_identifier"]),
+            timeline=int(facts["timeline"]),
+            begin_lsn=str(facts["begin_lsn"]),
+            manifest=lambda: read_manifest(reader),
+        )
+    except KeyError as missing:
+        raise UnknownFormatError(f"{artefact_id} does not say its {missing}, as every base backup does") from None
+
+
+def read_manifest(reader: CopyReader) -> Iterator[bytes]:
+    """The server's own manifest of a copy, in pieces: a stream of its own, or the last member that pg_basebackup
+    writes. Raise ``UnknownFormatError`` when the copy holds none."""
+    if MANIFEST_STREAM in {info.name for info in reader.streams()}:
+        return reader.read(MANIFEST_STREAM)
+    for member in reader.members(BASE_ARCHIVE):
+        if member.path == MANIFEST_STREAM:
+            return reader.read(BASE_ARCHIVE, member.offset, member.size_bytes)
+    raise UnknownFormatError("the copy holds no manifest of the server")
+
+
+def require_incremental(wire: Wire, timeline: int, earlier: Earlier) -> None:
+    """Raise ``RefusedError`` unless the server behind ``wire`` can say what changed since ``earlier``."""
+    require_version(wire.major, wire.address)
+    require_summaries(wire.show("summarize_wal"), wire.address)
+    require_timeline(timeline, wire.address, earlier)
+
+
+def require_version(major: int, where: str) -> None:
+    """Raise ``RefusedError`` when the server is too old."""
+    if major < FIRST_MAJOR:
+        raise RefusedError(
+            f"PostgreSQL {major} at {where} cannot take incremental backups; they came with PostgreSQL {FIRST_MAJOR}",
+            hint="Take base backups (--kind base), and remove `incremental` from the plan's service.",
+        )
+
+
+def require_summaries(summarize_wal: str, where: str) -> None:
+    """Raise ``RefusedError`` when the server does not write down which blocks its WAL changes."""
+    if summarize_wal != "on":
+        raise RefusedError(
+            f"PostgreSQL at {where} does not know what changed: summarize_wal is {summarize_wal}", hint=TURN_ON
+        )
+
+
+def require_timeline(timeline: int, where: str, earlier: Earlier) -> None:
+    """Raise ``RefusedError`` when the server went on another timeline since ``earlier``."""
+    if timeline != earlier.timeline:
+        raise RefusedError(
+            f"PostgreSQL at {where} is on timeline {timeline}, and {earlier.id} is of timeline {earlier.timeline}: "
+            "what changed between them cannot be told",
+            hint=_TAKE_A_BASE,
+        )
+
+
+def explain_refusal(failure: ServerError, earlier: Earlier) -> EngineError | RefusedError:
+    """What the server said against an incremental backup since ``earlier``, as an error that says what to do."""
+    if failure.sqlstate != _NOT_IN_PREREQUISITE_STATE and "manifest" not in failure.message:
+        return failure
+    if "is not progressing" in failure.message:
+        return EngineError(
+            failure.message, hint="Look into the server's log for its WAL summarizer, then try again; or take a base."
+        )
+    hint = _TAKE_A_BASE
+    if "summaries" in failure.message:
+        hint = (
+            "The server has removed the summaries of its WAL, or had not begun to write them: they are kept for "
+            f"wal_summary_keep_time (10 days by default). {_TAKE_A_BASE}"
+        )
+    return RefusedError(f"no incremental backup since {earlier.id} is possible: {failure.message}", hint=hint)
+
+
+def check_incremental(access: ServerAccess) -> Finding:
+    """Would an incremental backup of this server work today, as far as its settings go? Never raises for the server."""
+    check, place = "incremental backups are possible", access.place
+    query = (
+        "SELECT current_setting('server_version_num')::int / 10000 AS major, "
+        "coalesce(current_setting('summarize_wal', true), 'unknown') AS summaries, "
+        "coalesce(current_setting('wal_summary_keep_time', true), '') AS kept"
+    )
+    try:
+        with open_maintenance(access) as session:
+            (state,) = as_rows(session, query)
+        require_version(state["major"], place)
+        require_summaries(state["summaries"], place)
+    except (EngineError, RefusedError) as failure:
+        return Finding(
+            check=check, subject=place, verdict=Verdict.FAILED, detail=failure.message, hint=failure.hint
+        )  # fmt: skip
+    return Finding(
+        check=check,
+        subject=place,
+        verdict=Verdict.OK,
+        detail=f"summarize_wal is on; summaries are kept for {state['kept']}",
+        not_checked="whether the summaries reach back to the newest base backup",
+    )
