@@ -43,7 +43,7 @@ class SealedWal:
 
 
 def seal_wal(
-    key: Key, *, service: str, system_identifier: str, name: str, stamp: datetime, plain: bytes | memoryview,
+    key: Key, *, service: str, system_identifier: str, name: str, stamp: datetime, plain: bytes | bytearray | memoryview,
     level: int = 1, pool: ThreadPoolExecutor | None = None,
 ) -> SealedWal:  # fmt: skip
     """Compress and seal ``plain`` under ``name`` (as ``wal_names`` makes them). ``pool`` compresses in parallel.
@@ -89,7 +89,7 @@ class WalArchive:
             if entry is not None:
                 yield entry
 
-    def put_segment(self, name: str, plain: bytes | memoryview, stamp: datetime) -> WalSegment:
+    def put_segment(self, name: str, plain: bytes | bytearray | memoryview, stamp: datetime) -> WalSegment:
         """Archive a whole segment. Returns once the store has acknowledged it.
 
         The same bytes again are a success. Raise ``RefusedError`` when the archive holds other bytes under ``name``,
@@ -99,7 +99,7 @@ class WalArchive:
         assert isinstance(stored, WalSegment)
         return stored
 
-    def put_piece(self, segment: str, start: int, plain: bytes | memoryview, stamp: datetime) -> WalPiece:
+    def put_piece(self, segment: str, start: int, plain: bytes | bytearray | memoryview, stamp: datetime) -> WalPiece:
         """Archive the bytes of ``segment`` from ``start`` on, before it is complete. As ``put_segment``."""
         stored = self.put(self._seal(wal_names.piece_name(segment, start, start + len(plain)), plain, stamp))
         assert isinstance(stored, WalPiece)
@@ -163,7 +163,27 @@ class WalArchive:
             raise ValueError(f"{entry.key} is not in {self._folder}")
         self.repository.store.delete(entry.key)
 
-    def _seal(self, name: str, plain: bytes | memoryview, stamp: datetime) -> SealedWal:
+    def copy_from(self, other: WalArchive, entry: WalEntry) -> None:
+        """Store an entry of another repository's archive of the same cluster, after checking its MAC.
+
+        Raise as ``read`` and ``put`` do.
+        """
+        name = entry.key.rsplit("/", 1)[-1].rsplit("-", 2)[0]
+        try:
+            data = other.repository.store.get(entry.key, limit_bytes=_MAX_STORED_BYTES)
+        except MissingObjectError as missing:
+            raise DamageError(f"{entry.key} is missing in {other.repository}") from missing
+        plain = open_wal(other.repository.key, entry.key, data)
+        if other.repository.key.id != self.repository.key.id:
+            self.put(self._seal(name, plain, entry.stamp))
+            return
+        as_it_is = SealedWal(
+            name=name, stamp=entry.stamp, service=self.service, system_identifier=self.system_identifier,
+            key=entry.key, data=data,
+        )  # fmt: skip
+        self.put(as_it_is)
+
+    def _seal(self, name: str, plain: bytes | bytearray | memoryview, stamp: datetime) -> SealedWal:
         return seal_wal(
             self.repository.key, service=self.service, system_identifier=self.system_identifier, name=name,
             stamp=stamp, plain=plain,
