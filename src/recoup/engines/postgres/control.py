@@ -20,6 +20,7 @@ CONTROL_FILE = "global/pg_control"
 _MAJORS = {1300: (14, 15, 16), 1700: (17,), 1800: (18,)}
 _ANCHOR = struct.pack("<d", 1234567.0)
 _HEAD = struct.Struct("<QIIi4xqQQII")
+_NEXT_XID = struct.Struct("<Q")  # CheckPoint.nextXid, after fullPageWrites (and wal_level) and their padding
 _AFTER_ANCHOR = struct.Struct("<8I?3xI")
 _NONCE_BYTES = 32
 
@@ -47,6 +48,7 @@ class Control:
     checkpoint: Lsn
     redo: Lsn
     timeline: int
+    next_xid: int  #: the first transaction id, with its epoch, that the checkpoint had not seen assigned
     block_bytes: int
     relation_segment_blocks: int
     wal_block_bytes: int
@@ -91,6 +93,7 @@ def parse_control(data: bytes) -> Control:
         checkpoint=Lsn(checkpoint),
         redo=Lsn(redo),
         timeline=timeline,
+        next_xid=_NEXT_XID.unpack_from(data, _HEAD.size + 8)[0],
         block_bytes=block,
         relation_segment_blocks=relation,
         wal_block_bytes=wal_block,

@@ -80,3 +80,19 @@ class WalSegmentCheck:
         if not self._faults and self._at < self._until:
             return [f"segment {self._name} ends early"]
         return self._faults
+
+
+def first_page_fault(data: bytes, system_identifier: str, timeline: int, start: int) -> str | None:
+    """What is wrong with the first page header of a segment that begins at ``start``; None when nothing is.
+
+    The last pages of a segment may be older than its name says, so a timeline *before* the name's is fine: the segment
+    of a switch begins with a copy of the old one.
+    """
+    if len(data) < _LONG.size:
+        return "is too short for WAL"
+    _, info, written_on, address, _, system, _, _ = _LONG.unpack_from(data)
+    if not info & _LONG_HEADER or address != start:
+        return f"does not begin with the page of {Lsn(start)}"
+    if str(system) != system_identifier:
+        return f"is of another cluster ({system})"
+    return f"begins on timeline {written_on}" if written_on > timeline else None

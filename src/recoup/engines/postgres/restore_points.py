@@ -1,0 +1,75 @@
+"""Finding restore points (``pg_create_restore_point``) in segments of WAL. Pure.
+
+A restore point is a record of the resource manager XLOG with the info XLOG_RESTORE_POINT whose data are the time and
+the name in 64 bytes (src/include/access/xlog_internal.h, ``xl_restore_point``; src/include/access/xlogrecord.h). Page
+headers may lie inside a record, so they are taken out before looking.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from recoup.engines.postgres.lsn import Lsn
+
+_PAGE: Final = 8192
+_SHORT_HEADER, _LONG_HEADER = 24, 40
+_INFO_AND_MANAGER: Final = bytes((0x70, 0))  # XLOG_RESTORE_POINT of RM_XLOG_ID
+_DATA: Final = bytes((255, 72))  # XLR_BLOCK_ID_DATA_SHORT, and the length of xl_restore_point
+_RECORD_BYTES: Final = 24 + 2 + 72
+_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
+NAME_BYTES: Final = 63
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestorePoint:
+    """One that was found. ``lsn`` is within its record."""
+
+    name: str
+    lsn: Lsn
+    time: datetime
+
+
+class RestorePointSearch:
+    """Looks through segments that are given in order, without a hole."""
+
+    def __init__(self, name: str) -> None:
+        raw = name.encode()
+        self._name = name
+        self._pattern = re.compile(
+            re.escape(_INFO_AND_MANAGER) + rb".{6}" + re.escape(_DATA) + rb"(.{8})"
+            + re.escape(raw + b"\0" * (NAME_BYTES + 1 - len(raw))),
+            re.DOTALL,
+        )  # fmt: skip
+        self._tail = b""
+
+    def look(self, start: Lsn, data: bytes) -> list[RestorePoint]:
+        """The restore points of the name that end in this segment; ``start`` is where it begins."""
+        view = memoryview(data)
+        payload = self._tail + b"".join(
+            view[at + (_SHORT_HEADER if at else _LONG_HEADER) : at + _PAGE] for at in range(0, len(data), _PAGE)
+        )
+        found = []
+        for match in self._pattern.finditer(payload):
+            end = match.end() - len(self._tail)
+            found.append(
+                RestorePoint(
+                    name=self._name,
+                    lsn=Lsn(start.value + _with_headers(max(end, 0))),
+                    time=_EPOCH + timedelta(microseconds=struct.unpack("<q", match[1])[0]),
+                )
+            )
+        self._tail = payload[-(_RECORD_BYTES - 1) :]
+        return found
+
+
+def _with_headers(offset: int) -> int:
+    """An offset in the payload of a segment as an offset in the segment."""
+    first = _PAGE - _LONG_HEADER
+    if offset <= first:
+        return _LONG_HEADER + offset
+    pages, rest = divmod(offset - first, _PAGE - _SHORT_HEADER)
+    return _PAGE * (1 + pages) + _SHORT_HEADER + rest
