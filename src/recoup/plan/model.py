@@ -18,7 +18,7 @@ from recoup.plan.services import PostgresService, RedisService, Section, Service
 from recoup.plan.template import Template
 from recoup.plan.types import Day, Duration, DurationOrZero, HttpUrl, Many, Name, RawText, Text, Variable, Zone
 
-CopyKind = Literal["base", "dump", "rdb", "wal", "stream", "files"]
+CopyKind = Literal["base", "incremental", "dump", "rdb", "wal", "stream", "files"]
 Grade = Literal["stored", "intact", "boots", "same"]
 
 
@@ -103,6 +103,11 @@ class RepositoryPlan(Section):
     credentials: Credentials | None = Field(default=None, description="References to the access keys.")
     copies: Many[CopyKind] | None = Field(
         None, alias="copy", description="The kinds of copies it gets; all by default."
+    )
+    required: bool = Field(
+        default=True,
+        description="Whether WAL counts as safe only when it is here too. When `false`, a failure here holds nothing "
+        "up, and what was missed is copied from another repository later.",
     )
     lock: Duration | None = Field(default=None, description="How long an object cannot be deleted (S3 Object Lock).")
     storage_class: Text | None = Field(default=None, description="The S3 storage class of large objects.")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recoup.plan.schedule import Schedule, daily_at
 from recoup.plan.template import Template
-from recoup.plan.types import Duration, HttpUrl, Many, Name, RawText, Text, TimeOfDay, When
+from recoup.plan.types import Duration, HttpUrl, Many, Name, RawText, Size, Text, TimeOfDay, When
 
 
 class Section(BaseModel):
@@ -59,8 +59,32 @@ class PostgresService(_Service):
     database: Template | None = Field(default=None, description="The database to connect to; by default POSTGRES_DB.")
     databases: Many[Template] = Field(default=(), description="What is dumped and compared; all of them when empty.")
     base: When | None = Field(default=None, description="When a base backup is taken.")
+    incremental: When | None = Field(
+        default=None,
+        description="When what changed since the newest base or incremental backup is copied (PostgreSQL 17 and "
+        "later, with `summarize_wal` on).",
+    )
     dump: When | None = Field(default=None, description="When each database is dumped.")
     wal: Literal["continuous"] | None = Field(default=None, description="Streams the WAL, for recovery to any instant.")
+    wal_every: Duration = Field(
+        default=timedelta(seconds=5),
+        description="How often WAL that does not fill a segment yet is archived: the most that a lost server loses.",
+    )
+    wal_heartbeat: Duration = Field(
+        default=timedelta(minutes=1),
+        description="How often a tiny transaction is committed, so that an idle server is provably alive and can be "
+        "restored to any time.",
+    )
+    wal_limit: Size | None = Field(
+        default=None,
+        description="How much WAL the server may hold for the archive. By default its `max_slot_wal_keep_size`, or "
+        "10GiB when that is unlimited.",
+    )
+    protect: Literal["production", "archive"] = Field(
+        default="production",
+        description="What gives way when `wal_limit` is reached: `production` lets the WAL go, with a gap in the "
+        "archive and an alarm; `archive` keeps it, until the server's disk is full.",
+    )
     dump_format: Literal["custom", "plain"] = Field(
         default="custom", description="`plain` is SQL text; `custom` restores in parallel."
     )
@@ -71,8 +95,9 @@ class PostgresService(_Service):
     checks: Many[Check] = Field(default=(), description="Must hold in every restored copy.")
 
     def schedules(self) -> Mapping[str, Schedule]:
-        """When copies are taken: ``base`` and ``dump``."""
-        return {kind: when for kind, when in (("base", self.base), ("dump", self.dump)) if when is not None}
+        """When copies are taken: ``base``, ``incremental`` and ``dump``."""
+        schedules = (("base", self.base), ("incremental", self.incremental), ("dump", self.dump))
+        return {kind: when for kind, when in schedules if when is not None}
 
 
 class RedisService(_Service):

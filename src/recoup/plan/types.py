@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, Strict, StringConstraints, WithJsonSchema
 
-from recoup.kernel.units import parse_duration
+from recoup.kernel.units import parse_duration, parse_size
 from recoup.plan.schedule import EXAMPLES, Schedule, parse_schedule, parse_time_of_day
 from recoup.plan.template import Template, as_written
 
@@ -71,6 +71,31 @@ Duration = Annotated[
     AfterValidator(_positive),
     PlainSerializer(write_duration, return_type=str),
     _DURATION_SCHEMA,
+]
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError(f"not a size: {_shown(value)} (write 500MB or 10GiB)")  # noqa: TRY004 - pydantic takes ValueError
+    size = value if isinstance(value, int) else parse_size(value)
+    if not 0 < size < 1 << 60:
+        raise ValueError(f"not a sensible size: {_shown(value)} (write 500MB or 10GiB)")
+    return size
+
+
+def write_size(size_bytes: int) -> str:
+    """A size as ``parse_size`` reads it, exact: ``10GiB``, ``500000000``."""
+    for power, unit in ((4, "TiB"), (3, "GiB"), (2, "MiB"), (1, "KiB")):
+        if size_bytes % 1024**power == 0:
+            return f"{size_bytes // 1024**power}{unit}"
+    return str(size_bytes)
+
+
+Size = Annotated[
+    int,
+    BeforeValidator(_size),
+    PlainSerializer(write_size, return_type=str),
+    WithJsonSchema({"type": "string", "examples": ["500MB", "10GiB"]}),
 ]
 
 

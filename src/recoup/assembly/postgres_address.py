@@ -1,0 +1,50 @@
+"""The address for a replication connection, also where the plan only names a Compose service."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from recoup.assembly.postgres import PostgresPlace
+from recoup.assembly.system import System
+from recoup.engines.compose.client import ComposeProject
+from recoup.kernel.errors import EngineError
+from recoup.kernel.secret import Secret
+
+
+def replication_url(system: System, place: PostgresPlace) -> Secret:
+    """Where to stream from: the plan's ``url``, or the container's address in its Docker network.
+
+    The official images allow passwords from every address of that network, for replication through a database's name
+    too. Raise ``EngineError`` when the container has no address that this machine could reach.
+    """
+    if place.url is not None:
+        return place.url
+    assert place.stack is not None, "a place has an address or a stack"
+    assert place.service.compose is not None, "a stack is opened for a Compose service"
+    given = {
+        key: value.reveal() for key, value in place.stack.project.service(place.service.compose).environment.items()
+    }
+    resolver, service = system.resolver, place.service
+    user = resolver.text(service.user) if service.user else given.get("POSTGRES_USER", "postgres")
+    database = resolver.text(service.database) if service.database else given.get("POSTGRES_DB", user)
+    password = resolver.resolve(service.password).reveal() if service.password else given.get("POSTGRES_PASSWORD")
+    host = container_address(place.stack.client, service.compose)
+    port = given.get("PGPORT", "5432")
+    word = f":{quote(password, safe='')}" if password else ""
+    return Secret(f"postgresql://{quote(user, safe='')}{word}@{host}:{port}/{quote(database, safe='')}")
+
+
+def container_address(project: ComposeProject, service: str) -> str:
+    """The IP address of the running container of a service, as this machine reaches it. Raise ``EngineError``."""
+    running = [container for container in project.of_service(service) if container.running]
+    if not running:
+        raise EngineError(
+            f"the Compose service {service} is not running", hint=f"Start it: docker compose start {service}."
+        )
+    for container in running:
+        if container.addresses:
+            return container.addresses[0]
+    raise EngineError(
+        f"the container {running[0].name} has no address of its own, so its WAL cannot be streamed",
+        hint="Publish its port on the loopback (127.0.0.1:5432:5432) and give the plan url: instead of compose:.",
+    )
