@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,7 @@ from recoup.storage.object_store import ObjectStore
 
 __all__ = ["IndexReference", "ObjectReader", "StoredReference", "load_index", "scrub"]
 
+_SHARE_FRAMES: Final = 64
 _PADDING: Final = bytes([BLOCK]) * BLOCK
 
 
@@ -154,33 +156,30 @@ class ObjectReader:
     def each_frame(self, act: Callable[[int, bytes], None], workers: int = 0) -> None:
         """Call ``act(plain offset, plain bytes)`` for every frame, in any order, from several threads at once.
 
-        The fastest way to have all of it: what ``act`` does is done by the thread that decompressed the frame.
+        The fastest way to have all of it: what ``act`` does is done by the thread that decompressed the frame. The
+        threads begin far from each other, so that they seldom write to the same file, which only one can do at a time.
         Memory is bounded: each thread holds one run of frames. The first error, of the reading or of ``act``, is
         raised when all threads have ended.
         """
-        work = runs(self._index.rows())
-        taking = threading.Lock()
+        workers = how_many(workers) if workers else self._workers
+        shares = _Shares(self._index.frames, workers)
         stopped = threading.Event()
 
-        def following() -> Run | None:
-            with taking:
-                return None if stopped.is_set() else next(work, None)
-
-        def task() -> None:
+        def task(number: int) -> None:
             try:
-                while (run := following()) is not None:
-                    for start, plain in self._open(run):
-                        if stopped.is_set():
-                            return
-                        act(start, plain)
+                while not stopped.is_set() and (share := shares.following(number)) is not None:
+                    for run in runs(self._index.rows(*share)):
+                        for start, plain in self._open(run):
+                            if stopped.is_set():
+                                return
+                            act(start, plain)
             except BaseException:
                 stopped.set()
                 raise
 
-        workers = how_many(workers) if workers else self._workers
         with ThreadPoolExecutor(workers, "recoup-read") as pool:
             try:
-                for done in as_completed([pool.submit(task) for _ in range(workers)]):
+                for done in as_completed([pool.submit(task, number) for number in range(workers)]):
                     done.result()
             finally:
                 stopped.set()  # an interruption of the waiting: nobody begins another frame
@@ -251,6 +250,24 @@ class ObjectReader:
         except IndexError:
             return bytearray(length)
         return buffer if len(buffer) >= length else bytearray(length)
+
+
+class _Shares:
+    """Frames shared out among threads: adjacent ones to each, and what is left over to whoever has time."""
+
+    def __init__(self, frames: int, workers: int) -> None:
+        self._lock = threading.Lock()
+        shares = [(at, min(at + _SHARE_FRAMES, frames)) for at in range(0, frames, _SHARE_FRAMES)]
+        cuts = [len(shares) * number // workers for number in range(workers + 1)]
+        self._left = [deque(shares[first:end]) for first, end in itertools.pairwise(cuts)]
+
+    def following(self, number: int) -> tuple[int, int] | None:
+        """Frames ``[first, end)`` for thread ``number``: the next of its own, else the last of who has most left."""
+        with self._lock:
+            if self._left[number]:
+                return self._left[number].popleft()
+            most = max(self._left, key=len)
+            return most.pop() if most else None
 
 
 def _several(stores: ObjectStore | Sequence[ObjectStore]) -> Sequence[ObjectStore]:
