@@ -25,7 +25,7 @@ from recoup.storage.object_store import ObjectStore
 
 __all__ = ["IndexReference", "ObjectReader", "StoredReference", "load_index", "scrub"]
 
-_SHARE_FRAMES: Final = 64
+_SHARE_BYTES: Final = 8 << 20
 _PADDING: Final = bytes([BLOCK]) * BLOCK
 
 
@@ -162,7 +162,7 @@ class ObjectReader:
         raised when all threads have ended.
         """
         workers = how_many(workers) if workers else self._workers
-        shares = _Shares(self._index.frames, workers)
+        shares = _Shares(self._index, workers)
         stopped = threading.Event()
 
         def task(number: int) -> None:
@@ -255,9 +255,10 @@ class ObjectReader:
 class _Shares:
     """Frames shared out among threads: adjacent ones to each, and what is left over to whoever has time."""
 
-    def __init__(self, frames: int, workers: int) -> None:
+    def __init__(self, index: Index, workers: int) -> None:
         self._lock = threading.Lock()
-        shares = [(at, min(at + _SHARE_FRAMES, frames)) for at in range(0, frames, _SHARE_FRAMES)]
+        size = max(1, _SHARE_BYTES // max(index.frame_bytes, 1))
+        shares = [(at, min(at + size, index.frames)) for at in range(0, index.frames, size)]
         cuts = [len(shares) * number // workers for number in range(workers + 1)]
         self._left = [deque(shares[first:end]) for first, end in itertools.pairwise(cuts)]
 
