@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from recoup.assembly.stack import Stack, open_stack
@@ -55,6 +56,7 @@ class BaseSource:
 
     place: PostgresPlace
     system_identifier: str | None  #: of the cluster that earlier backups were taken of
+    on_consistent: Callable[[], None] = lambda: None  #: called when the state that it recovers to is fixed
     engine: str = "postgres"
     kind: str = "base"
 
@@ -86,9 +88,14 @@ class BaseSource:
                 on_progress=on_progress,
             )
 
+        def take_and_tell() -> CopyFacts:
+            copy = take()
+            self.on_consistent()
+            return copy
+
         if not place.service.fingerprint:
-            return take()
-        return take_with_fingerprint(place.access, place.databases, take)
+            return take_and_tell()
+        return take_with_fingerprint(place.access, place.databases, take_and_tell)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,6 +41,7 @@ class Options:
     dump_format: Literal["custom", "plain"] | None = None
     compression: Literal["zstd", "gzip"] | None = None
     other_cluster: bool = False  #: copy a cluster that is not the one earlier copies were taken of
+    wrap: Callable[[Source], Source] = lambda source: source  #: how the source is looked at while it is copied
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +102,7 @@ def protect(system: System, task: Task, options: Options, on_progress: ProgressL
         )
         return Protected(task=task, taken=None, verification=None, unopened=failed, error=error)
     try:
-        source = source_for(system, task, options, opened)
+        source = options.wrap(source_for(system, task, options, opened))
         taken = take_copy(
             source,
             opened.repositories,

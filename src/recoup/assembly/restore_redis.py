@@ -7,6 +7,7 @@ from recoup.assembly.restore_job import Job, Report, without_secrets
 from recoup.assembly.surroundings import Surroundings
 from recoup.assembly.system import System
 from recoup.backup.take import take_copy
+from recoup.engines.redis.connection import connect, read_info, read_keyspace
 from recoup.engines.redis.restore_server import restore_rdb_to_server
 from recoup.kernel.errors import RefusedError, UsageError
 from recoup.kernel.secret import Secret
@@ -51,6 +52,18 @@ def rdb_in_place(job: Job, system: System) -> Report:
         findings=done.findings,
         notes=(f"running again: {', '.join(done.restarted)}",),
     )
+
+
+def require_empty(place: RedisPlace, *, force: bool) -> None:
+    """Raise ``RefusedError`` when a Redis that is reached by its address has keys, unless ``force``."""
+    assert place.url is not None, "only a Redis with an address can be loaded from here"
+    with connect(place.url) as connection:
+        keys = sum(read_keyspace(read_info(connection, "keyspace")).values())
+    if keys and not force:
+        raise RefusedError(
+            f"{place.name} holds {keys} keys, and whose they are cannot be told of a server with an address",
+            hint="If they may be replaced (they become a copy first), say --force.",
+        )
 
 
 def rdb_into_server(job: Job, place: RedisPlace) -> Report:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -58,3 +59,60 @@ class RestoreRuns:
 
     def _path(self, artefact_id: str, target: str) -> Path:
         return self._folder / f"{artefact_id}-{hashlib.sha256(target.encode()).hexdigest()[:12]}.json"
+
+
+class StackRun:
+    """What is remembered of the restore of a stack point to one place. Implements ``recovery.stack_in_place.Note``.
+
+    It is resumed for a day, as restores into servers are, and gone when it is over.
+    """
+
+    def __init__(self, state_folder: Path, point_id: str, target: str) -> None:
+        digest = hashlib.sha256(target.encode()).hexdigest()[:12]
+        self._path = state_folder / "restores" / f"stack-{point_id}-{digest}.json"
+        self._point, self._target = point_id, target
+        self.replaced: list[str] = []
+        self.stopped: list[str] = []
+        self.id = ids.new_id(clock.now())
+        self.resumed = self._resume()
+
+    def begin(self, stopped: Sequence[str]) -> None:
+        """See ``Note``. Raise ``RecoupError`` when it cannot be noted: a run that nobody could resume is not begun."""
+        self.stopped = list(stopped)
+        self._write()
+
+    def done(self, service: str) -> None:
+        """See ``Note``."""
+        self.replaced.append(service)
+        self._write()
+
+    def end(self) -> None:
+        """See ``Note``."""
+        self._path.unlink(missing_ok=True)
+
+    def _write(self) -> None:
+        said = {
+            "run": self.id,
+            "point": self._point,
+            "target": self._target,
+            "replaced": self.replaced,
+            "stopped": self.stopped,
+        }
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            files.write_atomically(self._path, json.dumps(said).encode())
+        except OSError as failure:
+            raise cannot_note(self._path, failure) from failure
+
+    def _resume(self) -> bool:
+        """Whether an unfinished run was found; one that cannot be read is none."""
+        try:
+            said = json.loads(self._path.read_bytes())
+            run, replaced = str(said["run"]), [str(one) for one in said["replaced"]]
+            stopped = [str(one) for one in said["stopped"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        if not ids.is_id(run) or clock.now() - begun_at(run) >= _RESUMABLE:
+            return False
+        self.id, self.replaced, self.stopped = run, replaced, stopped
+        return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from recoup.assembly.stack import Stack
@@ -30,6 +30,10 @@ class Surroundings:
         planned = {one.compose or name for name, one in self.plan.services.items() if isinstance(one, ComposeService)}
         needing = reversed(dependants([service], self._needs()))
         return [name for name in needing if name in running or (name in planned and service not in running)]
+
+    def in_order(self, services: Collection[str]) -> tuple[str, ...]:
+        """Services in the order in which they start."""
+        return tuple(name for name in start_order(self._needs()) if name in services)
 
     def stop(self, services: Sequence[str]) -> None:
         """See ``recovery.in_place.Stack``."""

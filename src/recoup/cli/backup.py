@@ -10,7 +10,9 @@ from recoup.cli.options import FileOption, JsonOption, PlanOption, QuietOption, 
 from recoup.kernel.errors import Exit
 
 if TYPE_CHECKING:
-    from recoup.assembly.protect import Protected
+    from recoup.assembly.protect import Options, Protected, Task
+    from recoup.assembly.system import System
+    from recoup.cli.output import Output
     from recoup.kernel.errors import RecoupError
 
 
@@ -23,7 +25,9 @@ def register(app: typer.Typer) -> None:
         examples=(
             "recoup backup                         # every service, the kinds the plan schedules",
             "recoup backup --due                   # what the plan's schedules want by now, and nothing else",
+            "recoup backup --stack --name before-2.4    # all services under one label, to go back together",
             "recoup backup postgres --kind dump    # a dump of one service",
+            "recoup backup postgres --kind incremental    # what changed since its newest base or incremental backup",
             "recoup backup postgres --kind dump --format plain --compression gzip",
         ),
     )
@@ -34,7 +38,7 @@ def backup(
         list[str] | None, typer.Argument(metavar="[SERVICE]...", help="Default: all with data.")
     ] = None,
     kind: Annotated[
-        Literal["base", "dump", "rdb", "files"] | None, typer.Option(help="Default: what the plan schedules.")
+        Literal["base", "incremental", "dump", "rdb", "files"] | None, typer.Option(help="Default: what the plan schedules.")
     ] = None,
     form: Annotated[
         Literal["custom", "plain"] | None, typer.Option("--format", help="Of dumps; default: the plan's.")
@@ -43,6 +47,10 @@ def backup(
     due: Annotated[
         bool, typer.Option("--due", help="Only what is due by the plan's schedules; with --plan, also what comes next.")
     ] = False,
+    stack: Annotated[
+        bool, typer.Option("--stack", help="A stack point: copies of all services under one label.")
+    ] = False,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="The name of a stack point.")] = None,
     label: Annotated[str | None, typer.Option(help="A word for the copies: daily, before-migration.")] = None,
     other_cluster: Annotated[
         bool, typer.Option("--other-cluster", help="The server is a new cluster; copy it all the same.")
@@ -62,24 +70,24 @@ def backup(
     plan says under verify.after_backup. When one repository fails, the copy in the others stays and the exit code is 1.
     """
     from recoup.assembly.protect import Options, choose_tasks
-    from recoup.assembly.recorded import protect_recorded
     from recoup.assembly.system import System
     from recoup.cli.due import outlook
     from recoup.cli.output import Output
-    from recoup.kernel.errors import UsageError
-    from recoup.kernel.process import give_way
-    from recoup.repository.catalog import REPLACED
-    from recoup.repository.layout import SAFE_NAME
 
-    if label is not None and not SAFE_NAME.fullmatch(label):
-        raise UsageError(f"{label!r} cannot be a label", hint="Use letters, digits, '.', '_' and '-'.")
-    if label == REPLACED:
-        raise UsageError(f"the label {label!r} is kept for what restores replace", hint="Choose another word.")
+    _check_label(label)
     system, output = System.from_file(file), Output(json=as_json, quiet=quiet)
+    options = Options(label=label, dump_format=form, compression=compression, other_cluster=other_cluster)
+    if stack or name is not None:
+        from recoup.cli.stack import take_point
+
+        _check_alone(stack, {"SERVICE": services, "--kind": kind, "--due": due, "--label": label})
+        if new_repository is not None and not dry_run:
+            system.begin_anew(new_repository)
+        return take_point(system, output, name, options, dry_run=dry_run)
     ahead = outlook(system, services or [], kind) if due else None
     tasks = choose_tasks(system, services or [], kind) if ahead is None else ahead.tasks
     if dry_run:
-        ahead.show(output, system) if ahead else _show_plan(output, [(one.service, one.kind) for one in tasks], system)
+        ahead.show(output, system) if ahead else show_plan(output, [(one.service, one.kind) for one in tasks], system)
         return Exit.OK
     if ahead is not None:
         if not tasks:
@@ -87,24 +95,55 @@ def backup(
         ahead.note_silence(output)
     if new_repository is not None:
         system.begin_anew(new_repository)
+    return _take(system, output, tasks, options)
+
+
+def _check_label(label: str | None) -> None:
+    from recoup.kernel.errors import UsageError
+    from recoup.repository.catalog import REPLACED
+    from recoup.repository.layout import SAFE_NAME
+
+    if label is not None and not SAFE_NAME.fullmatch(label):
+        raise UsageError(f"{label!r} cannot be a label", hint="Use letters, digits, '.', '_' and '-'.")
+    if label == REPLACED:
+        raise UsageError(f"the label {label!r} is kept for what restores replace", hint="Choose another word.")
+
+
+def _check_alone(stack: bool, others: dict[str, object]) -> None:
+    from recoup.kernel.errors import UsageError
+
+    if not stack:
+        raise UsageError("--name is the name of a stack point", hint="Add --stack, or use --label for copies.")
+    for name, value in others.items():
+        if value:
+            raise UsageError(
+                f"a stack point is of all services, so it does not go with {name}", hint="Leave one of them out."
+            )
+
+
+def _take(system: System, output: Output, tasks: list[Task], options: Options) -> Exit:
+    from recoup.assembly.recorded import protect_recorded
+    from recoup.kernel.process import give_way
+
     give_way()  # production comes first
-    options = Options(label=label, dump_format=form, compression=compression, other_cluster=other_cluster)
     results = []
     for task in tasks:
         with output.progress() as listener:
             result = protect_recorded(system, task, options, listener)
         results.append(result)
-        _say(output, result)
-    output.document("backup", {"copies": [_as_json(result) for result in results]})
-    return max((result.exit_code for result in results), key=_severity)
+        say_copy(output, result)
+    output.document("backup", {"copies": [copy_document(result) for result in results]})
+    return max((result.exit_code for result in results), key=severity)
 
 
-def _severity(code: Exit) -> tuple[int, int]:
+def severity(code: Exit) -> tuple[int, int]:
+    """For ``max``: the worse of several exit codes."""
     order = [Exit.OK, Exit.UNKNOWN, Exit.BAD, Exit.FAILED]
     return (order.index(code), 0) if code in order else (len(order), int(code))
 
 
-def _say(output: Any, result: Protected) -> None:
+def say_copy(output: Any, result: Protected) -> None:
+    """Print how one copy ended."""
     from recoup.kernel.finding import Verdict
     from recoup.kernel.units import show_duration, show_size
 
@@ -136,7 +175,8 @@ def _failure(what: str, error: RecoupError) -> str:
     return f"{what}: {error}" + (f"\nhint: {error.hint}" if error.hint else "")
 
 
-def _as_json(result: Protected) -> dict[str, Any]:
+def copy_document(result: Protected) -> dict[str, Any]:
+    """How one copy ended, as JSON."""
     from recoup.cli.documents import finding_document, manifest_summary
 
     document: dict[str, Any] = {"service": result.task.service, "kind": result.task.kind}
@@ -157,7 +197,8 @@ def _as_json(result: Protected) -> dict[str, Any]:
     return {**document, "failed_repositories": errors, "exit_code": int(result.exit_code)}
 
 
-def _show_plan(output: Any, tasks: list[tuple[str, str]], system: Any) -> None:
+def show_plan(output: Any, tasks: list[tuple[str, str]], system: Any) -> None:
+    """Print which copies would be taken: service and kind each."""
     rows = []
     for service, kind in tasks:
         places = [name for name, one in system.plan.repositories.items() if one.takes(kind)]

@@ -30,6 +30,8 @@ from recoup.repository.repository import Repository
 #: The label of copies of what a restore replaced. They are found by their id only: were such a copy ``latest``, the
 #: same restore, given again, would bring back what it had just replaced.
 REPLACED: Final = "replaced"
+#: The kind, and the service, of stack recovery points. ``latest`` means one only where it is asked for by its kind.
+STACK: Final = "stack"
 _LIST: Final = "`recoup list` shows all of them."
 _SCHEMA_VERSION: Final = 3
 _SCHEMA: Final = """
@@ -124,7 +126,9 @@ class Catalog:
         ]
         of = f" of service {service!r}" if service else ""
         if reference == "latest":
-            wanted = [entry for entry in wanted if entry.label != REPLACED]
+            wanted = [
+                one for one in wanted if one.label != REPLACED and (one.kind != STACK or STACK in (service, *kinds))
+            ]
             if not wanted:
                 raise UsageError(
                     f"there is no artefact{of} in any repository that answered", hint=self._silence() or _LIST

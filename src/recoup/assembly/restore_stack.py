@@ -1,0 +1,314 @@
+"""Bringing a stack point back: its members found in the repositories, and where each of them goes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from recoup.assembly.access import Found, Readable
+from recoup.assembly.restore_job import Job, Report, Wish
+from recoup.assembly.restore_runs import StackRun
+from recoup.assembly.stack import open_stack
+from recoup.assembly.surroundings import Surroundings
+from recoup.assembly.system import System
+from recoup.engines.engine import ProgressListener
+from recoup.engines.files.restore import differences, restore_files
+from recoup.engines.files.walk import OUTSIDE
+from recoup.kernel.errors import RecoupError, UsageError
+from recoup.kernel.files import expanded
+from recoup.plan.services import FilesService, PostgresService, RedisService
+from recoup.recovery.in_place import Consent
+from recoup.recovery.stack_in_place import (
+    Member,
+    OpenMember,
+    Put,
+    StackRestored,
+    Step,
+    VolumeMember,
+    restore_stack,
+    steps,
+)
+from recoup.repository.catalog import STACK
+from recoup.repository.copy_reader import ArtefactReader
+from recoup.repository.lease import hold_lease
+from recoup.repository.stack_points import StackMember, StackPoint, find_point, read_point
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundPoint:
+    """A stack point, and where the copies of its members are. ``without`` are members that stay as they are."""
+
+    point: StackPoint
+    members: tuple[tuple[StackMember, Found], ...]
+    without: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackJob:
+    """One restore of a stack. ``destination`` is a folder, in which each service gets one; None is where they live."""
+
+    opened: Readable
+    found: FoundPoint
+    destination: str | None
+    consent: Consent
+    command: str
+    say: Callable[[str], None]
+    on_progress: ProgressListener
+
+    def job(self, found: Found, destination: Path | None = None) -> Job:
+        """The restore of one member."""
+        return Job(
+            opened=self.opened,
+            found=found,
+            reader=ArtefactReader(found.manifest, found.holders),
+            wish=Wish(destination=None if destination is None else str(destination)),
+            consent=self.consent,
+            say=self.say,
+            on_progress=self.on_progress,
+        )
+
+
+def find_stack(opened: Readable, reference: str, without: Sequence[str] = ()) -> FoundPoint:
+    """The point meant by ``latest``, a name or an id, and its members.
+
+    Raise ``UsageError`` when there is none, or ``without`` names what is no member; the member's error when its copy is
+    in no repository that answered.
+    """
+    catalog = opened.catalog()
+    entry = find_point(reference, catalog)
+    point = read_point(opened.find(entry.id, kinds=(STACK,), catalog=catalog).manifest)
+    known = [one.service for one in point.members]
+    for name in without:
+        if name not in known:
+            raise UsageError(
+                f"the stack point {point.name} has no member {name!r}", hint=f"It has: {', '.join(known)}."
+            )
+    if not set(known) - set(without):
+        raise UsageError("nothing is left to restore", hint="Leave one --without out.")
+    members = []
+    for member in point.members:
+        if member.service in without:
+            continue
+        try:
+            members.append((member, opened.find(member.artefact, catalog=catalog)))
+        except RecoupError as failure:
+            failure.hint = failure.hint or "Another stack point may be whole: recoup list stack."
+            raise
+    return FoundPoint(point=point, members=tuple(members), without=tuple(without))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What a restore of a stack will do, in this order. Nothing was changed yet."""
+
+    members: tuple[Member, ...]
+    applications: tuple[str, ...]
+    around: Surroundings | None
+    run: StackRun
+
+    def steps(self) -> tuple[Step, ...]:
+        """The steps. ``--plan`` shows them, and the run carries them out."""
+        return steps(self.members, self.applications, self.run.replaced)
+
+
+def prepare(job: StackJob) -> Prepared:
+    """Where each member goes, and what has to stand still meanwhile.
+
+    Raise ``UsageError`` for a member that has no place, before anything was touched.
+    """
+    system = job.opened.system
+    run = StackRun(job.opened.state_folder, job.found.point.id, job.destination or "where the services live")
+    if job.destination is not None:
+        folder = Path.cwd() / expanded(job.destination)
+        members = [_into_folder(job, found, folder / member.service) for member, found in job.found.members]
+        return Prepared(members=tuple(members), applications=(), around=None, run=run)
+    if system is None:
+        raise UsageError("without a plan there is no place to restore to", hint="Add --destination FOLDER.")
+    placed = [_in_place(job, system, member, found, run) for member, found in job.found.members]
+    volumes = [one.compose for one in placed if isinstance(one, VolumeMember)]
+    if not volumes:
+        return Prepared(members=tuple(placed), applications=(), around=None, run=run)
+    around = Surroundings(plan=system.plan, stack=open_stack(system))
+    needing = {name for one in volumes for name in around.dependents(one)} | set(run.stopped)
+    applications = around.in_order(needing - set(volumes))
+    return Prepared(members=tuple(placed), applications=applications, around=around, run=run)
+
+
+def restore_point(job: StackJob) -> StackRestored:
+    """Bring the point back. Raise ``BusyError`` while a service of it is copied or restored, else as the steps do."""
+    state, point = job.opened.state_folder, job.found.point
+    with contextlib.ExitStack() as leases:
+        for name in (STACK, *(member.service for member, _ in job.found.members)):
+            leases.enter_context(hold_lease(state, name, f"restore of the stack point {point.name}"))
+        prepared = prepare(job)
+        return restore_stack(
+            prepared.members,
+            prepared.applications,
+            prepared.around or _NoStack(),
+            note=prepared.run,
+            command=job.command,
+            consent=job.consent,
+            say=job.say,
+            on_progress=job.on_progress,
+        )
+
+
+class _NoStack:
+    """There are no services around to stop or start. Implements ``recovery.in_place.Stack``."""
+
+    def dependents(self, service: str) -> Sequence[str]:  # noqa: ARG002
+        """See ``Stack``."""
+        return ()
+
+    def stop(self, services: Sequence[str]) -> None:
+        """See ``Stack``."""
+
+    def start(self, services: Sequence[str]) -> None:
+        """See ``Stack``."""
+
+
+def _what(member: StackMember) -> str:
+    return f"{member.kind} {member.artefact}"
+
+
+def _put(report: Report) -> Put:
+    return Put(kept=report.kept, notes=report.notes, findings=report.findings)
+
+
+def _into_folder(job: StackJob, found: Found, folder: Path) -> OpenMember:
+    from recoup.assembly.restore_folder import into_folder
+
+    manifest = found.manifest
+
+    def put() -> Put:
+        return _put(into_folder(job.job(found, folder), folder))
+
+    return OpenMember(
+        service=manifest.service,
+        what=f"{manifest.kind} {manifest.id}",
+        where=str(folder),
+        replaces=lambda: None,  # the engines refuse a folder that is not empty
+        put=put,
+    )
+
+
+def _in_place(job: StackJob, system: System, member: StackMember, found: Found, run: StackRun) -> Member:
+    service = system.plan.services.get(member.service)
+    match service:
+        case PostgresService():
+            return _postgres(job, system, member, found)
+        case RedisService():
+            return _redis(job, system, member, found, run)
+        case FilesService():
+            return _files(job, system, member, found, run)
+    raise UsageError(
+        f"the plan has no service {member.service!r} that could take its {member.kind} back",
+        hint=f"Add --destination FOLDER, or leave it as it is with --without {member.service}.",
+    )
+
+
+def _postgres(job: StackJob, system: System, member: StackMember, found: Found) -> VolumeMember:
+    from recoup.assembly.homes import PostgresHome
+    from recoup.assembly.postgres import postgres_place
+
+    place = postgres_place(system, member.service)
+    if place.stack is None or place.service.compose is None:
+        raise UsageError(
+            f"{member.service} is reached by its address, so Recoup does not know where its data folder is",
+            hint="Restore the point into empty folders with --destination FOLDER, or everything but this with "
+            f"--without {member.service}.",
+        )
+    return VolumeMember(
+        service=member.service,
+        compose=place.service.compose,
+        what=_what(member),
+        home=PostgresHome(place=place, stack=place.stack, compose_service=place.service.compose),
+        reader=job.job(found).reader,
+        artefact_id=member.artefact,
+        identity=str(found.manifest.facts["system_identifier"]),
+    )
+
+
+def _redis(job: StackJob, system: System, member: StackMember, found: Found, run: StackRun) -> Member:
+    from recoup.assembly.redis import RedisHome, redis_place
+
+    place = redis_place(system, member.service)
+    if place.url is not None:
+        from recoup.assembly.restore_redis import rdb_into_server, require_empty
+
+        def replaces() -> str | None:
+            if not run.resumed:
+                require_empty(place, force=job.consent.force)
+            return None
+
+        return OpenMember(
+            service=member.service,
+            what=_what(member),
+            where="the running server",
+            replaces=replaces,
+            put=lambda: _put(rdb_into_server(job.job(found), place)),
+        )
+    assert place.stack is not None, "a place without an address is in the stack"
+    assert place.service.compose is not None, "a place without an address is in the stack"
+    said = found.manifest.facts.get("place")
+    return VolumeMember(
+        service=member.service,
+        compose=place.service.compose,
+        what=_what(member),
+        home=RedisHome(
+            place=place, stack=place.stack, compose_service=place.service.compose, facts=found.manifest.facts
+        ),
+        reader=job.job(found).reader,
+        artefact_id=member.artefact,
+        identity=None if said is None else str(said),
+        at_once=True,
+    )
+
+
+def _files(job: StackJob, system: System, member: StackMember, found: Found, run: StackRun) -> OpenMember:
+    reader = job.job(found).reader
+    tars = [info.name for info in reader.streams() if info.name == "files.tar"]
+    outside = any(one.path.split("/", 1)[0] == OUTSIDE for tar in tars for one in reader.members(tar))
+    # What lay outside of the plan's folder (logs, certificates) is never put over what the machine uses now.
+    folder = (
+        system.folder if not outside else system.folder / f"recoup-restored-{job.found.point.name}" / member.service
+    )
+
+    def replaces() -> str | None:
+        if not folder.is_dir():
+            return None
+        there = [path for path in differences(reader, folder) if (folder / path).exists()]
+        if not there:
+            return None
+        more = f" and {len(there) - 3} more" if len(there) > 3 else ""
+        return f"{folder} holds {', '.join(there[:3])}{more}, which differ from those of {member.service}"
+
+    def put() -> Put:
+        done = restore_files(reader, folder, force=True, run_id=run.id, on_progress=job.on_progress)
+        notes = [f"{member.service}: {done.placed} files placed in {folder}, {done.same} were there already"]
+        notes += done.notes
+        if outside:
+            notes.append(f"{member.service} lay outside of {system.folder}: move what you need from {folder}")
+        elif done.placed:
+            notes.append("containers were started as they are; `docker compose up -d` applies changed configuration")
+        return Put(kept=None if done.aside is None else str(done.aside), notes=tuple(notes))
+
+    return OpenMember(service=member.service, what=_what(member), where=str(folder), replaces=replaces, put=put)
+
+
+def drifted(job: StackJob) -> list[str]:
+    """Which services run another image now than when the point was taken, for people."""
+    system = job.opened.system
+    if system is None or system.plan.compose is None or not job.found.point.images:
+        return []
+    try:
+        now = {one.service: one.image_id for one in open_stack(system).client.images()}
+    except RecoupError as failure:
+        return [f"whether the images are those of the point is not known: {failure.message}"]
+    return [
+        f"{one['service']} runs another image than at the point, where it was {one['image']} ({one['image_id'][:19]})"
+        for one in job.found.point.images
+        if one["service"] in now and now[one["service"]] != one["image_id"]
+    ]
