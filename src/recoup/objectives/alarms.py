@@ -47,10 +47,11 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """The last run of a task, and when the next is due. ``kind`` is of a copy, or ``prune``, ``verify daily``."""
+    """The last run of a task, and the next one. ``kind`` is of a copy, or ``prune``, ``verify daily``."""
 
     kind: str
-    due: datetime | None = None
+    due: datetime | None = None  #: the moment of its schedule that it is for; None for a first run
+    next: datetime | None = None  #: when it will begin: jitter and pauses after failures are in it
     outcome: str | None = None  #: ``ok``, ``failed``, ``unknown``, ``running``, ``interrupted``; None: never ran
     started: datetime | None = None
     ended: datetime | None = None
@@ -221,7 +222,7 @@ def _repository(one: RepositoryFacts) -> Iterator[Alarm]:
 
 
 def _service(service: ServiceFacts, facts: Facts) -> Iterator[Alarm]:
-    yield from _objective(service, facts.now)
+    yield from _objective(service, facts.now, facts.daemon)
     yield from _unproven(service)
     for run in service.runs:
         yield from _run(service.name, run, facts.now)
@@ -229,7 +230,7 @@ def _service(service: ServiceFacts, facts: Facts) -> Iterator[Alarm]:
         yield from _stream(service, stream, facts)
 
 
-def _objective(service: ServiceFacts, now: datetime) -> Iterator[Alarm]:
+def _objective(service: ServiceFacts, now: datetime, daemon: str) -> Iterator[Alarm]:
     stands, name, rpo = service.standing, service.name, service.objective.rpo
     hint = f"Take a copy now: `recoup backup {name}`. Then find out why none was taken."
     key = f"rpo:{name}"
@@ -240,10 +241,9 @@ def _objective(service: ServiceFacts, now: datetime) -> Iterator[Alarm]:
             verdict=Verdict.UNKNOWN, hold=_PATIENCE,
         )  # fmt: skip
     elif stands.rpo_now is None or stands.point is None:
-        coming = _expected(service.runs, now)
         yield Alarm(
             key=key, subject=name, severity="critical", what=f"there is no copy of {name} to go back to",
-            hint=f"Take one: `recoup backup {name}`.", hold=CURE if coming is not None else timedelta(0),
+            hint=f"Take one: `recoup backup {name}`.", hold=CURE if daemon == "running" else timedelta(0),
         )  # fmt: skip
     elif rpo is None:
         return
@@ -341,21 +341,22 @@ def _stream(service: ServiceFacts, stream: Stream, facts: Facts) -> Iterator[Ala
             key=f"gap:{name}:{stream.kind}", subject=name, severity="critical",
             what=f"a part of the {word} of {name} is missing since its newest copy: {stream.gap}",
             hint=f"Instants after it are reached again from the next copy on: `recoup backup {name}`.",
-            since=stream.gap_since,
+            since=stream.gap_since, hold=_PATIENCE,
         )  # fmt: skip
     yield from _slot(name, stream)
 
 
 def _slot(name: str, stream: Stream) -> Iterator[Alarm]:
     held, limit = stream.slot_bytes, stream.slot_limit_bytes
+    gone = stream.slot in ("unreserved", "lost", "missing")
     near = held is not None and limit is not None and limit > 0 and held > limit * 0.5
-    if stream.slot not in ("unreserved", "lost") and not near:
+    if not (gone or near or stream.guard):
         return
     much = "" if held is None else f", {show_size(held)} of WAL are held" + (f" of {show_size(limit)}" if limit else "")
-    worse = stream.slot in ("unreserved", "lost") or (held is not None and limit is not None and held > limit * 0.8)
+    worse = gone or (held is not None and limit is not None and held > limit * 0.8)
     yield Alarm(
         key=f"slot:{name}", subject=name, severity="critical" if worse else "warning",
-        what=f"the replication slot of {name} is " + (stream.slot or "filling") + much,
+        what=stream.guard or f"the replication slot of {name} is {stream.slot if gone else 'filling'}{much}",
         hint="The server lets go of WAL that was not archived yet: bring the repositories back, or raise "
-        "max_slot_wal_keep_size if its disk has room.",
+        "max_slot_wal_keep_size if its disk has room.", hold=timedelta(0) if gone else _PATIENCE,
     )  # fmt: skip

@@ -53,6 +53,7 @@ class Stream:
     slot: str | None = None  #: the server's word for the slot: ``reserved``, ``extended``, ``unreserved``, ``lost``
     slot_bytes: int | None = None  #: WAL that the slot holds on the server
     slot_limit_bytes: int | None = None  #: from which on the server lets it go
+    guard: str | None = None  #: what the guard of the server's disk has to say, when it is worried
     gap: str | None = None  #: why a part is missing since the newest copy; None when nothing is
     gap_since: datetime | None = None
 

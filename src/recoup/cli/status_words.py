@@ -1,0 +1,51 @@
+"""The words of ``recoup status``, for the screen and for the page. Not known is always said, never left empty."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, Final
+
+from recoup.kernel import clock
+from recoup.kernel.units import show_duration, show_size
+
+UNKNOWN: Final = "?"
+NEVER: Final = "never"
+
+
+def duration(seconds: float | None) -> str:
+    """A duration in two units at most."""
+    return UNKNOWN if seconds is None else show_duration(seconds)
+
+
+def size(size_bytes: float | None) -> str:
+    """A size."""
+    return UNKNOWN if size_bytes is None else show_size(round(size_bytes))
+
+
+def since(then: str, at: str) -> str:
+    """How long ago an instant was."""
+    return show_duration(max((_instant(at) - _instant(then)).total_seconds(), 0))
+
+
+def ago(point: dict[str, Any] | None, at: str) -> str:
+    """How long ago a copy was begun, and its kind."""
+    return NEVER if point is None else f"{since(point['begun'], at)} ago ({point['kind']})"
+
+
+def proven(point: dict[str, Any] | None, at: str) -> str:
+    """How long ago the copy that was proven last was begun, and to which grade."""
+    return NEVER if point is None else f"{since(point['begun'], at)} ago ({point['grade']})"
+
+
+def ahead(instants: Iterable[str | None], at: str) -> str:
+    """In how much time the first of some instants is."""
+    known = [one for one in instants if one is not None]
+    if not known:
+        return "none planned"
+    left = (_instant(min(known)) - _instant(at)).total_seconds()
+    return "now" if left <= 0 else f"in {show_duration(left)}"
+
+
+def _instant(text: str) -> datetime:
+    return clock.from_text(text)
