@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from recoup.assembly.protect import KINDS
+from recoup.assembly.kinds import KINDS
 from recoup.assembly.system import System
 from recoup.backup.due import Run, Scheduled, agenda, newest
 from recoup.backup.run_records import WHOLE_PLAN, TaskRecord, read_requests, read_tasks

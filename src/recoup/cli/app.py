@@ -17,6 +17,8 @@ import typer
 COMMANDS = {
     "init": "recoup.cli.init",
     "check": "recoup.cli.check",
+    "status": "recoup.cli.status",
+    "watch": "recoup.cli.watch",
     "backup": "recoup.cli.backup",
     "list": "recoup.cli.catalog",
     "show": "recoup.cli.catalog",
