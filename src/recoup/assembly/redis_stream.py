@@ -39,6 +39,8 @@ _DRAIN_SECONDS = 30.0
 _BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 _BASE_PAUSE_SECONDS = 30.0
 _SAY_SECONDS = 1.0
+_TELL_SECONDS = 1.0  #: how often a replica acknowledges at least (Redis, src/replication.c, replicationCron)
+_ASKED_SECONDS = 0.5  #: how soon what has come is stored when the server asks for an acknowledgement
 
 
 def stream_workers(system: System) -> list[Worker]:
@@ -67,7 +69,9 @@ class RedisStream:
         self._every = every.total_seconds()
         self._held_bytes = held_bytes
         self._tip: Tip | None = None
+        self._before: Tip | None = None  #: what the repositories held when the worker began
         self._begun = 0  #: the offset at which the present stream begins without a hole before it
+        self._resumed = 0  #: the offset at which the present connection began
         self._covered = False  #: whether a copy lies at its beginning
         self._base = _BaseTaker(system, service)
         self._facts: dict[str, object] = {}
@@ -108,6 +112,7 @@ class RedisStream:
             self._tip = Tip(
                 replication_id=newest.replication_id, offset=newest.end, stamp_ms=int(newest.stamp.timestamp() * 1000)
             )
+            self._before = self._tip
             place = (newest.replication_id, newest.end)
             self._covered = any(window.end == place for window in redis_windows(holdings)[0])
             self._begun = newest.start
@@ -138,7 +143,8 @@ class RedisStream:
             after = 0 if self._tip is None else self._tip.stamp_ms
             asked: list[int] = []
             writer = LogWriter(start.replication_id, start.offset, after_ms=after, on_request=asked.append)
-            self._tip = start if self._tip is None else self._tip
+            self._tip = self._tip or start
+            self._resumed = start.offset
             try:
                 self._pump(stop, keeper, follower, writer, asked)
             finally:
@@ -174,27 +180,37 @@ class RedisStream:
         self, stop: threading.Event, keeper: StreamKeeper, follower: Follower, writer: LogWriter, asked: list[int]
     ) -> None:
         """Take what comes until ``stop``, cutting and acknowledging on the way."""
-        acknowledged, cut_at = 0.0, clock.monotonic()
+        told, told_at, cut_at = -1, 0.0, clock.monotonic()
         while not stop.is_set():
             data = follower.receive(min(0.2, self._every / 4))
             if data:
                 writer.feed(data, follower.now_ms())
             now = clock.monotonic()
-            waited = now - cut_at
             due = self._every if writer.commands else IDLE_SECONDS
-            if waited >= due or writer.held_bytes >= SEGMENT_BYTES:
+            if asked:  # WAIT, or a server that shuts down: it waits for what is written to be safe
+                due = min(due, _ASKED_SECONDS)
+            if now - cut_at >= due or writer.held_bytes >= SEGMENT_BYTES:
                 self._cut(keeper, writer)
                 cut_at = now
-            if asked or now - acknowledged >= 1.0:
-                stored = keeper.stored
-                safe = stored.end if stored is not None and stored.replication_id == writer.replication_id else None
-                follower.acknowledge(safe if safe is not None else self._begun)
-                acknowledged = now
-                asked.clear()
+            safe = self._safe_offset(keeper, writer)
+            if safe > told or asked or now - told_at >= _TELL_SECONDS:
+                follower.acknowledge(safe)
+                told, told_at = safe, now
+                if safe >= max(asked, default=0):
+                    asked.clear()
             if keeper.queued_bytes + writer.held_bytes > self._held_bytes + SEGMENT_BYTES:
                 raise EngineError(f"no repository has taken the stream: {keeper.error or 'they are too slow'}")
             self._require_base(writer)
             self._say(keeper, writer=writer, connected=True, problem=None)
+
+    def _safe_offset(self, keeper: StreamKeeper, writer: LogWriter) -> int:
+        """Up to where nothing that changes data is only here. What the server's ``INFO`` and ``WAIT`` will show."""
+        if not writer.commands and keeper.drained:
+            return writer.end
+        stored = keeper.stored
+        if stored is not None and stored.end is not None and stored.replication_id == writer.replication_id:
+            return max(stored.end, self._resumed)
+        return self._resumed
 
     def _cut(self, keeper: StreamKeeper, writer: LogWriter) -> None:
         segment = writer.cut()
@@ -240,6 +256,7 @@ class RedisStream:
     ) -> None:
         """Record the state for ``recoup status``, at most every second unless something changed."""
         stored = keeper.stored
+        until = stored.stamp if stored else _instant(self._before.stamp_ms) if self._before else None
         held_since = None if writer is None else writer.first_ms
         facts: dict[str, object] = {
             **self._facts,
@@ -250,8 +267,8 @@ class RedisStream:
             "queued_bytes": keeper.queued_bytes,
             "replication_id": writer.replication_id if writer else self._tip.replication_id if self._tip else None,
             "offset": writer.end if writer else self._tip.offset if self._tip else None,
-            "stored_offset": None if stored is None else stored.end,
-            "stored_until": None if stored is None else clock.to_text(stored.stamp),
+            "stored_offset": stored.end if stored else self._before.offset if self._before else None,
+            "stored_until": None if until is None else clock.to_text(until),
             "unsaved_since": None
             if held_since is None
             else clock.to_text(datetime.fromtimestamp(held_since / 1000, UTC)),
@@ -282,7 +299,6 @@ class _BaseTaker:
         if any(line == replication_id and offset >= begun for line, offset in self._found):
             return True
         if clock.monotonic() >= self._next:
-            self._next = clock.monotonic() + _BASE_PAUSE_SECONDS
             self._thread = threading.Thread(target=self._find_or_take, args=(replication_id, begun), daemon=True)
             self._thread.start()
         return False
@@ -302,6 +318,7 @@ class _BaseTaker:
                 self._found.append((taken.replication_id, taken.offset))
             self.problem = None
         except RecoupError as failure:
+            self._next = clock.monotonic() + _BASE_PAUSE_SECONDS
             self.problem = f"no copy for the stream to begin at: {failure.message}"
 
     def take_now(self) -> Tip:

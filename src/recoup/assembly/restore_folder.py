@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recoup.assembly.restore_job import Job, Report
-from recoup.engines.engine import Progress, ProgressListener, StreamInfo
+from recoup.engines.engine import CopyReader, Progress, ProgressListener, StreamInfo
 from recoup.kernel.errors import EngineError, RefusedError, UsageError
 from recoup.kernel.files import sync_folder
-from recoup.repository.copy_reader import ArtefactReader
 
 _UNFINISHED = ".recoup-unfinished"
 
@@ -21,14 +20,18 @@ def into_folder(job: Job, folder: Path) -> Report:
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is not a folder", hint="Give an empty folder, or one that does not exist.")
     reader, consent, on_progress, what, manifest = job.reader, job.consent, job.on_progress, job.subject, job.manifest
-    if manifest.kind == "base":
-        from recoup.engines.postgres.place_folder import restore_base_to_folder
+    if manifest.kind in ("base", "incremental"):
+        from recoup.assembly.incremental import chain_of
+        from recoup.engines.postgres.place_chain import restore_chain_to_folder
 
-        placed = restore_base_to_folder(reader, folder, on_progress=on_progress)
+        chain = chain_of(job.opened, job.found)
+        placed = restore_chain_to_folder((*chain[:-1], reader), folder, on_progress=on_progress)
         notes = ["the folder is ready: give it to the user that runs PostgreSQL (chown -R), then start it"]
         if placed.tablespaces:
             spaces = ", ".join(f"{oid} in {path}" for oid, path in placed.tablespaces.items())
             notes.append(f"tablespaces: {spaces}")
+        passed_over = dict.fromkeys(what for part in chain[:-1] for what in part.passed_over())
+        notes += [f"read from another repository, because: {what}" for what in passed_over]
         return Report(what=what, where=str(folder), kept=None, notes=tuple(notes))
     if manifest.kind == "rdb":
         from recoup.assembly.redis import layout_of
@@ -63,7 +66,7 @@ def _make(folder: Path) -> None:
         ) from failure
 
 
-def write_streams(reader: ArtefactReader, folder: Path, on_progress: ProgressListener) -> list[str]:
+def write_streams(reader: CopyReader, folder: Path, on_progress: ProgressListener) -> list[str]:
     """Write the plain streams of a copy into an empty folder, all or none; their names.
 
     They are gathered in a folder inside it, whose presence says that the work is not finished. Stopped at any instant,
@@ -97,7 +100,7 @@ def write_streams(reader: ArtefactReader, folder: Path, on_progress: ProgressLis
     return names
 
 
-def _write_stream(reader: ArtefactReader, info: StreamInfo, path: Path, on_progress: ProgressListener) -> None:
+def _write_stream(reader: CopyReader, info: StreamInfo, path: Path, on_progress: ProgressListener) -> None:
     done = 0
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as handle:
         for piece in reader.read(info.name):

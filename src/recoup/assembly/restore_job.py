@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from recoup.assembly.access import Found, Readable
-from recoup.engines.engine import ProgressListener
+from recoup.engines.engine import CopyReader, ProgressListener
 from recoup.kernel.finding import Finding
 from recoup.recovery.in_place import Consent
-from recoup.repository.copy_reader import ArtefactReader
 from recoup.repository.manifest import Manifest
 
 
@@ -35,13 +35,21 @@ class Report:
     findings: tuple[Finding, ...] = ()
 
 
+class RestoreReader(CopyReader, Protocol):
+    """What is restored: an artefact as it was stored, or what was built from one."""
+
+    def passed_over(self) -> tuple[str, ...]:
+        """What was damaged or missing in one repository and came from another, for the report."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One restore: the artefact, what is wished and allowed, and whom to tell."""
 
     opened: Readable
     found: Found
-    reader: ArtefactReader
+    reader: RestoreReader
     wish: Wish
     consent: Consent
     say: Callable[[str], None]

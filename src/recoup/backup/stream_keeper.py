@@ -88,6 +88,11 @@ class StreamKeeper:
             self.queued_bytes += len(item.plain)
             self._changed.notify_all()
 
+    @property
+    def drained(self) -> bool:
+        """Whether everything that was offered is stored."""
+        return not self._queue
+
     def wait_for_room(self, limit_bytes: int, seconds: float) -> bool:
         """Whether less than so much is queued, now or within so many seconds."""
         with self._changed:

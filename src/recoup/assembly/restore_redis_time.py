@@ -1,0 +1,257 @@
+"""Bringing a Redis back to an instant: the newest copy before it, the command stream behind that, replayed up to it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from recoup.assembly.access import Found, Readable
+from recoup.assembly.redis_inventory import StreamHoldings, read_holdings
+from recoup.assembly.restore import restore
+from recoup.assembly.restore_job import Job, Report, Wish
+from recoup.engines.engine import Content, CopyReader, Member, Progress, ProgressListener, StreamInfo
+from recoup.engines.redis.command_log import read_segment
+from recoup.engines.redis.fingerprint import Fingerprinter
+from recoup.engines.redis.rdb import Entry, Kind, read_rdb
+from recoup.engines.redis.rdb_summary import Summary
+from recoup.engines.redis.replay import CommandCut, Scratch, find_scratch_program
+from recoup.engines.redis.seal import RdbSeal, sealed_pieces
+from recoup.engines.redis.snapshot import STREAM
+from recoup.engines.redis.stream_windows import StreamChoice, choose
+from recoup.kernel import clock
+from recoup.kernel.errors import UsageError
+from recoup.recovery.in_place import Consent
+from recoup.repository.copy_reader import ArtefactReader
+
+_AHEAD = 4  #: segments fetched while one is written
+_PIECE = 1 << 20
+_DEFAULT_DATABASES = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisTarget:
+    """How an instant of a Redis service will be reached: for ``--plan``, before anything is done."""
+
+    service: str
+    target: datetime
+    holdings: StreamHoldings
+    choice: StreamChoice
+    found: Found
+
+    def __str__(self) -> str:
+        count = len(self.choice.pieces)
+        return (
+            f"the copy {self.choice.base.id} and {count} segment{'s' if count != 1 else ''} of the command stream "
+            f"up to {_show(self.target)}"
+        )
+
+
+def choose_redis(opened: Readable, service: str, target: datetime) -> RedisTarget:
+    """Choose the copy and the segments that lead to ``target``.
+
+    Raise ``RefusedError`` with the reachable windows when nothing does, ``UsageError`` for an instant without a zone.
+    """
+    if target.tzinfo is None:
+        raise UsageError("the time to go back to has no time zone", hint="Write 2026-11-23T02:00:00Z.")
+    holdings = read_holdings(opened.repositories, service, opened.state_folder)
+    choice = choose(target, holdings.bases, holdings.inventory)
+    found = opened.find(choice.base.id, service=service, kinds=("rdb",))
+    return RedisTarget(service=service, target=target, holdings=holdings, choice=choice, found=found)
+
+
+def restore_redis(
+    opened: Readable,
+    chosen: RedisTarget,
+    wish: Wish,
+    consent: Consent,
+    say: Callable[[str], None],
+    on_progress: ProgressListener,
+) -> Report:
+    """Build the data set of the instant and put it where ``wish`` says, as any RDB copy is.
+
+    Commands that came up to the instant are applied, later ones are not. Raise as ``restore`` does, ``DamageError``
+    naming a damaged segment, ``UsageError`` when no ``redis-server`` here can replay the stream.
+    """
+    manifest = chosen.found.manifest
+    stored = ArtefactReader(manifest, chosen.found.holders)
+    with tempfile.TemporaryDirectory(prefix="recoup-redis-") as folder:
+        built = _build(chosen, stored, Path(folder), say, on_progress)
+        facts = {**manifest.facts, **built.facts}
+        job = Job(
+            opened=opened,
+            found=replace(chosen.found, manifest=replace(manifest, facts=facts, fingerprint=built.fingerprint)),
+            reader=built,
+            wish=wish,
+            consent=consent,
+            say=say,
+            on_progress=on_progress,
+        )
+        report = restore(job)
+    what = f"{chosen.service} as of {_show(chosen.target)}"
+    return replace(report, what=what, notes=(*built.notes, *report.notes))
+
+
+@dataclass(slots=True, kw_only=True)
+class BuiltCopy:
+    """The RDB that a replay made. Implements ``restore_job.RestoreReader``."""
+
+    path: Path
+    facts: Mapping[str, Any]
+    fingerprint: Mapping[str, Any] | None
+    notes: tuple[str, ...]
+    wrong: tuple[str, ...] = field(default=())
+
+    def streams(self) -> tuple[StreamInfo, ...]:
+        """See ``CopyReader``."""
+        return (StreamInfo(name=STREAM, content=Content.OPAQUE, plain_bytes=self.path.stat().st_size),)
+
+    def read(self, name: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """See ``CopyReader``."""
+        assert name == STREAM, "an RDB copy has one stream"
+        left = self.path.stat().st_size - start if length is None else length
+        with open(self.path, "rb") as handle:
+            handle.seek(start)
+            while left > 0 and (piece := handle.read(min(_PIECE, left))):
+                left -= len(piece)
+                yield piece
+
+    def members(self, name: str) -> Iterator[Member]:  # noqa: ARG002
+        """See ``CopyReader``."""
+        return iter(())
+
+    def each_frame(self, name: str, act: Callable[[int, bytes], None], workers: int = 0) -> None:  # noqa: ARG002
+        """See ``CopyReader``."""
+        offset = 0
+        for piece in self.read(name):
+            act(offset, piece)
+            offset += len(piece)
+
+    def passed_over(self) -> tuple[str, ...]:
+        """See ``RestoreReader``."""
+        return self.wrong
+
+
+def _build(
+    chosen: RedisTarget,
+    stored: ArtefactReader,
+    folder: Path,
+    say: Callable[[str], None],
+    on_progress: ProgressListener,
+) -> BuiltCopy:
+    manifest, choice = chosen.found.manifest, chosen.choice
+    until_ms = int(chosen.target.timestamp() * 1000)
+    version = str(manifest.facts.get("redis_version", ""))
+    program = find_scratch_program(int(manifest.facts.get("rdb_version", 0)), version)
+    say(f"replaying {chosen} with Redis {program.version}")
+    cut = CommandCut(after=choice.base.offset, until_ms=until_ms)
+    wrong: list[str] = []
+    scratch = Scratch(folder, program)
+    scratch.write(sealed_pieces(_told(stored, on_progress), RdbSeal()), _commands(chosen, cut, wrong, on_progress))
+    built = scratch.replay(databases=_databases(manifest.facts))
+    now_ms = int(clock.now().timestamp() * 1000)
+    sums, counted = _look_at(built, until_ms, now_ms)
+    reached = "no command came between the copy and the target"
+    if cut.last_ms is not None:
+        reached = f"the last command applied came at {_show(datetime.fromtimestamp(cut.last_ms / 1000, UTC))}"
+    notes = [f"target {_show(chosen.target)}; {reached} ({cut.commands} commands on the copy {choice.base.id})"]
+    if counted.expired_since:
+        notes.append(
+            f"{counted.expired_since} keys or fields were alive at the target and have expired since: Redis drops "
+            "them when it loads"
+        )
+    facts = {
+        "keys": {str(db): count for db, count in sorted(counted.summary.keys.items())},
+        "rdb_version": counted.summary.version,
+        "size_bytes": built.stat().st_size,
+    }
+    wrong += stored.passed_over()
+    return BuiltCopy(path=built, facts=facts, fingerprint=sums, notes=tuple(notes), wrong=tuple(wrong))
+
+
+def _told(stored: CopyReader, on_progress: ProgressListener) -> Iterator[bytes]:
+    total = sum(info.plain_bytes for info in stored.streams())
+    done = 0
+    for piece in stored.read(STREAM):
+        done += len(piece)
+        on_progress(Progress(what=STREAM, done_bytes=done, total_bytes=total))
+        yield piece
+
+
+def _commands(chosen: RedisTarget, cut: CommandCut, wrong: list[str], on_progress: ProgressListener) -> Iterator[bytes]:
+    """The commands to replay, segment by segment, fetched ahead; without annotations, which Redis 6 does not know."""
+    total = sum(chosen.holdings.entries[piece.key].stored_bytes for piece in chosen.choice.pieces)
+    done = 0
+    for piece, data, problems in _ahead(chosen.holdings, chosen.choice):
+        wrong += problems
+        yield from cut.pass_on(read_segment([data]), piece.end)
+        done += chosen.holdings.entries[piece.key].stored_bytes
+        on_progress(Progress(what="command stream", done_bytes=done, total_bytes=total))
+        if cut.ended:
+            return
+
+
+def _ahead(holdings: StreamHoldings, choice: StreamChoice) -> Iterator[tuple[Any, bytes, Sequence[str]]]:
+    waiting: deque[tuple[Any, Future[tuple[bytes, tuple[str, ...]]]]] = deque()
+    with ThreadPoolExecutor(_AHEAD, thread_name_prefix="segments") as pool:
+        try:
+            for piece in choice.pieces:
+                waiting.append((piece, pool.submit(holdings.read, piece.key)))
+                if len(waiting) >= _AHEAD:
+                    first, answer = waiting.popleft()
+                    yield first, *answer.result()
+            while waiting:
+                first, answer = waiting.popleft()
+                yield first, *answer.result()
+        finally:
+            for _, answer in waiting:
+                answer.cancel()
+
+
+@dataclass(slots=True)
+class _Counted:
+    summary: Summary = field(default_factory=Summary)
+    expired_since: int = 0
+
+
+def _look_at(built: Path, at_ms: int, now_ms: int) -> tuple[Mapping[str, Any], _Counted]:
+    """The fingerprint of what was built, as of the target, and what has expired since. Raise ``DamageError``."""
+    sums, counted = Fingerprinter(at_ms=at_ms), _Counted()
+
+    def pieces() -> Iterator[bytes]:
+        with open(built, "rb") as handle:
+            while piece := handle.read(_PIECE):
+                yield piece
+
+    for record in read_rdb(pieces()):
+        counted.summary.add(record)
+        if isinstance(record, Entry):
+            if record.expires_ms is not None:
+                counted.expired_since += at_ms < record.expires_ms <= now_ms
+            elif record.kind is Kind.HASH:
+                record.batches = _counting(record.batches, counted, at_ms, now_ms)
+        sums.add(record)
+    return sums.result(), counted
+
+
+def _counting(batches: Iterator[list[Any]], counted: _Counted, at_ms: int, now_ms: int) -> Iterator[list[Any]]:
+    for batch in batches:
+        for element in batch:
+            if isinstance(element, tuple) and len(element) == 3 and isinstance(element[2], int):
+                counted.expired_since += at_ms < element[2] <= now_ms
+        yield batch
+
+
+def _databases(facts: Mapping[str, Any]) -> int:
+    settings = facts.get("settings")
+    said = settings.get("databases", "") if isinstance(settings, Mapping) else ""
+    return max(_DEFAULT_DATABASES, int(said) if str(said).isdigit() else 0)
+
+
+def _show(instant: datetime) -> str:
+    return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
