@@ -99,14 +99,15 @@ def look(system: System, *, upkeep: bool) -> Known:
     return Known(tasks=tuple(tasks), silent=silent, answered=answered)
 
 
-def decide(system: System, known: Known, now: datetime) -> tuple[Run, ...]:
-    """The next run of every task, what is due first."""
+def decide(system: System, known: Known, now: datetime, *, awake_since: datetime | None = None) -> tuple[Run, ...]:
+    """The next run of every task, what is due first. ``awake_since``: see ``backup.due.agenda``."""
     return agenda(
         known.tasks,
         zone=ZoneInfo(system.plan.timezone),
         jitter=system.plan.jitter,
         system=system.plan.system,
         now=now,
+        awake_since=awake_since,
     )
 
 

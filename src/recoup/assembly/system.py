@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 from recoup.assembly.known_repositories import KnownRepositories
 from recoup.kernel.errors import NoRepositoryError, RecoupError, RefusedError, UsageError, WrongKeyError
@@ -22,6 +23,9 @@ from recoup.storage.address import Address, FolderAddress, S3Options, parse_addr
 from recoup.storage.address import open_store as address_store
 from recoup.storage.object_store import ObjectStore
 from recoup.storage.retrying import RetryingStore
+
+#: Set for the daemon's children: the file with the text of the plan that is in force.
+PLAN_IN_FORCE: Final = "RECOUP_PLAN_IN_FORCE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +47,12 @@ class System:
 
     @classmethod
     def from_file(cls, file: Path | None) -> System:
-        """The system of a plan file; without one, of the plan that ``plan.load.find`` finds. Raise ``PlanError``."""
-        return cls(load(find(file)))
+        """The system of a plan file; without one, of the plan that ``plan.load.find`` finds. Raise ``PlanError``.
+
+        A child of the daemon takes the text that the daemon has in force: the file may be half edited by now.
+        """
+        in_force = os.environ.get(PLAN_IN_FORCE)
+        return cls(load(find(file), text_file=Path(in_force) if in_force else None))
 
     @property
     def folder(self) -> Path:

@@ -77,16 +77,24 @@ class Run:
 
 
 def agenda(
-    tasks: Sequence[Scheduled], *, zone: tzinfo, jitter: timedelta, system: str, now: datetime
+    tasks: Sequence[Scheduled],
+    *,
+    zone: tzinfo,
+    jitter: timedelta,
+    system: str,
+    now: datetime,
+    awake_since: datetime | None = None,
 ) -> tuple[Run, ...]:
     """The next run of every task, in the order in which they should begin.
 
     What is due comes first: retries after the rest, so that what fails does not hold up what works. ``tasks`` are in
     the plan's order, which decides between equals. ``system`` is the plan's name: with it, jitter is a fixed delay for
-    each task and differs between systems.
+    each task and differs between systems. Who decides all along says since when (``awake_since``): a run that was
+    interrupted before that delays nothing, one that was interrupted later is made up for after a minute.
     """
     wanted = [task for task in tasks if task.when is not None or _is_asked(task)]
-    runs = [_next_run(task, zone=zone, jitter=jitter, system=system, now=now) for task in wanted]
+    awake = awake_since or now
+    runs = [_next_run(task, zone=zone, jitter=jitter, system=system, now=now, awake_since=awake) for task in wanted]
     places = {(task.service, task.kind): place for place, task in enumerate(tasks)}
 
     def order(run: Run) -> tuple[bool, bool, datetime, int]:
@@ -113,7 +121,9 @@ def pause_after(failures: int, interval: timedelta) -> timedelta:
     return min(FIRST_PAUSE * (1 << min(max(failures, 1) - 1, 10)), longest)
 
 
-def _next_run(task: Scheduled, *, zone: tzinfo, jitter: timedelta, system: str, now: datetime) -> Run:
+def _next_run(
+    task: Scheduled, *, zone: tzinfo, jitter: timedelta, system: str, now: datetime, awake_since: datetime
+) -> Run:
     slot, at, interval = None, now, LONGEST_PAUSE
     reason: Reason = "first"
     if _is_asked(task):
@@ -128,7 +138,7 @@ def _next_run(task: Scheduled, *, zone: tzinfo, jitter: timedelta, system: str, 
         if task.when.every is None:
             at += delay_of(system, task.service, task.kind, min(jitter, interval / _SHARE_OF_INTERVAL))
         reason = "missed" if now - at > _LATE else "scheduled"
-    not_before = _not_before(task, slot, interval, now)
+    not_before = _not_before(task, slot, interval, now, awake_since)
     if not_before is not None:
         at, reason = max(at, not_before), "retry"
     elif _deserves_second_chance(task, at, now):
@@ -142,13 +152,15 @@ def _is_asked(task: Scheduled) -> bool:
     return task.asked is not None and (task.last is None or task.last < task.asked)
 
 
-def _not_before(task: Scheduled, slot: datetime | None, interval: timedelta, now: datetime) -> datetime | None:
+def _not_before(
+    task: Scheduled, slot: datetime | None, interval: timedelta, now: datetime, awake_since: datetime
+) -> datetime | None:
     """The end of the pause after a run for this very moment that did not succeed."""
     record = task.record
     if record is None or record.ended is None or (slot is not None and record.started < slot):
         return None
     ended = min(record.ended, now)
-    if record.outcome == "interrupted":  # also: somebody else had the lease
+    if record.outcome == "interrupted" and record.ended >= awake_since:  # also: somebody else had the lease
         return ended + FIRST_PAUSE
     if record.outcome in ("failed", "unknown"):
         return ended + pause_after(record.failures, interval)

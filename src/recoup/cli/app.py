@@ -20,6 +20,7 @@ COMMANDS = {
     "status": "recoup.cli.status",
     "watch": "recoup.cli.watch",
     "backup": "recoup.cli.backup",
+    "daemon": "recoup.cli.daemon",
     "list": "recoup.cli.catalog",
     "show": "recoup.cli.catalog",
     "verify": "recoup.cli.verify",

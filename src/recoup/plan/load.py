@@ -76,9 +76,12 @@ def find(explicit: Path | None = None, *, environment: Mapping[str, str] | None 
     )
 
 
-def load(file: Path) -> LoadedPlan:
-    """Read the plan file. Raise ``PlanError`` that lists everything that is wrong with it."""
-    text = _read(file)
+def load(file: Path, *, text_file: Path | None = None) -> LoadedPlan:
+    """Read the plan file. Raise ``PlanError`` that lists everything that is wrong with it.
+
+    With ``text_file`` the text is taken from there, and the plan is still ``file``'s: its folder, its name.
+    """
+    text = _read(text_file or file)
     document = parse(text)
     plan = _validated(document, _shown(file))
     return LoadedPlan(plan=plan, file=Path(os.path.abspath(file)), text=text, document=document)  # noqa: PTH100

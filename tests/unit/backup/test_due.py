@@ -27,7 +27,7 @@ def _task(words: str, last: datetime | None, record: TaskRecord | None = None, s
 
 
 def _next(task: Scheduled, now: datetime, zone: str = "UTC", jitter: timedelta = timedelta(0)) -> Run:
-    (run,) = agenda([task], zone=ZoneInfo(zone), jitter=jitter, system="Shop", now=now)
+    (run,) = agenda([task], zone=ZoneInfo(zone), jitter=jitter, system="Shop", now=now, awake_since=MONDAY)
     return run
 
 
@@ -140,6 +140,11 @@ def test_a_failure_before_the_next_time_does_not_move_it_and_one_long_ago_does_n
 def test_who_meets_another_run_of_the_service_waits_a_minute_and_it_is_no_failure() -> None:
     busy = _record(MONDAY, "interrupted", exit_code=6)
     assert _next(_task("daily 02:00", None, busy), MONDAY + MINUTE).at == MONDAY + 2 * MINUTE
+
+
+def test_what_the_end_of_an_earlier_daemon_interrupted_is_made_up_for_at_once() -> None:
+    given_up = _record(MONDAY - 5 * MINUTE, "interrupted", exit_code=130)
+    assert _next(_task("daily 02:00", None, given_up), MONDAY).is_due(MONDAY)
 
 
 def test_a_run_whose_process_died_is_made_up_for_at_once() -> None:
