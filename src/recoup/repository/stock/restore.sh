@@ -6,6 +6,7 @@
 #   ./restore.sh --key-file FILE check   ID
 #   ./restore.sh --key-file FILE restore ID FOLDER     (FOLDER must be empty or absent)
 #   ./restore.sh --key-file FILE stream  ID STREAM     (one stream, plain, to standard output)
+#   ./restore.sh --key-file FILE wal     SERVICE FOLDER [SYSTEM]   (all archived WAL, for restore_command)
 #
 # Order for every object: the manifest is authenticated, then the object's digest must match, then it is decrypted.
 set -eu
@@ -17,7 +18,7 @@ here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 key_file=${RECOUP_KEY_FILE:-}
 
 die() { printf 'restore.sh: %s\n' "$1" >&2; exit "${2:-1}"; }
-usage() { sed -n '5,8s/^# *//p' "$0" >&2; exit 2; }
+usage() { sed -n '5,9s/^# *//p' "$0" >&2; exit 2; }
 need() { command -v "$1" > /dev/null 2>&1 || die "this needs the program '$1': install it" 2; }
 
 while [ $# -gt 0 ]; do
@@ -144,6 +145,64 @@ restore() { # ID FOLDER
   echo "artefact $1 ($(field service), $kind, begun $(field begun)) is in $2. RESTORE.md says how to start it."
 }
 
+# --- WAL -----------------------------------------------------------------------------------------------------------
+# wal_plain KEY: the plain bytes into $work/plain, once the MAC in the key's name matched; status 1 otherwise.
+wal_plain() {
+  named=${1%.zst.enc}; said=${named##*-}; bound=${named%-*}
+  mac=$({ printf 'recoup wal v1\n%s\n' "$bound"; cat "$here/$1"; } | hmac)
+  case $mac in "$said"*) [ "${#said}" = 32 ] ;; *) false ;; esac || {
+    printf 'restore.sh: %s is not authentic: changed, cut or renamed. It was left out.\n' "$1" >&2
+    echo "$1" >> "$work/bad"; return 1; }
+  plain "$1" zstd > "$work/plain"; succeeded
+}
+size_of() { wc -c < "$1" | tr -d ' '; }
+# The size of a segment is in the header of its first page (XLogLongPageHeaderData, bytes 32 to 35, little-endian).
+segment_size() { od -An -v -tu1 -j32 -N4 "$1" | awk '{ print $1 + 256 * ($2 + 256 * ($3 + 256 * $4)) }'; }
+
+# Pieces of one segment, in the order of their names, joined as far as there is no hole. They may overlap.
+add_piece() { # FOLDER NAME FROM TO
+  file=$1/$2.partial; from=$(printf '%d' "0x$3"); have=0
+  if [ -e "$file" ]; then have=$(size_of "$file"); fi
+  if [ "$from" -gt "$have" ]; then return; fi
+  if [ "$(printf '%d' "0x$4")" -gt "$have" ]; then tail -c "+$((have - from + 1))" "$work/plain" >> "$file"; fi
+}
+
+wal() { # SERVICE FOLDER [SYSTEM]
+  case $1 in *[!A-Za-z0-9._-]*|''|.*) die "not a service: $1" 2 ;; esac
+  [ -d "$here/wal/$1" ] || die "there is no WAL of $1 here" 10
+  system=${3:-$(ls "$here/wal/$1")}
+  case $system in *[!0-9]*) die "there is WAL of several clusters; name one: $(echo $system)" 2 ;; esac
+  [ -d "$here/wal/$1/$system" ] || die "there is no WAL of cluster $system here" 10
+  [ ! -e "$2" ] || [ -z "$(ls -A "$2")" ] || die "$2 is not empty: restore into an empty folder" 5
+  mkdir -p "$2"; : > "$work/bad"
+  (cd "$here" && find "wal/$1/$system" -type f -name '*.zst.enc') | sort > "$work/wal"
+  while read -r key; do
+    name=${key##*/}
+    case $name in
+      *.gap-*) wal_plain "$key" || continue; printf 'lost WAL: %s %s\n' "${name%%.gap-*}" "$(cat "$work/plain")"; continue ;;
+      *.partial-*) continue ;;
+    esac
+    wal_plain "$key" || continue
+    if [ -e "$2/${name%%-*}" ] && ! cmp -s "$2/${name%%-*}" "$work/plain"; then die "there are two different ${name%%-*}" 3; fi
+    mv "$work/plain" "$2/${name%%-*}"
+  done < "$work/wal"
+  while read -r key; do
+    name=${key##*/}; segment=${name%%.*}
+    case $name in *.partial-*) ;; *) continue ;; esac
+    [ ! -e "$2/$segment" ] && wal_plain "$key" || continue
+    range=${name#*.}; range=${range%%.*}
+    add_piece "$2" "$segment" "${range%-*}" "${range#*-}"
+  done < "$work/wal"
+  for file in "$2"/*.partial; do
+    [ -e "$file" ] || continue
+    echo "${file##*/}: the first $(size_of "$file") bytes; the rest is zeros"
+    missing=$(($(segment_size "$file") - $(size_of "$file")))
+    head -c "$missing" /dev/zero >> "$file"
+  done
+  echo "$(ls "$2" | grep -c '^[0-9A-F]\{24\}$') whole segments of cluster $system are in $2. RESTORE.md says how to use them."
+  [ ! -s "$work/bad" ] || die "$(grep -c . "$work/bad") damaged objects were left out" 3
+}
+
 case $verb in
   list)
     for file in "$here"/manifests/*.json; do
@@ -161,5 +220,6 @@ case $verb in
     [ -n "$line" ] || die "artefact $1 has no stream $2; it has: $(awk '{ printf "%s ", $1 }' "$work/objects")" 2
     set -- $line
     matching "$2" "$3"; plain "$2" "$5"; succeeded ;;
+  wal) [ $# = 2 ] || [ $# = 3 ] || usage; wal "$@" ;;
   *) usage ;;
 esac
