@@ -23,6 +23,7 @@ COMMANDS = {
     "daemon": "recoup.cli.daemon",
     "list": "recoup.cli.catalog",
     "show": "recoup.cli.catalog",
+    "windows": "recoup.cli.windows",
     "verify": "recoup.cli.verify",
     "restore": "recoup.cli.restore",
     "plan": "recoup.cli.plan_command",

@@ -8,7 +8,7 @@ import typer
 
 from recoup.cli.moment import AskedMoment, Before, Timeline, ToLsn, ToName, ToTime, ToXid, restore_to_moment
 from recoup.cli.options import FileOption, FromOption, JsonOption, KeyFileOption, PlanOption, QuietOption, add_command
-from recoup.kernel.errors import Exit
+from recoup.kernel.errors import Exit, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,7 +83,9 @@ def restore(
     wish = Wish(destination=destination, database=database, into=into, create_roles=create_roles)
     consent = _consent(force, yes)
     moment = AskedMoment(time=to_time, lsn=to_lsn, xid=to_xid, name=to_name, before=before, timeline=timeline)
-    if moment.any and stack is None and not without:
+    if moment.any and (stack is not None or without):
+        raise UsageError("a stack point is a moment of its own: leave out --to-… and --timeline, or --stack")
+    if moment.any:
         places = (file, source, key_file)
         return restore_to_moment(output, moment, reference, service, kind, places, wish, consent, dry_run=dry_run)
     if reference is None or stack is not None or without:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from recoup.engines.engine import CopyReader, ProgressListener
 from recoup.kernel import clock, ids
 from recoup.kernel.errors import EngineError, RecoupError, RefusedError
 from recoup.kernel.finding import Finding, Verdict, overall
 from recoup.kernel.units import show_size
+
+#: How the id of a placement begins that is a recovery to a moment, and not the copy of one artefact.
+MOMENT: Final = "moment-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +102,7 @@ def decide(occupant: Occupant, *, identity: str | None, artefact_id: str, needed
             return
         raise RefusedError(
             f"{occupant.place}: putting {other} in place was interrupted in the middle",
-            hint=f"Finish it first: recoup restore {other}. The old data are there as well.",
+            hint=f"Finish it first: {_again(other)}. The old data are there as well.",
         )
     if needed_bytes > occupant.free_bytes:
         raise RefusedError(
@@ -169,7 +172,7 @@ def restore_in_place(
     except RecoupError as failure:
         raise EngineError(
             f"{occupant.place}: putting the new data in place was interrupted: {failure.message}",
-            hint=f"Nothing is lost: old and new data are both there. Run the same again: recoup restore {artefact_id}.",
+            hint=f"Nothing is lost: old and new data are both there. Run the same again: {_again(artefact_id)}.",
         ) from failure
     say(f"starting {service}")
     _start_restored(service, stack, kept)
@@ -188,6 +191,12 @@ def restore_in_place(
         restarted=(service, *dependents),
         seconds=clock.monotonic() - started,
     )
+
+
+def _again(placement: str) -> str:
+    """How a placement is finished. One of a moment has no artefact of its own to name."""
+    moment = placement.startswith(MOMENT)
+    return "the command that was interrupted, with its target" if moment else f"recoup restore {placement}"
 
 
 def _start_restored(service: str, stack: Stack, kept: str | None) -> None:

@@ -20,15 +20,17 @@ from typing import Any, Final
 from recoup.engines.engine import CopyReader, ProgressListener
 from recoup.engines.postgres.control import CONTROL_FILE, ClusterState, parse_control
 from recoup.engines.postgres.identity import describe_folder, running_pid
+from recoup.engines.postgres.lsn import Lsn
 from recoup.engines.postgres.place_files import writing_in
 from recoup.engines.postgres.place_folder import restore_base_to_folder, unfinish
 from recoup.engines.postgres.programs import find_server
 from recoup.engines.postgres.recovery_choice import WalFile
 from recoup.engines.postgres.recovery_script import RECOVER, SPOOL, Reached, Said, recovery_settings
-from recoup.engines.postgres.recovery_target import Latest, Target
+from recoup.engines.postgres.recovery_target import AtLsn, Latest, Target
 from recoup.engines.postgres.wal_feed import Fetch, WalFeed
+from recoup.engines.postgres.wal_screen import WalScreen
 from recoup.kernel import clock, files
-from recoup.kernel.errors import BusyError, EngineError, RecoupError, RefusedError
+from recoup.kernel.errors import BusyError, DamageError, EngineError, RecoupError, RefusedError
 from recoup.kernel.process import Command, open_child
 
 #: The note of a recovery that is not finished, in the folder.
@@ -46,6 +48,7 @@ class Recovery:
     """What to recover: from which base backup, to what, with which WAL. ``roles`` are tried to ask the server."""
 
     base_id: str
+    begin: Lsn  #: where its replay begins
     target: Target
     timeline: int
     end_suffices: bool
@@ -129,23 +132,20 @@ def server_owner(folder: Path) -> tuple[int, int] | None:
 
 
 def run_recovery(
-    start: Callable[[Target], contextlib.AbstractContextManager[Any]],
+    start: Callable[[Target, bool], contextlib.AbstractContextManager[Any]],
     recovery: Recovery,
     on_replay: Callable[[int, int], None],
 ) -> Said:
-    """Run the script, by ``start``, until the folder is recovered; once more without the target when the WAL ended
-    before it and that end is the target.
+    """Run the script, by ``start(target, look_ahead)``, until the folder is recovered.
 
-    Raise ``TargetTooEarlyError`` or ``EngineError`` with the server's own words, or the error of reading the WAL.
+    Once more without the target when the WAL ended before it and that end is the target. Raise ``TargetTooEarlyError``
+    or ``EngineError`` with the server's own words, or the error of reading the WAL.
     """
-    for target in (recovery.target, Latest()):
-        with start(target) as peer:
-            feed = WalFeed(recovery.wal, recovery.fetch, segment_bytes=recovery.segment_bytes, on_replay=on_replay)
-            said = feed.run(peer)
-        if said.finished:
-            return said
-        if not (said.target_not_reached and recovery.end_suffices):
-            break
+    said = _run_once(start, recovery.target, recovery, on_replay)
+    if said.target_not_reached and recovery.end_suffices:
+        said = _run_once(start, Latest(), recovery, on_replay)
+    if said.finished:
+        return said
     if said.target_too_early:
         raise TargetTooEarlyError(f"{recovery.target} comes before the end of the base backup {recovery.base_id}")
     if said.target_not_reached:
@@ -154,6 +154,31 @@ def run_recovery(
             hint="`recoup windows` shows how far one can go; --to-time and --to-lsn are checked before they start.",
         )
     raise EngineError(f"PostgreSQL did not recover to {recovery.target}: {said.fault}", hint=_hint(said.fault))
+
+
+def _run_once(
+    start: Callable[[Target, bool], contextlib.AbstractContextManager[Any]],
+    target: Target,
+    recovery: Recovery,
+    on_replay: Callable[[int, int], None],
+) -> Said:
+    until = target.lsn if isinstance(target, AtLsn) else None
+    screen = WalScreen(recovery.segment_bytes, begin=recovery.begin, until=until)
+
+    def fetch(file: WalFile) -> bytes:
+        data = recovery.fetch(file)
+        return data if file.segment is None else screen.look(file.segment, data)
+
+    def run(look_ahead: bool) -> Said:
+        feed = WalFeed(recovery.wal, fetch, segment_bytes=recovery.segment_bytes, on_replay=on_replay)
+        with start(target, look_ahead) as peer:
+            return feed.run(peer)
+
+    try:
+        return run(True)
+    except (DamageError, RefusedError):
+        # The server reads ahead of what it replays; the target may come before what cannot be had.
+        return run(False)
 
 
 def _hint(fault: str) -> str | None:
@@ -173,12 +198,12 @@ def _recover(
     on_replay: Callable[[int, int], None],
 ) -> Said:
     @contextlib.contextmanager
-    def start(target: Target) -> Iterator[Any]:
+    def start(target: Target, look_ahead: bool) -> Iterator[Any]:
         command = Command(
             argv=[
                 *("sh", "-c", RECOVER, "recoup", str(folder)),
                 *(str(server / "postgres"), str(server / "psql"), "\n".join(recovery.roles)),
-                *recovery_settings(target, recovery.timeline, facts),
+                *recovery_settings(target, recovery.timeline, facts, look_ahead=look_ahead),
             ],
             user=owner,
             folder=Path("/"),

@@ -83,6 +83,7 @@ give_up() {
   exit "$1"
 }
 tell_log() {
+  say "free $(df -Pk . 2>/dev/null | tail -n 1 | tr -s ' ' | cut -d ' ' -f 4)"
   tail -n 60 "$spool/log" 2>/dev/null | sed 's/^/log /' >&3
 }
 
@@ -105,6 +106,7 @@ while :; do
     exit 3
   fi
   if [ -e "$spool/input.ended" ]; then
+    tell_log
     say "lost $(tail -c 300 "$spool/input.said")"
     give_up 4
   fi
@@ -140,6 +142,7 @@ say clean
 """
 ).replace("@SPOOL@", SPOOL)
 
+_FULL_KIB: Final = 1024
 _STOPPED = re.compile(r"recovery stopping .*")
 _REDO_DONE = re.compile(r"redo done at ([0-9A-F]+/[0-9A-F]+)")
 _LAST = re.compile(r"last completed transaction was at log time (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?)\+00")
@@ -148,8 +151,12 @@ _NOT_REACHED = "recovery ended before configured recovery target was reached"
 _NOT_CONSISTENT = "requested recovery stop point is before consistent recovery point"
 
 
-def recovery_settings(target: Target, timeline: int, facts: Mapping[str, Any]) -> tuple[str, ...]:
+def recovery_settings(
+    target: Target, timeline: int, facts: Mapping[str, Any], *, look_ahead: bool = True
+) -> tuple[str, ...]:
     """The settings of the start that recovers, as ``name=value``; ``facts`` are those of the base backup.
+
+    With ``look_ahead`` the server may read WAL before it replays it, which it does from PostgreSQL 15 on.
 
     Those that a file of the folder may hold (``postgresql.auto.conf``) are given as well, so that it has no say.
     """
@@ -185,6 +192,8 @@ def recovery_settings(target: Target, timeline: int, facts: Mapping[str, Any]) -
         "lc_messages": "C",
         "event_source": "recoup",
     }
+    if not look_ahead and int(facts["major"]) >= 15:
+        settings["recovery_prefetch"] = "off"
     settings |= {name: str(origin[name]) for name in _FROM_ORIGIN if origin.get(name)}
     return tuple(f"{name}={value}" for name, value in settings.items())
 
@@ -231,6 +240,9 @@ class Said:
         """The server's last severe words, or the end of its log."""
         severe = [line for line in self.log if line.startswith(("FATAL:", "PANIC:", "ERROR:"))]
         lost = [line[5:].strip() for line in self.lines if line.startswith(("lost ", "lost:"))]
+        free = [line[5:] for line in self.lines if line.startswith("free ")]
+        if free and free[-1].isdigit() and int(free[-1]) < _FULL_KIB:
+            lost.append("No space left on its disk")  # where its log is as well
         return "; ".join([*lost, *(severe[-2:] or self.log[-3:])]) or "it said nothing"
 
     def reached(self) -> Reached:

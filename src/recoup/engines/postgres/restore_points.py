@@ -14,9 +14,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from recoup.engines.postgres.lsn import Lsn
+from recoup.engines.postgres.wal_screen import payload_of, place_in_segment
 
-_PAGE: Final = 8192
-_SHORT_HEADER, _LONG_HEADER = 24, 40
 _INFO_AND_MANAGER: Final = bytes((0x70, 0))  # XLOG_RESTORE_POINT of RM_XLOG_ID
 _DATA: Final = bytes((255, 72))  # XLR_BLOCK_ID_DATA_SHORT, and the length of xl_restore_point
 _RECORD_BYTES: Final = 24 + 2 + 72
@@ -41,35 +40,23 @@ class RestorePointSearch:
         self._name = name
         self._pattern = re.compile(
             re.escape(_INFO_AND_MANAGER) + rb".{6}" + re.escape(_DATA) + rb"(.{8})"
-            + re.escape(raw + b"\0" * (NAME_BYTES + 1 - len(raw))),
+            + re.escape(raw) + b"\\0.{%d}" % (NAME_BYTES - len(raw)),  # what follows the name is whatever was in memory
             re.DOTALL,
         )  # fmt: skip
         self._tail = b""
 
     def look(self, start: Lsn, data: bytes) -> list[RestorePoint]:
         """The restore points of the name that end in this segment; ``start`` is where it begins."""
-        view = memoryview(data)
-        payload = self._tail + b"".join(
-            view[at + (_SHORT_HEADER if at else _LONG_HEADER) : at + _PAGE] for at in range(0, len(data), _PAGE)
-        )
+        payload = self._tail + payload_of(data)
         found = []
         for match in self._pattern.finditer(payload):
             end = match.end() - len(self._tail)
             found.append(
                 RestorePoint(
                     name=self._name,
-                    lsn=Lsn(start.value + _with_headers(max(end, 0))),
+                    lsn=Lsn(start.value + place_in_segment(max(end - 1, 0)) + 1),
                     time=_EPOCH + timedelta(microseconds=struct.unpack("<q", match[1])[0]),
                 )
             )
         self._tail = payload[-(_RECORD_BYTES - 1) :]
         return found
-
-
-def _with_headers(offset: int) -> int:
-    """An offset in the payload of a segment as an offset in the segment."""
-    first = _PAGE - _LONG_HEADER
-    if offset <= first:
-        return _LONG_HEADER + offset
-    pages, rest = divmod(offset - first, _PAGE - _SHORT_HEADER)
-    return _PAGE * (1 + pages) + _SHORT_HEADER + rest

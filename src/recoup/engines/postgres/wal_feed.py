@@ -112,9 +112,10 @@ class WalFeed:
                 if name not in self._fetching:
                     self._fetching[name] = pool.submit(self._fetch, self._files[name])
                     self._fetching[name].add_done_callback(lambda _done: self._events.put(""))
-            first = self._fetching.get(coming[0]) if coming else None
-            if first is not None and first.done():
-                name = coming[0]
+            name = coming[0] if coming else ""
+            first = self._fetching.get(name)
+            # What cannot be had is an error only once the server needs it: the target may come before.
+            if first is not None and first.done() and (first.exception() is None or self._wanted == name):
                 _send(stdin, name, self._fetching.pop(name).result())
                 self._in_spool.add(name)
                 event = self._events.get_nowait() if not self._events.empty() else ""
