@@ -10,6 +10,7 @@ from typing import Literal
 from recoup.assembly.checks import check_content
 from recoup.assembly.files import files_source
 from recoup.assembly.postgres import BaseSource, DumpSource, postgres_place
+from recoup.assembly.prove import note_verification
 from recoup.assembly.redis import RdbSource, redis_place
 from recoup.assembly.system import Opened, System
 from recoup.backup.take import Source, Taken, take_copy
@@ -118,6 +119,7 @@ def protect(system: System, task: Task, options: Options, on_progress: ProgressL
     if system.plan.verify.after_backup != "stored":
         holders = [one for one in opened.repositories if one.name in taken.outcome.stored_in]
         verification = verify_artefact(taken.outcome.manifest, holders, Grade.INTACT, check_content(task.kind))
+        note_verification(system.state_folder, holders, verification)
     return Protected(task=task, taken=taken, verification=verification, unopened=failed, error=None)
 
 

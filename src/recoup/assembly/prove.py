@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from recoup.assembly.access import Found, Readable
 from recoup.assembly.checks import check_content
+from recoup.kernel import clock
 from recoup.kernel.errors import RecoupError, UsageError, WrongKeyError
+from recoup.kernel.finding import Verdict, overall
+from recoup.repository.proofs import ProofRecord, Proofs
+from recoup.repository.repository import Repository
 from recoup.verification.verify import Grade, Verification, verify_artefact
 
 
@@ -60,3 +65,29 @@ def choose(opened: Readable, reference: str | None, *, service: str | None, ever
 def prove(found: Found, grade: str) -> Verification:
     """Verify one artefact in every repository that holds it, up to ``grade``."""
     return verify_artefact(found.manifest, found.holders, Grade(grade), check_content(found.manifest.kind))
+
+
+def note_verification(state_folder: Path, holders: Sequence[Repository], verification: Verification) -> None:
+    """Remember for each repository how far an artefact was proven there: pruning asks whether the newest is good.
+
+    A finding names the repository it was made in; what it says of the content counts for all of them.
+    """
+    records, moment = [], clock.now()
+    for holder in holders:
+        others = tuple(f"{one.name}:" for one in holders if one is not holder)
+        verdict = overall(one for one in verification.findings if not one.subject.startswith(others))
+        known = Proofs(state_folder).of(holder.identity).get(verification.artefact_id)
+        lesser = verification.asked is Grade.STORED and known is not None and known.grade == Grade.INTACT.value
+        if lesser and verdict is Verdict.OK:
+            continue  # a lesser proof takes nothing from a greater one
+        grade = verification.asked.value if verdict is Verdict.OK else None
+        records.append(
+            ProofRecord(
+                repository=holder.identity,
+                artefact=verification.artefact_id,
+                grade=grade,
+                verdict=verdict.value,
+                moment=moment,
+            )
+        )
+    Proofs(state_folder).note(records)

@@ -26,6 +26,8 @@ COMMANDS = {
     "windows": "recoup.cli.windows",
     "verify": "recoup.cli.verify",
     "restore": "recoup.cli.restore",
+    "prune": "recoup.cli.prune",
+    "hold": "recoup.cli.hold",
     "plan": "recoup.cli.plan_command",
     "key": "recoup.cli.key",
     "demo": "recoup.cli.demo",

@@ -47,7 +47,7 @@ def verify(
     checked. What was not checked is said.
     """
     from recoup.assembly.access import open_for_reading
-    from recoup.assembly.prove import choose, prove
+    from recoup.assembly.prove import choose, note_verification, prove
     from recoup.cli.output import Output
     from recoup.kernel.finding import Verdict, exit_code
 
@@ -57,6 +57,7 @@ def verify(
     verifications = []
     for found in chosen.found:
         verification = prove(found, grade)
+        note_verification(opened.state_folder, found.holders, verification)
         verifications.append((found.manifest, verification))
         _say(output, found.manifest.service, found.manifest.kind, verification)
     for problem in chosen.bad:

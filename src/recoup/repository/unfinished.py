@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,21 @@ class UnfinishedCopies:
     def forget(self, artefact_id: str) -> None:
         """The copy is finished, or nothing is left of it."""
         self._path(artefact_id).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def while_removing(self, artefact_id: str, service: str, kind: str, repository: str) -> Iterator[None]:
+        """Note that a finished copy is being removed from ``repository`` (its identity): what is left of it when the
+        run dies inside is then cleaned up like that of a copy that was begun. What was noted before stays noted.
+        """
+        before = _read(self._path(artefact_id)) if self._path(artefact_id).exists() else None
+        others = () if before is None else before.repositories
+        repositories = tuple(dict.fromkeys((*others, repository)))
+        self.note(Unfinished(id=artefact_id, service=service, kind=kind, repositories=repositories))
+        yield
+        if before is None:
+            self.forget(artefact_id)
+        else:
+            self.note(before)
 
     def clean(self, service: str, repositories: Sequence[Repository]) -> list[str]:
         """Remove what dead runs left of ``service`` in the repositories at hand; the ids that were removed.

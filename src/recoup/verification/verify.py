@@ -172,7 +172,9 @@ def _inside(reader: ArtefactReader, manifest: Manifest, check_content: ContentCh
         except WrongKeyError:
             raise
         except RecoupError as damage:
-            findings.append(Finding(check=check, subject=stored.stream, verdict=Verdict.FAILED, detail=damage.message))
+            unread = isinstance(damage, StorageError) and not isinstance(damage, MissingObjectError)
+            verdict = Verdict.UNKNOWN if unread else Verdict.FAILED
+            findings.append(Finding(check=check, subject=stored.stream, verdict=verdict, detail=damage.message))
             continue
         verdict = Verdict.OK if length == stored.plain_bytes else Verdict.FAILED
         detail = f"{length} plain bytes" + ("" if verdict is Verdict.OK else f", not {stored.plain_bytes}")

@@ -1,0 +1,277 @@
+"""What retention decides for one repository of a plan: the snapshot of facts, read from it, and the decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from recoup.assembly.checks import check_content
+from recoup.assembly.prove import note_verification
+from recoup.assembly.system import System
+from recoup.backup.run_records import read_task
+from recoup.engines.postgres.lsn import Lsn
+from recoup.kernel.errors import RecoupError, WrongKeyError
+from recoup.plan.services import ComposeService, FilesService
+from recoup.repository.catalog import REPLACED, Catalog, Entry, read_catalog
+from recoup.repository.holds import read_holds
+from recoup.repository.proofs import ProofRecord, Proofs
+from recoup.repository.repository import Repository
+from recoup.repository.retention import Copy, Decision, Hold, Proof, Rules, Snapshot, decide
+from recoup.repository.wal_archive import WalArchive, clusters_in
+from recoup.repository.wal_names import WalEntry, WalGap, WalPiece, WalSegment
+from recoup.repository.wal_retention import WalBase, WalDecision, WalUnit, decide_wal
+from recoup.verification.verify import Grade, verify_artefact
+
+_SEGMENT_BYTES = 16 << 20  #: PostgreSQL's default, for clusters whose base backups are all gone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """The WAL of one cluster in a repository: what is there, by its place in the log."""
+
+    archive: WalArchive
+    entries: Mapping[WalUnit, tuple[WalEntry, ...]]
+    newest: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What was read of a repository before deciding. ``problems`` are (verdict-like word, what), for people."""
+
+    repository: Repository
+    catalog: Catalog
+    snapshot: Snapshot
+    clusters: tuple[Cluster, ...]
+    reach: Mapping[str, datetime]  #: by service, the oldest instant its WAL must reach
+    problems: tuple[str, ...]
+
+
+def gather(system: System, repository: Repository, now: datetime, *, blocked: Mapping[str, str]) -> Facts:
+    """Read what retention has to know. ``blocked`` is why nothing of a service may go. Raise ``RecoupError``."""
+    catalog = read_catalog([repository], system.state_folder)
+    for _, failure in catalog.silent:
+        raise failure
+    holds = read_holds(repository)
+    problems = [f"hold {name} cannot be believed: {what}" for name, what in holds.problems]
+    problems += [f"{one.id} cannot be believed: {one.what}" for one in catalog.problems]
+    stops = _stops(system, catalog) | {
+        (entry.service, entry.kind): blocked[entry.service] for entry in catalog.entries if entry.service in blocked
+    }
+    clusters = _clusters(repository, catalog)
+    reach = _reach(system, repository, catalog, clusters, [one.hold() for one in holds.records], now)
+    proofs = Proofs(system.state_folder).of(repository.identity)
+    snapshot = Snapshot(
+        copies=tuple(_copy(entry, proofs.get(entry.id), needed_grade(system)) for entry in catalog.entries),
+        rules=rules_for(system, repository.name),
+        now=now,
+        holds=tuple(one.hold() for one in holds.records),
+        blocked=stops,
+        frozen=_frozen(problems),
+        reach={(service, "base"): instant for service, instant in reach.items()},
+    )
+    return Facts(
+        repository=repository,
+        catalog=catalog,
+        snapshot=snapshot,
+        clusters=clusters,
+        reach=reach,
+        problems=tuple(problems),
+    )
+
+
+def prove_newest(system: System, facts: Facts, on_work: Callable[[str], None]) -> bool:
+    """Verify the newest copies whose proof is all that keeps older ones from expiring; whether any was verified.
+
+    The results are noted in the state folder: ``gather`` again to use them.
+    """
+    # One that was found bad is looked at again: it may have been repaired, or a disk may have had a bad moment.
+    newest = {copy.group: copy.id for copy in sorted(facts.snapshot.copies, key=lambda one: (one.begun, one.id))}
+    hoped = [
+        replace(copy, proof=Proof.GOOD) if newest[copy.group] == copy.id else copy for copy in facts.snapshot.copies
+    ]
+    hopeful = replace(facts.snapshot, copies=hoped)
+    by_id = {copy.id: copy for copy in facts.snapshot.copies}
+    expiring = {one.copy.group for one in decide(hopeful) if not one.keep}
+    verified = False
+    for group in sorted(expiring):
+        copy = by_id[newest[group]]
+        if copy.proof is not Proof.GOOD:
+            on_work(f"verifying {copy.id} in {facts.repository.name} before anything older goes")
+            verified = _verify(system, facts.repository, copy) or verified
+    return verified
+
+
+def _verify(system: System, repository: Repository, copy: Copy) -> bool:
+    try:
+        manifest = repository.manifest(copy.id)
+    except WrongKeyError:
+        raise
+    except RecoupError:
+        return False  # not proven: everything stays
+    verification = verify_artefact(manifest, [repository], needed_grade(system), check_content(copy.kind))
+    note_verification(system.state_folder, [repository], verification)
+    return True
+
+
+def needed_grade(system: System) -> Grade:
+    """How far the newest copy must be proven before older ones may go: as the plan proves it after a backup."""
+    return Grade.STORED if system.plan.verify.after_backup == "stored" else Grade.INTACT
+
+
+def decide_all(facts: Facts, locked: Mapping[str, datetime]) -> tuple[Decision, ...]:
+    """The decisions for the copies, given what the store itself keeps."""
+    return decide(replace(facts.snapshot, locked=locked))
+
+
+def decide_cluster(facts: Facts, cluster: Cluster, decisions: Sequence[Decision]) -> WalDecision:
+    """What may go of one cluster's WAL, given what stays of its base backups."""
+    archive, snapshot = cluster.archive, facts.snapshot
+    stays = {one.copy.id for one in decisions if one.keep and one.copy.proof is not Proof.BAD}
+    of_service = [one for one in facts.catalog.entries if (one.service, one.kind) == (archive.service, "base")]
+    own = [one for one in of_service if one.facts.get("system_identifier") == archive.system_identifier]
+    newest = next((one for one in of_service if one.label != REPLACED), None)
+    stopped = snapshot.frozen or snapshot.blocked.get((archive.service, "base"))
+    if stopped is None and archive.service not in snapshot.rules:
+        stopped = f"the plan has no service {archive.service!r}"
+    everything = next((hold for hold in snapshot.holds if hold.begins is None), None)
+    if stopped is None and everything is not None:
+        stopped = f"hold {everything.name}: {everything.reason}"
+    copy = next((one.copy for one in decisions if newest is not None and one.copy.id == newest.id), None)
+    if stopped is None and copy is not None and copy.proof is not Proof.GOOD:
+        stopped = f"the newest base backup, {copy.id}, is {'damaged' if copy.proof is Proof.BAD else 'not proven'}"
+    try:
+        bases = [_base(entry) for entry in own if entry.id in stays]
+    except (KeyError, ValueError) as wrong:
+        bases, stopped = [], stopped or f"a base backup does not say where its WAL begins ({wrong})"
+    return decide_wal(
+        list(cluster.entries),
+        bases,
+        reach=facts.reach.get(archive.service),
+        now=snapshot.now,
+        superseded=newest is not None and newest.facts.get("system_identifier") != archive.system_identifier,
+        blocked=stopped,
+    )
+
+
+def rules_for(system: System, repository: str) -> dict[str, Rules]:
+    """The rules of each service of the plan that holds data, for copies in ``repository``."""
+    plan = system.plan
+    retention = plan.repositories[repository].retention or plan.retention
+    return {
+        name: Rules(
+            counts=retention.counts,
+            keep=service.keep if isinstance(service, FilesService) else None,
+            minimum=retention.minimum,
+            zone=ZoneInfo(plan.timezone),
+        )
+        for name, service in plan.services.items()
+        if not isinstance(service, ComposeService)
+    }
+
+
+def _copy(entry: Entry, known: ProofRecord | None, needed: Grade) -> Copy:
+    proof = Proof.UNPROVEN
+    if known is not None and known.verdict == "failed":
+        proof = Proof.BAD
+    elif known is not None and known.verdict == "ok" and known.grade in (needed.value, Grade.INTACT.value):
+        proof = Proof.GOOD
+    return Copy(
+        id=entry.id,
+        service=entry.service,
+        kind=entry.kind,
+        begun=entry.begun,
+        ended=entry.ended,
+        proof=proof,
+        depends_on=entry.depends_on,
+        replaced=entry.label == REPLACED,
+    )
+
+
+def _frozen(problems: Sequence[str]) -> str | None:
+    if not problems:
+        return None
+    return problems[0] + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
+
+
+def _stops(system: System, catalog: Catalog) -> dict[tuple[str, str], str]:
+    """The services and kinds whose last backup on this machine failed after their newest copy here."""
+    stops: dict[tuple[str, str], str] = {}
+    seen: set[tuple[str, str]] = set()
+    for entry in catalog.entries:
+        task = (entry.service, entry.kind)
+        if task in seen or entry.label == REPLACED:
+            continue
+        seen.add(task)
+        record = read_task(system.state_folder, *task)
+        if record is not None and record.outcome in ("failed", "unknown") and record.started > entry.begun:
+            stops[task] = f"the last backup, begun {record.started:%Y-%m-%d %H:%M} UTC, is not good: {record.error}"
+    return stops
+
+
+def _clusters(repository: Repository, catalog: Catalog) -> tuple[Cluster, ...]:
+    clusters = []
+    for service, identifier in clusters_in(repository):
+        archive = WalArchive(repository, service, identifier)
+        sizes = [e.facts.get("wal_segment_bytes") for e in catalog.entries if _of_cluster(e, service, identifier)]
+        size = next((int(one) for one in sizes if one is not None), _SEGMENT_BYTES)
+        units: dict[WalUnit, tuple[WalEntry, ...]] = {}
+        for entry in archive.entries():
+            unit = _unit(entry, size)
+            if unit is not None:
+                units[unit] = (*units.get(unit, ()), entry)
+        newest = max((unit.stamp for unit in units), default=None)
+        clusters.append(Cluster(archive=archive, entries=units, newest=newest))
+    return tuple(clusters)
+
+
+def _of_cluster(entry: Entry, service: str, identifier: str) -> bool:
+    same = entry.service == service and entry.kind == "base"
+    return same and entry.facts.get("system_identifier") == identifier
+
+
+def _unit(entry: WalEntry, size: int) -> WalUnit | None:
+    """The place of an entry in the log; None for history files, which stay."""
+    match entry:
+        case WalSegment() | WalPiece():
+            return WalUnit(timeline=entry.timeline, segment=entry.number(size), stamp=entry.stamp)
+        case WalGap():
+            last = max(entry.end - 1, entry.start) // size
+            return WalUnit(timeline=entry.timeline, segment=last, stamp=entry.stamp)
+    return None
+
+
+def _base(entry: Entry) -> WalBase:
+    facts = entry.facts
+    begins = Lsn.parse(str(facts["begin_lsn"])).segment(int(facts.get("wal_segment_bytes") or _SEGMENT_BYTES))
+    return WalBase(
+        id=entry.id,
+        timeline=int(facts["timeline"]),
+        first_segment=begins,
+        ended=entry.ended,
+        needs_archive=not facts.get("includes_wal", True),
+    )
+
+
+def _reach(
+    system: System,
+    repository: Repository,
+    catalog: Catalog,
+    clusters: Sequence[Cluster],
+    holds: Sequence[Hold],
+    now: datetime,
+) -> dict[str, datetime]:
+    """By service, the oldest instant its WAL must reach: the plan's window back from the newest that is known, or from
+    now if that is earlier, and the beginnings of holds.
+    """
+    plan = system.plan
+    window = (plan.repositories[repository.name].retention or plan.retention).wal
+    reach: dict[str, datetime] = {}
+    for service in {cluster.archive.service for cluster in clusters} if window is not None else ():
+        known = [one.newest for one in clusters if one.archive.service == service and one.newest is not None]
+        known += [one.ended for one in catalog.entries if (one.service, one.kind) == (service, "base")][:1]
+        assert window is not None
+        begins = [hold.begins for hold in holds if hold.begins is not None]
+        reach[service] = min([min(now, max(known, default=now)) - window, *begins])
+    return reach
