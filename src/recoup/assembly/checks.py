@@ -15,7 +15,7 @@ def check_content(kind: str) -> ContentCheck:
     Each engine is loaded only when it is needed: a command that checks one kind does not wait for the others.
     """
     match kind:
-        case "base":
+        case "base" | "incremental":
             from recoup.engines.postgres.base_check import check_base_copy
 
             return check_base_copy

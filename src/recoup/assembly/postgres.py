@@ -13,6 +13,7 @@ from recoup.engines.postgres.base_backup import take_base_backup
 from recoup.engines.postgres.base_by_program import take_base_backup_by_program
 from recoup.engines.postgres.base_fingerprint import take_with_fingerprint
 from recoup.engines.postgres.dump import DumpFormat, DumpRequest, default_stream_name, take_dump
+from recoup.engines.postgres.incremental import Earlier
 from recoup.kernel.secret import Secret
 from recoup.plan.services import PostgresService
 
@@ -52,11 +53,12 @@ def postgres_place(system: System, name: str) -> PostgresPlace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseSource:
-    """Takes base backups. Implements ``backup.take.Source``."""
+    """Takes base backups, whole or incremental ones. Implements ``backup.take.Source``."""
 
     place: PostgresPlace
     system_identifier: str | None  #: of the cluster that earlier backups were taken of
     on_consistent: Callable[[], None] = lambda: None  #: called when the state that it recovers to is fixed
+    builds_on: Callable[[], Earlier] | None = None  #: for an incremental one: finds the backup that it builds on
     engine: str = "postgres"
     kind: str = "base"
 
@@ -71,6 +73,7 @@ class BaseSource:
 
         def take() -> CopyFacts:
             label = f"recoup {begun_stamp}"
+            since = None if self.builds_on is None else self.builds_on()
             if place.url is not None:
                 return take_base_backup(
                     place.url,
@@ -78,6 +81,7 @@ class BaseSource:
                     label=label,
                     expected_system_identifier=self.system_identifier,
                     on_progress=on_progress,
+                    since=since,
                 )
             assert isinstance(place.access, ProgramAccess)
             return take_base_backup_by_program(
@@ -86,6 +90,7 @@ class BaseSource:
                 label=label,
                 expected_system_identifier=self.system_identifier,
                 on_progress=on_progress,
+                since=since,
             )
 
         def take_and_tell() -> CopyFacts:

@@ -9,8 +9,8 @@ from typing import Literal
 
 from recoup.assembly.checks import check_content
 from recoup.assembly.files import files_source
+from recoup.assembly.incremental import BuildsOn
 from recoup.assembly.postgres import BaseSource, DumpSource, postgres_place
-from recoup.assembly.prove import note_verification
 from recoup.assembly.redis import RdbSource, redis_place
 from recoup.assembly.system import Opened, System
 from recoup.backup.take import Source, Taken, take_copy
@@ -23,7 +23,12 @@ from recoup.repository.catalog import read_catalog
 from recoup.repository.copy_writer import Packing
 from recoup.verification.verify import Grade, Verification, verify_artefact
 
-KINDS = {PostgresService: ("base", "dump"), RedisService: ("rdb",), FilesService: ("files",), ComposeService: ()}
+KINDS = {
+    PostgresService: ("base", "incremental", "dump"),
+    RedisService: ("rdb",),
+    FilesService: ("files",),
+    ComposeService: (),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +92,8 @@ def choose_tasks(system: System, services: Sequence[str], kind: str | None) -> l
                 raise UsageError(f"{name} has no copies of kind {kind!r}", hint=f"It has: {', '.join(possible)}.")
         else:
             wanted = [one for one in possible if one in service.schedules()] or list(possible[:1])
+            if "base" in wanted:  # right after it, nothing has changed yet
+                wanted = [one for one in wanted if one != "incremental"]
         tasks += [Task(service=name, kind=one) for one in wanted]
     if not tasks:
         raise UsageError(f"no service of the plan has copies of kind {kind!r}")
@@ -119,7 +126,6 @@ def protect(system: System, task: Task, options: Options, on_progress: ProgressL
     if system.plan.verify.after_backup != "stored":
         holders = [one for one in opened.repositories if one.name in taken.outcome.stored_in]
         verification = verify_artefact(taken.outcome.manifest, holders, Grade.INTACT, check_content(task.kind))
-        note_verification(system.state_folder, holders, verification)
     return Protected(task=task, taken=taken, verification=verification, unopened=failed, error=None)
 
 
@@ -142,6 +148,15 @@ def source_for(system: System, task: Task, options: Options, opened: Opened) -> 
             form = DumpFormat(options.dump_format or service.dump_format)
             return DumpSource(place=place, format=form, label=options.label)
         known = None if options.other_cluster else known_cluster(system, task.service, opened)
+        if task.kind == "incremental":
+            return BaseSource(
+                place=place,
+                system_identifier=known,
+                kind=task.kind,
+                builds_on=BuildsOn(
+                    service=task.service, repositories=opened.repositories, state_folder=system.state_folder
+                ),
+            )
         return BaseSource(place=place, system_identifier=known)
     if isinstance(service, RedisService):
         return RdbSource(place=redis_place(system, task.service))

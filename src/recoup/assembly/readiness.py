@@ -14,6 +14,7 @@ from recoup.assembly.postgres import postgres_place
 from recoup.assembly.redis import RedisPlace, redis_place
 from recoup.assembly.stack import open_stack
 from recoup.assembly.system import System
+from recoup.engines.postgres.incremental import check_incremental
 from recoup.engines.postgres.server_check import check_by_sql
 from recoup.engines.postgres.server_check import check_server as check_postgres
 from recoup.engines.redis.check_server import check_server as check_redis
@@ -25,7 +26,7 @@ from recoup.plan.services import ComposeService, FilesService, PostgresService, 
 from recoup.repository.catalog import REPLACED, Catalog, Entry
 from recoup.repository.repository import Repository, open_repository
 from recoup.storage.object_store import ObjectExistsError, ObjectStore
-from recoup.verification.verify import check_stored
+from recoup.verification.verify import check_chain, check_stored
 
 _PROBE = "probe-"
 #: Below this much free space on a local repository's disk nothing sensible can be promised.
@@ -170,6 +171,8 @@ def _service(system: System, name: str) -> Iterator[Finding]:
         if isinstance(service, PostgresService):
             place = postgres_place(system, name)
             yield from check_postgres(place.url) if place.url is not None else check_by_sql(place.access)
+            if service.incremental is not None:
+                yield check_incremental(place.access)
         elif isinstance(service, RedisService):
             yield from _redis(redis_place(system, name))
         elif isinstance(service, FilesService):
@@ -261,7 +264,12 @@ def _whole(readable: Readable, newest: Entry) -> Finding:
         found = readable.find(newest.id)
     except RecoupError as failure:
         return _failed(check, subject, failure)
-    bad = [one for holder in found.holders for one in check_stored(found.manifest, holder) if one.verdict != Verdict.OK]
+    bad = [
+        one
+        for holder in found.holders
+        for one in (*check_stored(found.manifest, holder), *check_chain(found.manifest, holder))
+        if one.verdict != Verdict.OK
+    ]
     if bad:
         verdict = Verdict.FAILED if any(one.verdict is Verdict.FAILED for one in bad) else Verdict.UNKNOWN
         return Finding(

@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 def list_artefacts(
     service: Annotated[str | None, typer.Argument(help="Only this service.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Only this kind: base, dump, rdb, files.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only this kind: base, incremental, dump, rdb, files.")] = None,
     limit: Annotated[int, typer.Option("-n", "--limit", min=0, help="The newest so many; 0 for all.")] = 50,
     source: FromOption = None,
     key_file: KeyFileOption = None,
@@ -54,6 +54,7 @@ def list_artefacts(
         if (service is None or one.service == service) and (kind is None or one.kind == kind)
     ]
     shown = wanted[:limit] if limit else wanted
+    chained = any(one.depends_on for one in shown)
     rows = [
         (
             one.id,
@@ -63,10 +64,12 @@ def list_artefacts(
             show_size(one.plain_bytes),
             show_size(one.stored_bytes),
             ", ".join(one.repositories),
+            *(([one.depends_on[-1] if one.depends_on else ""]) if chained else []),
         )
         for one in shown
     ]
-    output.table(("ID", "SERVICE", "KIND", "LABEL", "PLAIN", "STORED", "IN"), rows)
+    titles = ("ID", "SERVICE", "KIND", "LABEL", "PLAIN", "STORED", "IN")
+    output.table((*titles, "BUILDS ON") if chained else titles, rows)
     if len(shown) < len(wanted):
         output.line(f"… and {len(wanted) - len(shown)} older; -n 0 shows all")
     silent = {**opened.failed, **dict(catalog.silent)}
@@ -116,6 +119,8 @@ def _lines(output: Any, body: dict[str, Any], holders: list[str]) -> None:
         if body[name] is not None:
             output.line(f"{name + ':':<14} {body[name]}")
     output.line(f"{'in:':<14} {', '.join(holders)}")
+    if body["depends_on"]:
+        output.line(f"{'builds on:':<14} {', '.join(body['depends_on'])}")
     output.line(f"{'key:':<14} {body['key']['id'][:16]}")
     for name, value in sorted(body["facts"].items()):
         text = str(value)

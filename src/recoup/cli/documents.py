@@ -52,4 +52,5 @@ def entry_document(entry: Entry) -> dict[str, Any]:
         "plain_bytes": entry.plain_bytes,
         "stored_bytes": entry.stored_bytes,
         "repositories": list(entry.repositories),
+        "depends_on": list(entry.depends_on),
     }

@@ -80,6 +80,8 @@ def _service(
         elif isinstance(other, str) and other not in services:
             yield (*path, "after", number), f"there is no service {other!r}{suggest(other, services)}"
     engine = service.get("engine")
+    if engine == "postgres" and service.get("incremental") is not None and service.get("base") is None:
+        yield (*path, "incremental"), "incremental backups build on a base backup; base says when one is taken"
     if engine in ("postgres", "redis"):
         yield from _server(path, service, SCHEMES[engine], has_compose=has_compose)
     elif engine == "compose" and not has_compose:
@@ -152,6 +154,9 @@ def _cycles(services: Mapping[str, Any]) -> Iterator[Found]:
 
 def _repository(path: Path, repository: Mapping[str, Any]) -> Iterator[Found]:
     yield from _exactly_one(path, repository, ("path", "url"))
+    kinds = _list(repository.get("copy"))
+    if "incremental" in kinds and "base" not in kinds:
+        yield (*path, "copy"), "incremental backups can only be restored with their base backup; add base"
     if "url" not in repository:
         for name in _FOR_URL_ONLY:
             if name in repository:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from recoup.engines.engine import CopyReader
 from recoup.kernel.errors import DamageError, MissingObjectError, RecoupError, StorageError, WrongKeyError
@@ -16,6 +16,7 @@ from recoup.repository.layout import manifest_key
 from recoup.repository.manifest import Manifest
 from recoup.repository.repository import Repository
 
+_NEW_CHAIN = "Restore from another repository; then take a new base backup, from which a new chain begins."
 _REPAIR = "Restore from another repository; then take a new backup."
 
 
@@ -55,6 +56,7 @@ def verify_artefact(
     findings: list[Finding] = []
     for repository in holders:
         findings += check_stored(manifest, repository)
+        findings += check_chain(manifest, repository)
     reached = Grade.STORED if overall(findings) is Verdict.OK else None
     if asked is Grade.INTACT:
         sound = [one for one in holders if _report(findings, check_bytes(manifest, one))]
@@ -90,6 +92,35 @@ def check_stored(manifest: Manifest, repository: Repository) -> list[Finding]:
     for stored in manifest.objects:
         for key, size in ((stored.key, stored.stored_bytes), (stored.index.key, stored.index.stored_bytes)):
             findings.append(_one_stored(repository, key, size))
+    return findings
+
+
+def check_chain(manifest: Manifest, repository: Repository) -> list[Finding]:
+    """All that the artefact builds on is stored in this repository too: without it, this cannot be restored here."""
+    findings = []
+    for identifier in manifest.depends_on:
+        check, subject = "what it builds on is stored", f"{repository.name}:{manifest_key(identifier)}"
+        try:
+            faults = [
+                one for one in check_stored(repository.manifest(identifier), repository) if one.verdict != Verdict.OK
+            ]
+        except WrongKeyError:
+            raise
+        except RecoupError as failure:
+            lost = isinstance(failure, DamageError | MissingObjectError)
+            verdict = Verdict.FAILED if lost else Verdict.UNKNOWN
+            findings.append(
+                Finding(check=check, subject=subject, verdict=verdict, detail=failure.message, hint=_NEW_CHAIN)
+            )
+            continue
+        findings += [replace(one, check=check, hint=_NEW_CHAIN) for one in faults]
+        if not faults:
+            findings.append(
+                Finding(
+                    check=check, subject=subject, verdict=Verdict.OK, detail=f"{len(manifest.depends_on)} in all",
+                    not_checked="its bytes: `recoup verify` with its id does",
+                )
+            )  # fmt: skip
     return findings
 
 

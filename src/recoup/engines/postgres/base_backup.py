@@ -8,7 +8,7 @@ from typing import Any
 from recoup.engines.engine import Content, CopyFacts, Progress, ProgressListener, Sink
 from recoup.engines.postgres.access import DirectAccess
 from recoup.engines.postgres.base_protocol import BaseBackupOptions, BaseBackupStream, upload_manifest
-from recoup.engines.postgres.incremental import Earlier, explain_refusal, require_incremental
+from recoup.engines.postgres.incremental import Earlier, explain_refusal, require_incremental, require_timeline
 from recoup.engines.postgres.lsn import Lsn
 from recoup.engines.postgres.server_facts import inventory, left_out_of, settings_over_wire
 from recoup.engines.postgres.stream_names import BASE_ARCHIVE, MANIFEST_STREAM
@@ -65,6 +65,8 @@ def take_base_backup(
                 begin, end, timeline, stream = _copy(wire, sink, options, hold, on_progress, idle_seconds)
             except ServerError as failure:
                 raise _explain(failure, wire, hold, since) from failure
+        if since is not None:
+            require_timeline(timeline, wire.address, since)
     return CopyFacts(
         facts={
             **facts,
@@ -77,6 +79,7 @@ def take_base_backup(
             **({} if since is None else since.facts()),
         },
         left_out=(*left_out_of(found), *not_read),
+        depends_on=() if since is None else since.chain,
     )
 
 

@@ -17,6 +17,13 @@ from recoup.engines.engine import Content, CopyFacts, Progress, ProgressListener
 from recoup.engines.postgres.access import ServerAccess, open_maintenance
 from recoup.engines.postgres.backup_manifest import BackupManifest, parse_manifest
 from recoup.engines.postgres.base_backup import refuse_other_cluster
+from recoup.engines.postgres.incremental import (
+    Earlier,
+    explain_program,
+    require_summaries,
+    require_timeline,
+    require_version,
+)
 from recoup.engines.postgres.server_facts import as_rows, inventory, left_out_of, settings_by_sql
 from recoup.engines.postgres.stream_names import BASE_ARCHIVE, MANIFEST_STREAM
 from recoup.engines.postgres.tar_walk import TarWalk
@@ -42,15 +49,23 @@ def take_base_backup_by_program(
     expected_system_identifier: str | None = None,
     on_progress: ProgressListener | None = None,
     idle_seconds: float = IDLE_SECONDS,
+    since: Earlier | None = None,
 ) -> CopyFacts:
     """Stream ``base.tar``, WAL and manifest inside it, into ``sink``. ``max_rate`` is in bytes per second.
 
-    Raise ``RefusedError`` for another cluster than the expected one and for a cluster with tablespaces, which
-    ``pg_basebackup`` cannot write to its standard output; ``EngineError`` when the program fails or falls silent.
+    With ``since``, the copy holds only the blocks that changed since that backup began.
+
+    Raise ``RefusedError`` for another cluster than the expected one, when the server cannot tell what changed, and for
+    a cluster with tablespaces, which ``pg_basebackup`` cannot write to its standard output; ``EngineError`` when the
+    program fails or falls silent.
     """
     with open_maintenance(access) as session:
         facts = settings_by_sql(session)
         refuse_other_cluster(str(facts["system_identifier"]), expected_system_identifier, access.place)
+        if since is not None:
+            refuse_other_cluster(str(facts["system_identifier"]), since.system_identifier, access.place)
+            require_version(int(facts["major"]), access.place)
+            require_summaries(str(session.query("SHOW summarize_wal")[0][0]), access.place)
         spaces = as_rows(session, _TABLESPACES)
         size = as_rows(session, "SELECT sum(pg_database_size(oid))::bigint AS bytes FROM pg_database")[0]["bytes"]
     if spaces:
@@ -64,21 +79,44 @@ def take_base_backup_by_program(
     arguments.append(f"--checkpoint={'fast' if checkpoint_fast else 'spread'}")
     if max_rate is not None:
         arguments.append(f"--max-rate={min(max(max_rate // 1024, 32), 1 << 20)}k")
+    if since is not None:
+        arguments.append("--incremental=/dev/stdin")
     report = _reporter(on_progress, size)
     command = access.command("pg_basebackup", *arguments)
-    with open_child(command) as child, sink.stream(BASE_ARCHIVE, content=Content.TAR, expected_bytes=size) as out:
-        manifest = _copy(child, out, report, idle_seconds)
+    try:
+        with (
+            open_child(command, stdin=since is not None) as child,
+            sink.stream(BASE_ARCHIVE, content=Content.TAR, expected_bytes=size) as out,
+        ):
+            if since is not None:
+                _send_manifest(child, since)
+            manifest = _copy(child, out, report, idle_seconds)
+            positions = _positions(manifest)
+            if since is not None:
+                require_timeline(int(positions["timeline"]), access.place, since)
+    except EngineError as failure:
+        raise failure if since is None else explain_program(failure, since) from failure
     return CopyFacts(
         facts={
             **facts,
-            **_positions(manifest),
+            **positions,
+            **({} if since is None else since.facts()),
             "tablespaces": [],
             "databases": found["databases"],
             "includes_wal": True,
             "method": "pg_basebackup",
         },
         left_out=left_out_of(found),
+        depends_on=() if since is None else since.chain,
     )
+
+
+def _send_manifest(child: Child, since: Earlier) -> None:
+    """Give the program the manifest to build on; it reads all of it before it sends a byte."""
+    with contextlib.suppress(BrokenPipeError):  # it has ended, and says why
+        for piece in since.manifest():
+            child.stdin.write(piece)
+        child.stdin.close()
 
 
 def _copy(child: Child, out: StreamSink, report: Callable[[int], None], idle_seconds: float) -> BackupManifest:

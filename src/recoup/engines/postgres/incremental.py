@@ -24,15 +24,19 @@ TURN_ON: Final = (
     "As a superuser: ALTER SYSTEM SET summarize_wal = on; SELECT pg_reload_conf(); no restart is needed. Then take a "
     "base backup (--kind base), from which incremental ones can follow."
 )
-_TAKE_A_BASE: Final = "Take a base backup (--kind base); the next incremental one builds on it."
+TAKE_A_BASE: Final = "Take a base backup (--kind base); the next incremental one builds on it."
 _NOT_IN_PREREQUISITE_STATE: Final = "55000"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Earlier:
-    """The backup that an incremental one builds on: its artefact, its facts, and the server's manifest of it."""
+    """The backup that an incremental one builds on: its facts, and the server's manifest of it.
+
+    ``chain`` names all that is needed to restore it, the oldest first, itself the last.
+    """
 
     id: str
+    chain: tuple[str, ...]
     system_identifier: str
     timeline: int
     begin_lsn: str
@@ -43,15 +47,17 @@ class Earlier:
         return {"since": self.id, "since_lsn": self.begin_lsn}
 
 
-def earlier_backup(artefact_id: str, reader: CopyReader) -> Earlier:
-    """The backup in ``reader`` as one to build on. Nothing but its facts is read before ``manifest`` is called.
+def earlier_backup(artefact_id: str, reader: CopyReader, *, chain: tuple[str, ...] = ()) -> Earlier:
+    """The backup in ``reader`` as one to build on; without ``chain`` it stands alone.
 
+    Nothing but its facts is read before ``manifest`` is called.
     Raise ``UnknownFormatError`` when its facts are not those of a base backup.
     """
     facts = reader.facts
     try:
         return Earlier(
             id=artefact_id,
+            chain=chain or (artefact_id,),
             system_identifier=str(facts["system_identifier"]),
             timeline=int(facts["timeline"]),
             begin_lsn=str(facts["begin_lsn"]),
@@ -102,23 +108,32 @@ def require_timeline(timeline: int, where: str, earlier: Earlier) -> None:
         raise RefusedError(
             f"PostgreSQL at {where} is on timeline {timeline}, and {earlier.id} is of timeline {earlier.timeline}: "
             "what changed between them cannot be told",
-            hint=_TAKE_A_BASE,
+            hint=TAKE_A_BASE,
         )
+
+
+def explain_program(failure: EngineError, earlier: Earlier) -> EngineError | RefusedError:
+    """As ``explain_refusal``, from what ``pg_basebackup`` said."""
+    ours = "WAL summar" in failure.message or "manifest" in failure.message or "timeline" in failure.message
+    return _explained(failure, earlier) if ours else failure
 
 
 def explain_refusal(failure: ServerError, earlier: Earlier) -> EngineError | RefusedError:
     """What the server said against an incremental backup since ``earlier``, as an error that says what to do."""
-    if failure.sqlstate != _NOT_IN_PREREQUISITE_STATE and "manifest" not in failure.message:
-        return failure
+    ours = failure.sqlstate == _NOT_IN_PREREQUISITE_STATE or "manifest" in failure.message
+    return _explained(failure, earlier) if ours else failure
+
+
+def _explained(failure: EngineError, earlier: Earlier) -> EngineError | RefusedError:
     if "is not progressing" in failure.message:
         return EngineError(
             failure.message, hint="Look into the server's log for its WAL summarizer, then try again; or take a base."
         )
-    hint = _TAKE_A_BASE
+    hint = TAKE_A_BASE
     if "summaries" in failure.message:
         hint = (
             "The server has removed the summaries of its WAL, or had not begun to write them: they are kept for "
-            f"wal_summary_keep_time (10 days by default). {_TAKE_A_BASE}"
+            f"wal_summary_keep_time (10 days by default). {TAKE_A_BASE}"
         )
     return RefusedError(f"no incremental backup since {earlier.id} is possible: {failure.message}", hint=hint)
 

@@ -1,0 +1,176 @@
+"""Incremental backups on the command line: taken, listed, proven, restored, and refused where they cannot be."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from recoup.demo.host import wait_until
+from recoup.demo.programs import find_postgres
+from recoup.demo.servers import PostgresServer, S3Server
+from recoup.engines.postgres.base_fingerprint import compare_with_base
+from recoup.kernel.finding import Verdict, overall
+from tests.acceptance.workplace import Workplace, kill, new_workplace
+from tests.integration.incrementals import summarizing
+from tests.integration.logical import direct
+from tests.real import require_found
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    with summarizing(18) as found:
+        yield found
+
+
+@pytest.fixture
+def chain(server: PostgresServer, s3: S3Server) -> Iterator[tuple[Workplace, str, list[str]]]:
+    """A base backup and two incremental ones, in a folder and a bucket: their ids."""
+    database = server.new_database("shop")
+    server.execute(
+        "CREATE TABLE orders AS SELECT i, repeat(md5(i::text), 5) AS t FROM generate_series(1, 20000) i", database
+    )
+    with new_workplace() as work:
+        work.add_postgres(server, database, more=", base: daily 02:00, incremental: every 6h")
+        work.add_bucket(s3)
+        work.write_plan()
+        found = [work.backup("postgres", "--kind", "base")]
+        for number in (1, 2):
+            server.execute(f"UPDATE orders SET t = 'changed {number}' WHERE i % 500 = {number}", database)
+            server.execute(f"CREATE TABLE new{number} AS SELECT generate_series(1, 1000) AS i", database)
+            found.append(work.backup("postgres", "--kind", "incremental"))
+        yield work, database, found
+
+
+def boots_as_copied(work: Workplace, server: PostgresServer, artefact: str, folder: Path) -> None:
+    fingerprint = work.json("show", artefact)["fingerprint"]
+    with PostgresServer(require_found(lambda: find_postgres(server.major)), data_folder=folder) as restored:
+        findings = compare_with_base(fingerprint, direct(restored))
+    assert overall(findings) is Verdict.OK, findings
+
+
+def test_a_chain_is_listed_shown_proven_and_comes_back_from_one_repository(
+    server: PostgresServer, chain: tuple[Workplace, str, list[str]]
+) -> None:
+    work, _, ids = chain
+    listed = {one["id"]: one for one in work.json("list")["artefacts"]}
+    assert [listed[one]["kind"] for one in ids] == ["base", "incremental", "incremental"]
+    assert [listed[one]["depends_on"] for one in ids] == [[], ids[:1], ids[:2]]
+    assert listed[ids[2]]["stored_bytes"] < listed[ids[0]]["stored_bytes"] / 3
+    assert ids[1] in work.recoup("list").out.splitlines()[1]
+    assert f"builds on:     {ids[0]}, {ids[1]}" in work.recoup("show", ids[2]).out
+    (proven,) = work.json("verify", ids[2])["artefacts"]
+    assert (proven["verdict"], proven["reached"]) == ("ok", "intact")
+    folder = work.folder.parent / "restored"
+    report = work.json("restore", "latest", "--from", "offsite", "--destination", str(folder))
+    assert ids[2] in report["what"]
+    boots_as_copied(work, server, ids[2], folder)
+    shutil.rmtree(folder)
+
+
+def test_without_a_parent_it_is_not_proven_not_restored_and_not_built_on(
+    server: PostgresServer, chain: tuple[Workplace, str, list[str]]
+) -> None:
+    work, _, ids = chain
+    folder = work.folder.parent / "restored"
+    work.objects(ids[1])[0].unlink()
+    failed = work.json("verify", ids[2], expect=3)["artefacts"][0]
+    assert any(one["check"] == "what it builds on is stored" and ids[1] in one["subject"] and one["verdict"] == "failed"
+               for one in failed["findings"])  # fmt: skip
+    # the other repository has it: a restore takes the missing object from there
+    report = work.json("restore", ids[2], "--destination", str(folder))
+    assert any("read from another repository" in note for note in report["notes"])
+    shutil.rmtree(folder)
+    said = work.recoup("restore", ids[2], "--from", "local", "--destination", str(folder), expect=None)
+    assert said.code in (1, 3), said
+    work.recoup("restore", ids[0], "--from", "local", "--destination", str(folder))
+    shutil.rmtree(folder)
+    # the base backup is still whole: the next one builds on that, and not on what is broken
+    newest = work.backup("postgres", "--kind", "incremental")
+    assert work.json("show", newest)["depends_on"] == ids[:1]
+    (work.local / f"manifests/{ids[0]}.json").unlink()
+    said = work.recoup("restore", newest, "--from", "local", "--destination", str(folder), expect=3)
+    assert f"{ids[0]}, without which it cannot be restored" in said.err
+    said = work.recoup("backup", "postgres", "--kind", "incremental", expect=5)
+    assert "is not in local" in said.err
+    assert "Take a base backup" in said.err
+
+
+def test_a_restore_killed_while_it_combines_is_finished_by_the_same_command(
+    server: PostgresServer, chain: tuple[Workplace, str, list[str]]
+) -> None:
+    work, _, ids = chain
+    folder, slow = work.folder.parent / "restored", work.folder.parent / "slow"
+    slow.mkdir()
+    real = server.bin / "pg_combinebackup"
+    (slow / "pg_combinebackup").write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && exec {real} --version\n{real} "$@"\necho $$ > {slow}/pid\nexec sleep 600\n'
+    )
+    (slow / "pg_combinebackup").chmod(0o755)
+    command = ["restore", ids[2], "--destination", str(folder)]
+    process = work.start(*command, environment={"PATH": f"{slow}{os.pathsep}{work.environment['PATH']}"})
+    try:
+        assert wait_until(
+            lambda: (slow / "pid").exists() and bool((slow / "pid").read_text().strip()), limit_seconds=60
+        )
+        os.kill(process.pid, signal.SIGKILL)  # it alone: the program must notice by itself
+        child = int((slow / "pid").read_text())
+        assert wait_until(lambda: not running(child), limit_seconds=20)
+    finally:
+        kill(process)
+    assert not (folder / "global" / "pg_control").exists()
+    work.recoup(*command)
+    assert not list(folder.rglob("recoup-*"))
+    boots_as_copied(work, server, ids[2], folder)
+    shutil.rmtree(folder)
+
+
+def running(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    return False
+
+
+def test_what_cannot_be_is_refused_and_checked(
+    server: PostgresServer, postgres16: PostgresServer, work: Workplace
+) -> None:
+    work.add_postgres(server, more=", base: daily 02:00, incremental: every 6h")
+    work.add_postgres(postgres16, name="old", more=", base: daily 02:00, incremental: every 6h")
+    work.write_plan()
+    said = work.recoup("backup", "postgres", "--kind", "incremental", expect=5)
+    assert "there is no base backup of postgres" in said.err
+    assert "Take a base backup" in said.err
+    work.backup("postgres", "--kind", "base")
+    work.backup("old", "--kind", "base")
+    said = work.recoup("backup", "old", "--kind", "incremental", expect=5)
+    assert "they came with PostgreSQL 17" in said.err
+    server.execute("ALTER SYSTEM SET summarize_wal = off")  # the command line of the fixture wins over it
+    findings = {one["subject"]: one for one in work.json("check", expect=None)["findings"]
+                if one["check"] == "incremental backups are possible"}  # fmt: skip
+    assert {one["verdict"] for one in findings.values()} == {"ok", "failed"}
+    server.execute("ALTER SYSTEM RESET summarize_wal")
+
+
+def test_a_plan_of_incrementals_without_their_base_is_refused(server: PostgresServer, work: Workplace) -> None:
+    work.add_postgres(server, more=", incremental: every 6h")
+    work.repositories["narrow"] = "{path: narrow, copy: [incremental]}"
+    work.write_plan()
+    said = work.recoup("backup", "--plan", expect=2).err
+    assert "incremental backups build on a base backup" in said
+    assert "incremental backups can only be restored with their base backup" in said
+
+
+def test_the_plan_s_schedule_takes_a_base_backup_first_and_incremental_ones_after_it(
+    server: PostgresServer, work: Workplace
+) -> None:
+    work.add_postgres(server, more=", fingerprint: false, base: every 7d, incremental: every 1h")
+    work.extra = "verify: {after_backup: stored}\n"
+    work.write_plan()
+    assert [one["kind"] for one in work.json("backup")["copies"]] == ["base"]
+    assert [one["kind"] for one in work.json("backup", "--due")["copies"]] == ["incremental"]
+    assert work.json("backup", "--due").get("copies", []) == []
