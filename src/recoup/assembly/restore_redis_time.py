@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from recoup.assembly.access import Found, Readable
-from recoup.assembly.redis_inventory import StreamHoldings, read_holdings
+from recoup.assembly.redis_inventory import StreamHoldings, read_holdings, redis_windows
+from recoup.assembly.redis_scratch import find_replayer
 from recoup.assembly.restore import restore
 from recoup.assembly.restore_job import Job, Report, Wish
+from recoup.assembly.system import System
 from recoup.engines.engine import Content, CopyReader, Member, Progress, ProgressListener, StreamInfo
 from recoup.engines.redis.command_log import read_segment
 from recoup.engines.redis.fingerprint import Fingerprinter
 from recoup.engines.redis.rdb import Entry, Kind, read_rdb
 from recoup.engines.redis.rdb_summary import Summary
-from recoup.engines.redis.replay import CommandCut, Scratch, find_scratch_program
+from recoup.engines.redis.replay import CommandCut, Scratch
 from recoup.engines.redis.seal import RdbSeal, sealed_pieces
 from recoup.engines.redis.snapshot import STREAM
 from recoup.engines.redis.stream_windows import StreamChoice, choose
@@ -52,14 +54,16 @@ class RedisTarget:
         )
 
 
-def choose_redis(opened: Readable, service: str, target: datetime) -> RedisTarget:
-    """Choose the copy and the segments that lead to ``target``.
+def choose_redis(opened: Readable, service: str, target: datetime | None) -> RedisTarget:
+    """Choose the copy and the segments that lead to ``target``; None is the newest instant that can be reached.
 
     Raise ``RefusedError`` with the reachable windows when nothing does, ``UsageError`` for an instant without a zone.
     """
-    if target.tzinfo is None:
+    if target is not None and target.tzinfo is None:
         raise UsageError("the time to go back to has no time zone", hint="Write 2026-11-23T02:00:00Z.")
     holdings = read_holdings(opened.repositories, service, opened.state_folder)
+    if target is None:
+        target = max((one.end_time for one in redis_windows(holdings)[0]), default=clock.now())
     choice = choose(target, holdings.bases, holdings.inventory)
     found = opened.find(choice.base.id, service=service, kinds=("rdb",))
     return RedisTarget(service=service, target=target, holdings=holdings, choice=choice, found=found)
@@ -81,7 +85,7 @@ def restore_redis(
     manifest = chosen.found.manifest
     stored = ArtefactReader(manifest, chosen.found.holders)
     with tempfile.TemporaryDirectory(prefix="recoup-redis-") as folder:
-        built = _build(chosen, stored, Path(folder), say, on_progress)
+        built = _build(opened.system, chosen, stored, Path(folder), say, on_progress)
         facts = {**manifest.facts, **built.facts}
         job = Job(
             opened=opened,
@@ -138,6 +142,7 @@ class BuiltCopy:
 
 
 def _build(
+    system: System | None,
     chosen: RedisTarget,
     stored: ArtefactReader,
     folder: Path,
@@ -147,13 +152,15 @@ def _build(
     manifest, choice = chosen.found.manifest, chosen.choice
     until_ms = int(chosen.target.timestamp() * 1000)
     version = str(manifest.facts.get("redis_version", ""))
-    program = find_scratch_program(int(manifest.facts.get("rdb_version", 0)), version)
-    say(f"replaying {chosen} with Redis {program.version}")
+    replayer = find_replayer(
+        system, chosen.service, rdb_version=int(manifest.facts.get("rdb_version", 0)), server_version=version
+    )
+    say(f"replaying {chosen} with Redis {replayer.program.version} ({replayer.where})")
     cut = CommandCut(after=choice.base.offset, until_ms=until_ms)
     wrong: list[str] = []
-    scratch = Scratch(folder, program)
+    scratch = Scratch(folder, replayer.program)
     scratch.write(sealed_pieces(_told(stored, on_progress), RdbSeal()), _commands(chosen, cut, wrong, on_progress))
-    built = scratch.replay(databases=_databases(manifest.facts))
+    built = replayer.replay(scratch, _databases(manifest.facts))
     now_ms = int(clock.now().timestamp() * 1000)
     sums, counted = _look_at(built, until_ms, now_ms)
     reached = "no command came between the copy and the target"

@@ -33,6 +33,7 @@ _LOAD_SECONDS = 4 * 3600.0
 _SAVE_SECONDS = 4 * 3600.0
 _STOP_SECONDS = 20.0
 _LOG, _FOLDER = "appendonly.aof", "appendonlydir"
+SOCKET, CONFIGURATION, BUILT = "socket", "scratch.conf", "built.rdb"
 _PROGRAMS = ("redis-server", "valkey-server")
 
 
@@ -76,6 +77,59 @@ class CommandCut:
                 self.commands += 1
                 self.last_ms = command.at_ms
         self.offset = end
+
+
+#: The replay inside a throw-away container of the service's own image: the layout comes in as a tar, the RDB goes out.
+IMAGE_SCRIPT = r"""set -eu
+umask 077
+folder=$(mktemp -d)
+server=
+trap '[ -z "$server" ] || kill -9 "$server" 2>/dev/null; rm -rf "$folder"' EXIT
+trap 'exit 130' HUP INT TERM
+cd "$folder"
+tar -xf -
+printf 'dir %s\nunixsocket %s/socket\n' "$folder" "$folder" >>scratch.conf
+redis-server ./scratch.conf >log.txt 2>&1 &
+server=$!
+ask() { redis-cli -s "$folder/socket" "$@"; }
+until [ "$(ask PING 2>/dev/null)" = PONG ]; do
+    if ! kill -0 "$server" 2>/dev/null; then
+        tail -n 3 log.txt >&2
+        server=
+        exit 3
+    fi
+    sleep 1
+done
+if [ "$(ask SAVE)" != OK ]; then
+    tail -n 3 log.txt >&2
+    exit 4
+fi
+cat built.rdb
+"""
+
+
+def image_settings(databases: int, *, multi_part: bool) -> bytes:
+    """The configuration of the server that ``IMAGE_SCRIPT`` starts; it adds the folder."""
+    settings = _settings(databases) | ({"appenddirname": _FOLDER} if multi_part else {})
+    return "".join(f"{name} {value}\n" for name, value in settings.items()).encode()
+
+
+def _settings(databases: int) -> dict[str, str]:
+    return {
+        "port": "0",
+        "dbfilename": BUILT,
+        "appendonly": "yes",
+        "appendfilename": _LOG,
+        "appendfsync": "no",
+        "aof-load-truncated": "no",
+        "save": '""',
+        "databases": str(databases),
+        "replicaof": "127.0.0.1 1",
+        "daemonize": "no",
+        "logfile": '""',
+        "rdbchecksum": "yes",
+        "proto-max-bulk-len": str(1 << 30),
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,25 +199,10 @@ class Scratch:
 
         Raise ``EngineError`` with the server's last words when it cannot load the log.
         """
-        settings = {
-            "port": "0",
-            "unixsocket": str(self.folder / "socket"),
-            "dir": str(self.folder),
-            "dbfilename": "built.rdb",
-            "appendonly": "yes",
-            "appendfilename": _LOG,
-            "appendfsync": "no",
-            "aof-load-truncated": "no",
-            "save": '""',
-            "databases": str(databases),
-            "replicaof": "127.0.0.1 1",
-            "daemonize": "no",
-            "logfile": '""',
-            "rdbchecksum": "yes",
-            "proto-max-bulk-len": str(1 << 30),
-            **({"appenddirname": _FOLDER} if self.program.multi_part else {}),
-        }
-        configuration = self.folder / "scratch.conf"
+        settings = _settings(databases) | {"dir": str(self.folder), "unixsocket": str(self.folder / SOCKET)}
+        if self.program.multi_part:
+            settings["appenddirname"] = _FOLDER
+        configuration = self.folder / CONFIGURATION
         _write(configuration, ["".join(f"{name} {value}\n" for name, value in settings.items()).encode()])
         with open(self.folder / "log.txt", "a+b") as log:
             child = spawn(Command(argv=[self.program.path, str(configuration)], folder=self.folder), log=log)
@@ -172,10 +211,10 @@ class Scratch:
             finally:
                 child.signal(signal.SIGKILL)  # it holds nothing that is not in the file
                 child.wait(_STOP_SECONDS)
-        return self.folder / "built.rdb"
+        return self.folder / BUILT
 
     def _save(self, child: Child) -> None:
-        address = RedisAddress(socket=self.folder / "socket")
+        address = RedisAddress(socket=self.folder / SOCKET)
         self._wait_until_loaded(child, address)
         with connect(address) as link:
             link.limit_silence(_SAVE_SECONDS)
