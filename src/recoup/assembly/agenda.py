@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -99,12 +99,17 @@ def look(system: System, *, upkeep: bool) -> Known:
     return Known(tasks=tuple(tasks), silent=silent, answered=answered)
 
 
-def decide(system: System, known: Known, now: datetime, *, awake_since: datetime | None = None) -> tuple[Run, ...]:
-    """The next run of every task, what is due first. ``awake_since``: see ``backup.due.agenda``."""
+def decide(
+    system: System, known: Known, now: datetime, *, awake_since: datetime | None = None, jitter: timedelta | None = None
+) -> tuple[Run, ...]:
+    """The next run of every task, what is due first. ``awake_since``: see ``backup.due.agenda``.
+
+    ``jitter`` is the plan's, unless it is given: who is called by a timer leaves it to the timer.
+    """
     return agenda(
         known.tasks,
         zone=ZoneInfo(system.plan.timezone),
-        jitter=system.plan.jitter,
+        jitter=system.plan.jitter if jitter is None else jitter,
         system=system.plan.system,
         now=now,
         awake_since=awake_since,

@@ -6,7 +6,10 @@ import os
 import re
 import shutil
 import sys
+from datetime import datetime
 from pathlib import Path
+from typing import Final
+from zoneinfo import ZoneInfo
 
 from recoup.assembly.agenda import copies_scheduled, upkeep_scheduled
 from recoup.assembly.system import System
@@ -20,7 +23,10 @@ from recoup.plan.on_calendar import timer_lines
 from recoup.plan.schedule import Schedule
 from recoup.plan.types import write_duration
 
-_HARDENING = """\
+#: Clocks are changed between midnight and four o'clock, the world over.
+_LAST_SKIPPED_HOUR: Final = 3
+_AFTER_THE_NIGHT: Final = "*-*-* 04:10:00"
+_HARDENING: Final = """\
 UMask=0077
 CapabilityBoundingSet=
 LockPersonality=yes
@@ -52,7 +58,10 @@ def units_for(system: System, *, user: str | None) -> dict[str, str]:
     units: dict[str, str] = {}
     for (service, kind), when in copies_scheduled(system).items():
         name, what = f"{prefix}-{service}-{kind}", f"copy {service} ({kind})"
-        units |= _pair(system, name, what, _arguments(system, service, kind), when, user)
+        arguments = _arguments(system, service, kind)
+        # A calendar may call once too often (see ``_lines``), an interval is counted from the last call
+        arguments = arguments if when.every is not None else [*arguments[:4], "--due", *arguments[4:]]
+        units |= _pair(system, name, what, arguments, when, user)
     for kind, when in upkeep_scheduled(system).items():
         name = f"{prefix}-{kind.replace(' ', '-')}"
         units |= _pair(system, name, f"{kind} of the whole plan", _arguments(system, WHOLE_PLAN, kind), when, user)
@@ -76,7 +85,7 @@ def _pair(
     system: System, name: str, what: str, arguments: list[str], when: Schedule, user: str | None
 ) -> dict[str, str]:
     try:
-        lines = timer_lines(when, system.plan.timezone)
+        lines = _lines(when, system.plan.timezone)
     except ValueError as wrong:
         raise UsageError(
             f"{when} of {name} cannot be a systemd timer: {wrong}", hint="Use `recoup daemon`, or simpler words."
@@ -101,6 +110,23 @@ def _pair(
         f"{name}.service": _service(system, what, arguments, user, "Type=oneshot\nTimeoutStartSec=12h\n"),
         f"{name}.timer": "\n".join(timer) + "\n",
     }
+
+
+def _lines(when: Schedule, zone: str) -> list[str]:
+    """As ``timer_lines``; with a second call for what may fall into the hour that a change of clocks skips.
+
+    systemd leaves a time out that does not exist on a day; the second call makes up for it, and finds nothing due else.
+    """
+    lines = timer_lines(when, zone)
+    hours = re.split(r"[,-]", when.cron.split()[1]) if when.cron is not None else []
+    at_night = any(hour.isdecimal() and int(hour) <= _LAST_SKIPPED_HOUR for hour in hours)
+    return [*lines, f"OnCalendar={_AFTER_THE_NIGHT} {zone}"] if at_night and _changes_clocks(zone) else lines
+
+
+def _changes_clocks(zone: str) -> bool:
+    year, place = clock.now().year, ZoneInfo(zone)
+    months = [datetime(year + later, month, 1, tzinfo=place) for later in (0, 1) for month in range(1, 13)]
+    return len({month.utcoffset() for month in months}) > 1
 
 
 def _words(when: Schedule) -> str:

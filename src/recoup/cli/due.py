@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from recoup.assembly.agenda import decide, look
@@ -85,7 +85,7 @@ def outlook(system: System, services: Sequence[str], kind: str | None) -> Outloo
     now = clock.now()
     runs = tuple(
         run
-        for run in decide(system, known, now)
+        for run in decide(system, known, now, jitter=timedelta(0))
         if (not services or run.service in services) and (kind is None or run.kind == kind)
     )
     if not runs:

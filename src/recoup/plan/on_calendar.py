@@ -24,15 +24,12 @@ def timer_lines(schedule: Schedule, zone: str) -> list[str]:
     minute, hour, day, month, weekday = schedule.cron.upper().split()
     time = f"{_numbers(hour)}:{_numbers(minute)}:00 {zone}"
     months = _numbers(month, names=_MONTH_NAMES, first=1)
-    # Debian's cron: when both days are given and neither begins with a star, either is enough
-    either = not day.startswith("*") and not weekday.startswith("*")
-    dates = [_date(day, months)] if weekday == "*" or not either else []
-    if weekday != "*":
-        dates = [] if either else dates
-        also = None if either or day == "*" else day
-        dates += [_weekday_date(part, months, also) for part in _weekday_parts(weekday)]
-        if either:
-            dates.append(_date(day, months))
+    if weekday == "*":
+        dates = [_date(day, months)]
+    elif day.startswith("*") or weekday.startswith("*"):
+        dates = [_weekday_date(part, months, None if day == "*" else day) for part in _weekday_parts(weekday)]
+    else:  # as in Debian's cron: when both days are given and neither begins with a star, either is enough
+        dates = [*(_weekday_date(part, months, None) for part in _weekday_parts(weekday)), _date(day, months)]
     return [f"OnCalendar={date} {time}" for date in dates]
 
 
