@@ -89,3 +89,10 @@ def note_delivery(system: System, note: str, name: str, delivered: Delivered) ->
         taken = before.get("taken") if isinstance(before, dict) else None
         known[name] = {"error": delivered.error, "since": since, "taken": taken}
     write_note(path, known)
+
+
+def not_taken(system: System) -> list[tuple[str, str]]:
+    """The pings of the plan that were not taken when they were last sent, and why."""
+    known = read_note(system.state_folder / _NOTE)
+    said = [(name, known[name]) for name in system.plan.pings if isinstance(known.get(name), dict)]
+    return [(name, str(one["error"])) for name, one in said if one.get("error")]

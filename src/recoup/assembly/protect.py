@@ -10,7 +10,9 @@ from typing import Literal
 from recoup.assembly.checks import check_content
 from recoup.assembly.files import files_source
 from recoup.assembly.incremental import BuildsOn
+from recoup.assembly.kinds import KINDS
 from recoup.assembly.postgres import BaseSource, DumpSource, postgres_place
+from recoup.assembly.prove import note_verification
 from recoup.assembly.redis import RdbSource, redis_place
 from recoup.assembly.system import Opened, System
 from recoup.backup.take import Source, Taken, take_copy
@@ -18,17 +20,10 @@ from recoup.engines.engine import ProgressListener
 from recoup.engines.postgres.dump import DumpFormat
 from recoup.kernel.errors import Exit, RecoupError, UsageError
 from recoup.kernel.finding import exit_code
-from recoup.plan.services import ComposeService, FilesService, PostgresService, RedisService
+from recoup.plan.services import FilesService, PostgresService, RedisService
 from recoup.repository.catalog import read_catalog
 from recoup.repository.copy_writer import Packing
 from recoup.verification.verify import Grade, Verification, verify_artefact
-
-KINDS = {
-    PostgresService: ("base", "incremental", "dump"),
-    RedisService: ("rdb",),
-    FilesService: ("files",),
-    ComposeService: (),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +121,7 @@ def protect(system: System, task: Task, options: Options, on_progress: ProgressL
     if system.plan.verify.after_backup != "stored":
         holders = [one for one in opened.repositories if one.name in taken.outcome.stored_in]
         verification = verify_artefact(taken.outcome.manifest, holders, Grade.INTACT, check_content(task.kind))
+        note_verification(system.state_folder, holders, verification)
     return Protected(task=task, taken=taken, verification=verification, unopened=failed, error=None)
 
 

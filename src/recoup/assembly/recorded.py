@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from recoup.assembly.pings import Pings
 from recoup.assembly.protect import Options, Protected, Task, protect
 from recoup.assembly.system import System
 from recoup.backup.run_records import Outcome, begin_task, drop_request, end_task, read_requests
@@ -17,6 +18,8 @@ def protect_recorded(system: System, task: Task, options: Options, on_progress: 
     """As ``protect``. However it ends, short of ``kill -9``, the record says how."""
     folder = system.state_folder
     begun = begin_task(folder, task.service, task.kind, pid=os.getpid(), now=clock.now())
+    pings = Pings(system, task.service, task.kind)
+    pings.begin()
     outcome: Outcome = "interrupted"
     code, error = Exit.INTERRUPTED, "it was interrupted"
     try:
@@ -27,6 +30,7 @@ def protect_recorded(system: System, task: Task, options: Options, on_progress: 
         raise
     finally:
         end_task(folder, begun, outcome, now=clock.now(), exit_code=int(code), error=error or None)
+        pings.end(outcome, error or None)
     asked = read_requests(folder).get((task.service, task.kind))
     if result.taken is not None and asked is not None and asked <= result.taken.outcome.manifest.begun:
         drop_request(folder, task.service, task.kind)

@@ -122,6 +122,7 @@ def _check_alone(stack: bool, others: dict[str, object]) -> None:
 
 
 def _take(system: System, output: Output, tasks: list[Task], options: Options) -> Exit:
+    from recoup.assembly.pings import not_taken
     from recoup.assembly.recorded import protect_recorded
     from recoup.kernel.process import give_way
 
@@ -132,6 +133,8 @@ def _take(system: System, output: Output, tasks: list[Task], options: Options) -
             result = protect_recorded(system, task, options, listener)
         results.append(result)
         say_copy(output, result)
+    for name, why in not_taken(system):
+        output.note(f"the ping {name!r} was not taken: {why}")
     output.document("backup", {"copies": [copy_document(result) for result in results]})
     return max((result.exit_code for result in results), key=severity)
 

@@ -96,8 +96,8 @@ def _show(output: Output, said: dict[str, Any]) -> None:
             duration(one["rpo_seconds"]),
             duration(one["rpo_now_seconds"]),
             duration(one["rpo_worst_seconds"]),
-            ago(one["last_good"], at),
-            proven(one["last_proven"], at),
+            ago(one["last_good"], at, one["verdict"]),
+            proven(one["last_proven"], at, one["verdict"]),
             ahead([run["next"] for run in one["runs"]], at),
         )
         for one in services

@@ -28,14 +28,14 @@ def since(then: str, at: str) -> str:
     return show_duration(max((_instant(at) - _instant(then)).total_seconds(), 0))
 
 
-def ago(point: dict[str, Any] | None, at: str) -> str:
+def ago(point: dict[str, Any] | None, at: str, verdict: str) -> str:
     """How long ago a copy was begun, and its kind."""
-    return NEVER if point is None else f"{since(point['begun'], at)} ago ({point['kind']})"
+    return _none(verdict) if point is None else f"{since(point['begun'], at)} ago ({point['kind']})"
 
 
-def proven(point: dict[str, Any] | None, at: str) -> str:
+def proven(point: dict[str, Any] | None, at: str, verdict: str) -> str:
     """How long ago the copy that was proven last was begun, and to which grade."""
-    return NEVER if point is None else f"{since(point['begun'], at)} ago ({point['grade']})"
+    return _none(verdict) if point is None else f"{since(point['begun'], at)} ago ({point['grade']})"
 
 
 def ahead(instants: Iterable[str | None], at: str) -> str:
@@ -45,6 +45,10 @@ def ahead(instants: Iterable[str | None], at: str) -> str:
         return "none planned"
     left = (_instant(min(known)) - _instant(at)).total_seconds()
     return "now" if left <= 0 else f"in {show_duration(left)}"
+
+
+def _none(verdict: str) -> str:
+    return UNKNOWN if verdict == "unknown" else NEVER
 
 
 def _instant(text: str) -> datetime:
