@@ -139,14 +139,14 @@ class WalPlace:
         return Lsn.parse(row[0]).value
 
     def fill_segments(self, count: int) -> int:
-        """Write ``count`` segments of WAL; the position after it."""
+        """Write ``count`` segments of WAL; the position where the last one ends."""
         with self.server.connect() as connection:
             for _ in range(count):
                 connection.execute("SELECT pg_logical_emit_message(false, 'fill', repeat('x', 1000))")
                 connection.execute("SELECT pg_switch_wal()")
             row = connection.execute("SELECT pg_current_wal_lsn()::text").fetchone()
         assert row is not None
-        return Lsn.parse(row[0]).value
+        return Lsn.parse(row[0]).value // SEGMENT * SEGMENT
 
     def wait_safe(self, position: int, name: str = "local", *, seconds: float = 20.0) -> None:
         reached = wait_until(lambda: self.safe(name) >= position, limit_seconds=seconds, every=0.05)

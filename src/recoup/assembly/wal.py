@@ -173,6 +173,7 @@ class WalWorker:
                 shipper.waive_missing()
                 return
         self._facts["letting_go"] = text
+        session.abandoned = True
         over.set()
 
     # -- the guard ---------------------------------------------------------------------------------------------------
@@ -198,6 +199,7 @@ class WalWorker:
         self._facts["gap"] = text
         self._facts["gap_at"] = clock.to_text(clock.now())
         with contextlib.suppress(RecoupError):
+            self._say()
             request_run(self._system.state_folder, self._service, "base", text)
 
     # -- telling -------------------------------------------------------------------------------------------------------

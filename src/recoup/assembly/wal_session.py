@@ -61,6 +61,7 @@ class WalSession:
         self.receiver: ArchivingReceiver | None = None
         self.shipper: WalShipper | None = None
         self.slot_lost_because: str | None = None
+        self.abandoned = False  #: end at once: what is not stored by now is given up
         self.missing: frozenset[str] = frozenset()  #: required repositories that could not be opened
         segment_bytes = parse_setting_size(wire.show("wal_segment_size"))
         if segment_bytes > MAX_SEGMENT_BYTES:
@@ -247,7 +248,7 @@ class WalSession:
         """Wait until what came is stored, but not for ever: what is not stays on the server."""
         assert self.shipper is not None
         until = clock.monotonic() + _DRAIN_SECONDS
-        while not self.shipper.drained() and clock.monotonic() < until:
+        while not self.abandoned and not self.shipper.drained() and clock.monotonic() < until:
             clock.pause(0.05)
 
     def _close(self) -> None:

@@ -117,11 +117,16 @@ def create_slot(wire: Wire, name: str) -> None:
 
 def drop_slot(wire: Wire, name: str) -> None:
     """Drop the slot, so that the server keeps no WAL for it. One that is not there is fine."""
+    wire.send(f'DROP_REPLICATION_SLOT "{check_slot_name(name)}"')
+    refusal: ServerError | None = None
     try:
-        wire.rows(f'DROP_REPLICATION_SLOT "{check_slot_name(name)}"')
+        wire.result()  # no rows come back: only COMMAND_OK, or an ERROR
     except ServerError as failure:
-        if failure.sqlstate != "42704":
-            raise
+        refusal = failure
+    while wire.result() is not None:
+        pass
+    if refusal is not None and refusal.sqlstate != "42704":
+        raise refusal
 
 
 def read_history(wire: Wire, timeline: int) -> bytes:

@@ -38,6 +38,8 @@ _FULL_SECONDS: Final = 0.05
 #: A server that shuts down waits until everything it sent is flushed. It is not kept waiting longer than this.
 _SHUTDOWN_PATIENCE_SECONDS: Final = 10.0
 _SHUTDOWN_QUESTIONS: Final = 5
+#: One that only wants to know whether we live asks at most every few seconds.
+_QUESTIONS_APART_SECONDS: Final = 2.0
 
 
 class Receiver(Protocol):
@@ -79,8 +81,8 @@ class WalStream:
         self._wire, self._receiver = wire, receiver
         self._written = 0
         self._reported = -1
-        self._said = self._asked = self._heard = clock.monotonic()
-        self._questions: list[float] = []
+        self._said = self._asked = clock.monotonic()
+        self._questions, self._first_question, self._last_question = 0, 0.0, 0.0
         self._hurry = False
 
     def run(self, slot: str, start: Lsn, timeline: int, stop: threading.Event) -> NextTimeline | None:
@@ -131,7 +133,7 @@ class WalStream:
             self._receiver.heard(Lsn(end), _instant(sent))
             self._receiver.take(Lsn(position), data[_DATA_HEADER:], _instant(sent))
             self._written = position + len(data) - _DATA_HEADER
-            self._questions.clear()
+            self._questions = 0
         elif data[0] == ord("k"):
             _, end, sent, answer = _KEEPALIVE.unpack_from(data)
             self._receiver.heard(Lsn(end), _instant(sent))
@@ -142,9 +144,11 @@ class WalStream:
     def _question(self) -> None:
         """The server wants an answer: now and then to see whether we live, all the time when it shuts down."""
         now = clock.monotonic()
-        self._questions = [*(one for one in self._questions[-50:] if now - one < 2 * _SHUTDOWN_PATIENCE_SECONDS), now]
-        waited = now - self._questions[0]
-        if len(self._questions) > _SHUTDOWN_QUESTIONS and waited > _SHUTDOWN_PATIENCE_SECONDS:
+        if now - self._last_question > _QUESTIONS_APART_SECONDS:
+            self._questions, self._first_question = 0, now
+        self._questions += 1
+        self._last_question = now
+        if self._questions > _SHUTDOWN_QUESTIONS and now - self._first_question > _SHUTDOWN_PATIENCE_SECONDS:
             raise UnreachableError(
                 f"PostgreSQL at {self._wire.address} is shutting down and the archive cannot take its last WAL now",
                 hint="It was let go, so that the shutdown is not held up. The WAL is kept there for the archive.",
@@ -161,7 +165,7 @@ class WalStream:
         self._send_status(flushed, ask=ask)
         # While the server asks again and again (it shuts down), an answer that says nothing new is held back a little.
         self._hurry = False
-        if len(self._questions) > _SHUTDOWN_QUESTIONS and not news:
+        if self._questions > _SHUTDOWN_QUESTIONS and not news:
             threading.Event().wait(_FULL_SECONDS)
         if ask:
             self._asked = now
