@@ -82,8 +82,9 @@ give_up() {
   rm -rf "$spool/in"
   exit "$1"
 }
+fourth() { echo "${4:-}"; }
 tell_log() {
-  say "free $(df -Pk . 2>/dev/null | tail -n 1 | tr -s ' ' | cut -d ' ' -f 4)"
+  say "free $(fourth $(df -Pk . 2>/dev/null | tail -n 1))"
   tail -n 60 "$spool/log" 2>/dev/null | sed 's/^/log /' >&3
 }
 
