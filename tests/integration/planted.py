@@ -45,22 +45,21 @@ class Planted:
         return System(self.system.loaded).open_some(only="local").repositories[0]
 
 
-def planted(
-    folder: Path, *, retention: str, stores: Mapping[str, ObjectStore] | None = None, more: str = ""
-) -> Planted:
-    """Write a plan with the files service ``notes`` and the repository ``local``, which is made."""
+def planted(folder: Path, *, retention: str, service: str = "notes") -> Planted:
+    """Write a plan with the files service ``service`` and the repository ``local``, which is made."""
     folder.mkdir(exist_ok=True)
     (folder / "recoup.key").write_text(KEY + "\n")
     (folder / "notes").mkdir(exist_ok=True)
     (folder / "notes" / "one.txt").write_text("what there is to keep\n")
     text = (
-        "recoup: 1\nsystem: Shop\ntimezone: Europe/Berlin\nservices: {notes: {engine: files, paths: [notes]}}\n"
-        f"repositories:\n  local: {{path: backups}}\n{more}key: {{file: recoup.key}}\nretention: {retention}\n"
+        "recoup: 1\nsystem: Shop\ntimezone: Europe/Berlin\n"
+        f"services: {{{service}: {{engine: files, paths: [notes]}}}}\n"
+        f"repositories:\n  local: {{path: backups}}\nkey: {{file: recoup.key}}\nretention: {retention}\n"
     )
     (folder / "recoup.yaml").write_text(text)
     system = OpenSystem.from_file(folder / "recoup.yaml")
     assert isinstance(system, OpenSystem)
-    system.stores = stores or {}
+    system.stores = {}
     system.open(writing=True)
     return Planted(folder=folder, system=system)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -12,21 +14,28 @@ import pytest
 
 from recoup.assembly.prune import Pruned, prune
 from recoup.backup.run_records import begin_task, end_task
+from recoup.demo.servers import S3Server
 from recoup.kernel import clock
 from recoup.kernel.errors import BusyError, Exit
+from recoup.kernel.secret import Secret
 from recoup.repository import layout
 from recoup.repository.catalog import read_catalog
 from recoup.repository.copy_reader import ArtefactReader
 from recoup.repository.expire import ORPHAN_AGE
 from recoup.repository.holds import HoldRecord, place_hold
 from recoup.repository.lease import hold_lease
+from recoup.repository.proofs import ProofRecord, Proofs
 from recoup.repository.repository import Repository
+from recoup.repository.wal_archive import WalArchive
+from recoup.repository.wal_names import WalHistory, WalSegment
 from recoup.storage.counting import CountingStore
 from recoup.storage.faults import Fault, FaultyStore
 from recoup.storage.memory import MemoryStore
 from recoup.storage.object_store import ObjectStore
+from recoup.storage.s3 import S3Store
 from tests.integration.planted import Planted, plant, planted
 
+ROOT = Path(__file__).parents[2]
 DAY = timedelta(days=1)
 
 
@@ -214,3 +223,92 @@ def test_every_storage_operation_failing_once_leaves_whole_copies_and_the_next_r
             break
         number += 1
     assert number > 30, "there are too few operations to mean anything"
+
+
+def test_copies_that_a_bucket_locks_stay_and_say_until_when(work: Path, s3: S3Server) -> None:
+    place = planted(work, retention="{daily: 1, minimum: 1}")
+    bucket = s3.new_bucket(lock=True, lock_days=1)
+    store = S3Store(
+        bucket, endpoint_url=s3.endpoint, region=s3.region, access_key=s3.access_key, secret_key=Secret(s3.secret_key)
+    )
+    repository = replace(place.repository, store=store)
+    place.system.stores = {"local": store}
+    newest = clock.now() - timedelta(hours=1)
+    copies = [plant([repository], newest - n * DAY, place.folder / "notes") for n in range(2)]
+    result = _one(prune(place.system))
+    assert result.exit_code is Exit.OK, "a lock is expected"
+    assert result.copies[1].decision.reasons[0].startswith("locked by the store until ")
+    assert _ids(repository, work) == copies
+    assert all(_whole(repository, one) for one in copies)
+
+
+def test_copies_in_a_bucket_go_and_what_stays_can_be_read(work: Path, s3: S3Server) -> None:
+    place = planted(work, retention="{daily: 1, minimum: 1}")
+    bucket = s3.new_bucket()
+    store = S3Store(
+        bucket, endpoint_url=s3.endpoint, region=s3.region, access_key=s3.access_key, secret_key=Secret(s3.secret_key)
+    )
+    repository = replace(place.repository, store=store)
+    place.system.stores = {"local": store}
+    newest = clock.now() - timedelta(hours=1)
+    copies = [plant([repository], newest - n * DAY, place.folder / "notes") for n in range(3)]
+    assert _one(prune(place.system)).exit_code is Exit.OK
+    assert _ids(repository, work) == copies[:1]
+    assert _objects(store) == {copies[0]}
+    assert _whole(repository, copies[0])
+
+
+def test_wal_goes_up_to_the_base_backup_from_which_the_window_is_reached(work: Path) -> None:
+    place = planted(work, retention="{daily: 30, wal: 2d}", service="postgres")
+    newest, cluster = clock.now() - timedelta(hours=1), "7412345678901234567"
+    archive = WalArchive(place.repository, "postgres", cluster)
+    for day in range(6):
+        moment = newest - (5 - day) * DAY
+        facts = {
+            "system_identifier": cluster,
+            "timeline": 1,
+            "begin_lsn": f"0/{day * 2 + 1}000028",
+            "includes_wal": True,
+        }
+        plant([place.repository], moment, place.folder / "notes", service="postgres", kind="base", facts=facts)
+        for half in range(2):
+            stamp = moment + half * timedelta(minutes=40)
+            archive.put_segment(f"0000000100000000000000{day * 2 + 1 + half:02X}", b"wal" * 50, stamp)
+    archive.put_history(2, b"1\t0/3000000\tno recovery target specified\n", newest - 9 * DAY)
+    _note_all_good(place)
+    dry = _one(prune(place.system, dry_run=True))
+    assert (dry.wal[0].expired, dry.wal[0].removed) == (4, 0)
+    result = _one(prune(place.system))
+    assert result.exit_code is Exit.OK
+    names = [entry.name for entry in archive.entries() if isinstance(entry, WalSegment)]
+    assert names == [f"0000000100000000000000{number:02X}" for number in range(5, 13)]
+    assert any(isinstance(entry, WalHistory) for entry in archive.entries())
+    assert _one(prune(place.system)).wal[0].expired == 0
+
+
+def _note_all_good(place: Planted) -> None:
+    repository = place.repository
+    Proofs(place.system.state_folder).note(
+        ProofRecord(repository=repository.identity, artefact=one, grade="intact", verdict="ok", moment=clock.now())
+        for one in _ids(repository, place.folder)
+    )
+
+
+def test_a_prune_killed_at_any_storage_operation_is_finished_by_the_next_one(work: Path) -> None:
+    place = planted(work, retention="{daily: 1, minimum: 1}")
+    copies = _fill(place, 3)
+    killed, number = 0, 30  # what comes before only reads
+    while True:
+        argv = [sys.executable, "-m", "tests.integration.killed_prune", str(work), str(number)]
+        code = subprocess.run(argv, cwd=ROOT, check=False, capture_output=True, timeout=120).returncode
+        left = _ids(place.repository, work)
+        assert copies[0] in left
+        assert all(_whole(place.repository, one) for one in left), f"killed at operation {number}"
+        if code == 0:
+            break
+        assert code == -9, "it was killed, and by nothing else"
+        killed, number = killed + 1, number + 7
+    _one(prune(place.system))
+    assert _ids(place.repository, work) == copies[:1]
+    assert _objects(place.repository.store) == {copies[0]}
+    assert killed > 1
