@@ -68,6 +68,8 @@ def restore_base_to_folder(
     streams = [info for info in reader.streams() if info.content is Content.TAR]
     if BASE_ARCHIVE not in {info.name for info in streams}:
         raise DamageError(f"the copy has no {BASE_ARCHIVE}")
+    if fill is None and reader.facts.get("since_lsn") is not None:
+        raise DamageError("the copy is incremental: it is nothing without the backups that it builds on")
     locations = {int(space["oid"]): str(space["path"]) for space in reader.facts.get("tablespaces", ())}
     destinations = choose_destinations(folder, [info.name for info in streams], locations, tablespace_map)
     archives = [lay_out(info.name, reader.members(info.name)) for info in streams]
