@@ -6,11 +6,13 @@ import os
 import re
 import signal
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
+from recoup.kernel.units import parse_duration
 from recoup.plan.load import load
 from tests.architecture.sources import ROOT
 from tests.real import not_run, require
@@ -79,6 +81,17 @@ def test_docker_compose_reads_the_sidecar(tmp_path: Path) -> None:
     }
 
 
+def test_who_stops_the_daemon_waits_longer_than_it_may_take() -> None:
+    unit = (DEPLOY / "systemd" / "recoup-daemon.service").read_text()
+    sidecar = YAML(typ="safe").load(DEPLOY / "compose.sidecar.yml")["services"]["recoup"]
+    calls = re.findall(r"^ExecStart=\S+ (.*)$", unit, re.MULTILINE)
+    limits = re.findall(r"^TimeoutStopSec=(.*)$", unit, re.MULTILINE)
+    for call, patience in ((calls[0], limits[0]), (sidecar["command"], sidecar["stop_grace_period"])):
+        words = call.split()
+        assert words[:2] == ["daemon", "--grace"]
+        assert parse_duration(patience) >= parse_duration(words[2]) + timedelta(minutes=1)
+
+
 def test_the_plan_of_the_sidecar_is_a_plan_and_its_key_is_where_compose_puts_it(tmp_path: Path) -> None:
     text = (DEPLOY / "README.md").read_text()
     (shown,) = re.findall(r"```yaml\n(recoup: 1\n.*?)```", text, re.DOTALL)
@@ -127,11 +140,12 @@ def test_systemd_understands_the_units(tmp_path: Path) -> None:
     units = sorted(str(path) for path in tmp_path.iterdir())
     done = subprocess.run([analyze, "verify", *units], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    assert "recoup-backup" not in done.stderr
+    assert "recoup-" not in done.stderr
 
 
-def test_the_unit_is_closed_and_its_key_is_a_credential() -> None:
-    text = (DEPLOY / "systemd" / "recoup-backup.service").read_text()
+@pytest.mark.parametrize("name", ["recoup-backup", "recoup-daemon"])
+def test_the_unit_is_closed_and_its_key_is_a_credential(name: str) -> None:
+    text = (DEPLOY / "systemd" / f"{name}.service").read_text()
     for line in (
         "LoadCredential=recoup-key:",
         "NoNewPrivileges=yes",
