@@ -148,7 +148,7 @@ def _tiers() -> Iterator[str]:
 def _services(inventory: Inventory, names: dict[str, str]) -> Iterator[str]:
     yield "services:   # what is protected, in the order of recovery"
     yield from _comment(
-        "base, dump, rdb and every say when a copy is due; cron or a systemd timer runs `recoup backup`.", 2
+        "base, dump, rdb and every say when a copy is due. `recoup daemon` takes them; keep it running.", 2
     )
     for service in _ordered(inventory.services):
         yield from _service(service, names)
@@ -189,8 +189,10 @@ def _copies(service: GuessedService) -> Iterator[str]:
     if service.engine == "postgres":
         yield "    base: daily 02:00   # the whole server, restored fastest"
         yield "    dump: daily 02:30   # each database, restored into any version"
+        yield "    # wal: continuous   # any instant, and seconds lost instead of a day. First: recoup check --prepare"
     elif service.engine == "redis":
         yield "    rdb: daily 02:15"
+        yield "    # stream: continuous   # the same for Redis"
     elif service.engine == "files":
         if service.paths:
             yield f"    paths: {_flow(map(template, service.paths))}"
@@ -218,7 +220,8 @@ def _repositories(choices: Choices) -> Iterator[str]:
 
 
 def _rest() -> Iterator[str]:
-    yield "retention: {daily: 30, weekly: 52, monthly: 84}"
+    yield "# How many copies are kept, 84 months being seven years; wal is how far back any instant can be reached."
+    yield "retention: {daily: 30, weekly: 52, monthly: 84, wal: 7d}"
     yield ""
     yield "verify:"
     yield "  after_backup: intact   # every copy is read back and checked before it counts"
