@@ -6,12 +6,13 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from recoup.demo.host import wait_until
+from recoup.demo.host import temporary_folder, wait_until
 from recoup.demo.programs import find_postgres
 from recoup.demo.servers import PostgresServer, S3Server
 from recoup.engines.postgres.base_fingerprint import compare_with_base
@@ -49,6 +50,9 @@ def chain(server: PostgresServer, s3: S3Server) -> Iterator[tuple[Workplace, str
 
 def boots_as_copied(work: Workplace, server: PostgresServer, artefact: str, folder: Path) -> None:
     fingerprint = work.json("show", artefact)["fingerprint"]
+    spaces = Path(f"{folder}-tablespaces")
+    for path in [spaces, *spaces.rglob("*")] if server.owner is not None and spaces.exists() else []:
+        os.chown(path, *server.owner)
     with PostgresServer(require_found(lambda: find_postgres(server.major)), data_folder=folder) as restored:
         findings = compare_with_base(fingerprint, direct(restored))
     assert overall(findings) is Verdict.OK, findings
@@ -174,3 +178,41 @@ def test_the_plan_s_schedule_takes_a_base_backup_first_and_incremental_ones_afte
     assert [one["kind"] for one in work.json("backup")["copies"]] == ["base"]
     assert [one["kind"] for one in work.json("backup", "--due")["copies"]] == ["incremental"]
     assert work.json("backup", "--due").get("copies", []) == []
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
+def test_stock_tools_put_a_chain_with_a_tablespace_together(
+    tablespaces: tuple[Workplace, str, Path], server: PostgresServer, shell: str
+) -> None:
+    work, artefact, space = tablespaces
+    folder = work.folder.parent / f"stock-{shell}"
+    before = {path: path.stat().st_mtime_ns for path in space.rglob("*")}
+    script = [*(["busybox", "sh"] if shell == "busybox" else [shell]), str(work.local / "restore.sh")]
+    done = subprocess.run(
+        [*script, "--key-file", str(work.key_file), "restore", artefact, str(folder)],
+        env={"PATH": f"{server.bin}:/usr/bin:/bin"}, cwd="/", capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert not Path(f"{folder}.recoup-parts").exists()
+    boots_as_copied(work, server, artefact, folder)
+    assert before == {path: path.stat().st_mtime_ns for path in space.rglob("*")}
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def tablespaces(server: PostgresServer) -> Iterator[tuple[Workplace, str, Path]]:
+    """An incremental backup of a cluster with a tablespace, which lies outside of the data folder."""
+    with temporary_folder("space") as space, new_workplace() as work:
+        server.execute(f"CREATE TABLESPACE far LOCATION '{space}'")
+        database = server.new_database("far")
+        server.execute(
+            "CREATE TABLE far TABLESPACE far AS SELECT i, md5(i::text) t FROM generate_series(1, 9000) i", database
+        )
+        work.add_postgres(server, database)
+        work.write_plan()
+        work.backup("postgres", "--kind", "base")
+        server.execute("UPDATE far SET t = 'changed' WHERE i % 700 = 1", database)
+        artefact = work.backup("postgres", "--kind", "incremental")
+        yield work, artefact, space
+        server.execute(f'DROP DATABASE "{database}"')
+        server.execute("DROP TABLESPACE far")

@@ -34,7 +34,8 @@ verb=$1; shift
 for program in openssl awk od sed tar; do need "$program"; done
 
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+parts=
+trap 'rm -rf "$work" ${parts:+"$parts"}' EXIT
 trap 'exit 130' INT TERM
 
 # --- the key -------------------------------------------------------------------------------------------------------
@@ -126,10 +127,55 @@ tablespaces() { # FOLDER
   if [ -e "$1/tablespace_map" ]; then cat "$work/map" > "$1/tablespace_map"; fi
 }
 
-restore() { # ID FOLDER
+# An incremental backup is put together with all that it builds on, by PostgreSQL's own pg_combinebackup.
+depends() { awk '/^ "depends_on": \[/ { inside = 1; next } /^ \]/ { inside = 0 } inside { gsub(/[ ",]/, ""); print }' "$work/body"; }
+
+chain() { # ID FOLDER: authenticated, and the folder is free
+  chain_id=$1; target=$2; ids="$(depends) $1"
+  rmdir "$target" 2> /dev/null || :
+  parts=$target.recoup-parts; number=0
+  [ ! -e "$parts" ] || { parts=; die "$target.recoup-parts is in the way: remove it" 5; }
+  mkdir -p "$parts"; chmod 700 "$parts"
+  parts=$(CDPATH='' cd -- "$parts" && pwd)
+  for one in $ids; do
+    restore "$one" "$parts/$number" part > /dev/null
+    # The servers' links would lead to the places of production.
+    for space in "$parts/$number-tablespaces"/*; do
+      [ -d "$space" ] || continue
+      rm -f "$parts/$number/pg_tblspc/${space##*/}"; ln -s "$space" "$parts/$number/pg_tblspc/${space##*/}"
+    done
+    rm -f "$parts/$number/tablespace_map"
+    echo "$one: fetched"
+    number=$((number + 1))
+  done
+  newest=$parts/$((number - 1)); major=$(cat "$newest/PG_VERSION")
+  PATH="$PATH:/usr/lib/postgresql/$major/bin:/usr/pgsql-$major/bin"
+  need pg_combinebackup
+  case $(pg_combinebackup --version) in *" $major".*|*" $major"[a-z]*) ;; *) die "this needs the pg_combinebackup of PostgreSQL $major" 2 ;; esac
+  mkdir -p "$target"; place=$(CDPATH='' cd -- "$target" && pwd); rmdir "$target"
+  set -- --output "$place"
+  for space in "$newest-tablespaces"/*; do
+    [ -d "$space" ] || continue
+    mkdir -p "$place-tablespaces"
+    set -- "$@" --tablespace-mapping "$space=$place-tablespaces/${space##*/}"
+    echo "tablespace ${space##*/} is in $place-tablespaces/${space##*/}"
+  done
+  at=0
+  while [ "$at" -lt "$number" ]; do set -- "$@" "$parts/$at"; at=$((at + 1)); done
+  pg_combinebackup "$@" || die "pg_combinebackup failed; $target is not usable" 1
+  authenticated "$chain_id"
+  echo "artefact $chain_id ($(field service), incremental, begun $(field begun)) is in $target. RESTORE.md says how to start it."
+}
+
+restore() { # ID FOLDER [part]
   authenticated "$1"; checked
   [ ! -e "$2" ] || [ -z "$(ls -A "$2")" ] || die "$2 is not empty: restore into an empty folder" 5
-  kind=$(field kind); mkdir -p "$2"
+  kind=$(field kind)
+  if [ "$kind" = incremental ]; then
+    [ "${3:-}" = part ] || { chain "$1" "$2"; return; }
+    kind=base
+  fi
+  mkdir -p "$2"
   while read -r stream key _ _ compression content; do
     case $kind:$content:$stream in
       base:tar:base.tar) plain "$key" "$compression" | tar -x --numeric-owner -p -C "$2" -f - || echo "tar failed" >> "$work/failed" ;;
