@@ -167,6 +167,32 @@ def test_a_failing_service_is_reported_and_does_not_keep_the_others_from_their_c
         running.ends(0)
 
 
+def test_a_worker_that_keeps_failing_is_started_again_and_shown_while_the_others_go_on(
+    files_place: Workplace, redis7: RedisServer
+) -> None:
+    files_place.add_redis(redis7)
+    files_place.services["redis"] = files_place.services["redis"][:-1] + ", stream: continuous}"
+    files_place.services["away"] = "{engine: postgres, url: 'postgresql://u@127.0.0.1:1/x', wal: continuous}"
+    files_place.write_plan()
+
+    def worker(service: str) -> records.WorkerRecord | None:
+        return next((one for one in records.read_workers(state_of(files_place)) if service in one.name), None)
+
+    with daemon(files_place) as running:
+        running.wait_for("uploads files: ok")
+        running.wait_for("started again in 4 s")
+        seen = worker("away")
+        assert seen is not None
+        assert (seen.state, seen.restarts >= 2, bool(seen.error)) == ("waiting", True, True)
+        assert seen.next_attempt is not None
+        wait_for(lambda: (one := worker("redis")) is not None and one.state == "running", "the stream runs")
+        running.signal(signal.SIGTERM)
+        running.ends(0)
+        stopped = worker("redis")
+        assert stopped is not None
+        assert stopped.state == "stopped"
+
+
 def test_sighup_takes_the_new_plan_and_a_wrong_one_changes_nothing(files_place: Workplace) -> None:
     with daemon(files_place) as running:
         running.wait_for("next: uploads")

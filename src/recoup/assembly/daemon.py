@@ -36,6 +36,8 @@ _HEARTBEAT_SECONDS: Final = 15.0
 _LOOK_EVERY_SECONDS: Final = 600.0
 _LOOK_AGAIN_SECONDS: Final = 60.0
 _FRESH_SECONDS: Final = 30.0
+#: Of what a task says, so much goes into the log: pruning has a line for each of thousands of copies.
+_MOST_LINES: Final = 50
 #: After the grace of a drain, a copy that is given up has so long to unwind.
 _UNWIND_SECONDS: Final = 30.0
 
@@ -86,6 +88,7 @@ class Daemon:
         self._reload_plan = reload
         self._supervisor = Supervisor(system.state_folder, log)
         self._child: TaskChild | None = None
+        self._lines = 0
         self._look: _Look | None = None
         self._known: Known | None = None
         self._looked = self._look_not_before = 0.0
@@ -176,7 +179,7 @@ class Daemon:
         late = f", {show_duration(now - run.at)} late" if run.reason == "missed" else ""
         self._log(Level.INFO, f"{_name(run)}: begins ({run.reason}{late})")
         try:
-            self._child = TaskChild.start(self._system, run)
+            self._child, self._lines = TaskChild.start(self._system, run), 0
         except RecoupError as failure:
             self._log(Level.ERROR, f"{_name(run)}: {failure.message}")
             self._look_not_before = clock.monotonic() + _LOOK_AGAIN_SECONDS
@@ -185,10 +188,14 @@ class Daemon:
         """Pass on what the task says; when it has ended, say how."""
         alive = child.alive  # asked before its output is read, so that nothing it said is missed
         for line in child.said():
-            self._log(Level.INFO, f"{_name(child.run)}: {line}")
+            self._lines += 1
+            if self._lines <= _MOST_LINES:
+                self._log(Level.INFO, f"{_name(child.run)}: {line}")
         if alive:
             return
         self._child, name = None, _name(child.run)
+        if self._lines > _MOST_LINES:
+            self._log(Level.INFO, f"{name}: {self._lines - _MOST_LINES} lines more")
         self._known = None  # whatever came of it, it is to be asked anew
         took = show_duration(clock.now() - child.began)
         try:

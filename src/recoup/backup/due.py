@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from typing import Final, Literal, Protocol
 
-from recoup.backup.run_records import TaskRecord
+from recoup.backup.run_records import WHOLE_PLAN, TaskRecord
 from recoup.kernel.errors import Exit
 
 FIRST_PAUSE: Final = timedelta(minutes=1)
@@ -172,6 +172,7 @@ def _deserves_second_chance(task: Scheduled, at: datetime, now: datetime) -> boo
     record = task.record
     return (
         at > now
+        and task.service != WHOLE_PLAN  # to verify the same once more makes nothing better
         and record is not None
         and record.outcome == "failed"
         and record.exit_code == Exit.BAD

@@ -1,0 +1,87 @@
+"""What the daemon does for the whole plan: when it is due, and that its result says no more than was done."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from recoup.assembly import agenda
+from recoup.assembly.system import System
+from recoup.assembly.task_child import TaskChild, put_in_force
+from recoup.backup.due import Run
+from recoup.backup.run_records import WHOLE_PLAN, TaskRecord, begin_task, end_task, read_task
+from recoup.demo.host import wait_until
+from recoup.kernel import clock
+from tests.acceptance.workplace import Workplace
+
+
+@pytest.fixture
+def system(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> System:
+    """A system with a copy, that wants more verification than there is."""
+    (work.folder / "uploads").mkdir()
+    (work.folder / "uploads" / "one.txt").write_text("one")
+    work.services = {"uploads": '{engine: files, paths: [uploads], daily: "03:00"}'}
+    work.extra = "verify: {daily: intact, weekly: same}\n"
+    work.write_plan()
+    work.recoup("backup")
+    monkeypatch.setenv("RECOUP_STATE", str(work.state))
+    return System.from_file(work.folder / "recoup.yaml")
+
+
+def _do(system: System, kind: str) -> tuple[TaskRecord, str]:
+    """Run one task of the whole plan as the daemon does; its record and what it said."""
+    put_in_force(system)
+    run = Run(service=WHOLE_PLAN, kind=kind, at=clock.now(), slot=None, reason="scheduled")
+    child, said = TaskChild.start(system, run), []
+    assert wait_until(lambda: not child.alive, limit_seconds=60)
+    said += list(child.said())
+    return child.close(), "\n".join(said)
+
+
+def test_verification_is_ok_when_the_grade_is_one_that_can_be_proven(system: System) -> None:
+    record, said = _do(system, "verify daily")
+    assert (record.outcome, record.exit_code, record.failures) == ("ok", 0, 0)
+    assert "intact" in said
+    assert read_task(system.state_folder, WHOLE_PLAN, "verify daily") == record
+
+
+def test_a_grade_that_cannot_be_proven_is_unknown_and_never_ok(system: System) -> None:
+    record, _ = _do(system, "verify weekly")
+    assert (record.outcome, record.exit_code) == ("unknown", 4)
+    assert record.error == "proven intact; this version cannot prove the grade same"
+
+
+def test_damage_is_found_and_recorded_as_a_failure(system: System, work: Workplace) -> None:
+    (copy,) = work.listed()
+    path = work.objects(copy)[0]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    record, _ = _do(system, "verify daily")
+    assert (record.outcome, record.exit_code) == ("failed", 3)
+    assert record.error
+
+
+def test_pruning_runs_and_keeps_the_last_copy(system: System, work: Workplace) -> None:
+    record, _ = _do(system, "prune")
+    assert record.outcome == "ok", record
+    assert len(work.listed()) == 1
+
+
+def test_upkeep_is_first_due_after_the_repository_was_made_and_then_once_for_each_time(system: System) -> None:
+    known = agenda.look(system, upkeep=True)
+    now = clock.now()
+    runs = {run.kind: run for run in agenda.decide(system, known, now)}
+    assert set(runs) == {"files", "prune", "verify daily", "verify weekly"}
+    assert not any(run.is_due(now) for run in runs.values())
+    later = datetime(now.year + 1, now.month, 1, 12, tzinfo=UTC)
+    assert all(run.is_due(later) for run in agenda.decide(system, known, later))
+    for outcome, code, again in (("ok", 0, False), ("failed", 3, False), ("unknown", 4, False), ("failed", 1, True)):
+        begun = begin_task(system.state_folder, WHOLE_PLAN, "prune", pid=1, now=later)
+        end_task(system.state_folder, begun, outcome, now=later, exit_code=code)  # type: ignore[arg-type]
+        looked = agenda.look(system, upkeep=True)
+        (run,) = (one for one in agenda.decide(system, looked, later) if one.kind == "prune")
+        assert run.at > later
+        assert (run.at < later + timedelta(hours=2)) == again
+        (system.state_folder / "runs" / f"task:{WHOLE_PLAN}:prune.json").unlink()
