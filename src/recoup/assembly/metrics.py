@@ -99,7 +99,7 @@ def _of_runs(found: Survey) -> Iterator[Metric]:
     failed = _gauge("run_failed", "1 the last run failed or could not be checked, 0 it ended well.", task)
     failures = _gauge("run_failures", "Runs that failed in a row.", task)
     started = _gauge("run_started_timestamp_seconds", "When the last run began.", task)
-    ahead = _gauge("run_next_timestamp_seconds", "When the next run begins.", task)
+    ahead = _gauge("run_next_timestamp_seconds", "When the next run begins, or should have begun.", task)
     runs = [(one.name, run) for one in found.facts.services for run in one.runs]
     for service, run in [*runs, *(("", run) for run in found.facts.runs)]:
         labels = (found.system, service, run.kind)
@@ -108,8 +108,10 @@ def _of_runs(found: Survey) -> Iterator[Metric]:
             failures.add_metric(labels, run.failures)
         if run.started is not None:
             started.add_metric(labels, run.started.timestamp())
-        if run.next is not None:
-            ahead.add_metric(labels, run.next.timestamp())
+        late = run.due is not None and run.due < found.facts.now
+        begins = run.due if late else run.next
+        if begins is not None and run.outcome != "running":
+            ahead.add_metric(labels, begins.timestamp())
     yield from (failed, failures, started, ahead)
 
 

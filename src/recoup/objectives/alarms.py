@@ -143,7 +143,7 @@ def _machine(facts: Facts) -> Iterator[Alarm]:
             subject="daemon",
             severity="critical",
             what=f"the daemon {word}",
-            hint="Start it again: systemctl start recoup, or `recoup daemon`; its log says why it ended.",
+            hint="Start it again: `systemctl start recoup-daemon`, or `recoup daemon`; its log says why it ended.",
             since=facts.daemon_since,
             hold=_PATIENCE,
         )
