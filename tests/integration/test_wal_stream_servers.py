@@ -117,8 +117,8 @@ def test_another_cluster_at_the_same_address_is_refused(postgres17: PostgresServ
         plan = place.system.loaded.file
         plan.write_text(plan.read_text().replace(f":{postgres17.port}/", f":{own17.port}/"))
         with wal_place(own17) as other:
-            other.worker._system = type(place.system).from_file(plan)  # noqa: SLF001 - the same plan read anew
-            other.worker._system.gates = place.system.gates  # type: ignore[attr-defined]  # noqa: SLF001
+            other.worker._system = type(place.system).from_file(plan)
+            other.worker._system.gates = place.system.gates  # type: ignore[attr-defined]
             other.start()
             assert wait_until(lambda: bool(other.errors), limit_seconds=10)
             other.stop()

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from recoup.assembly.system import System
@@ -185,8 +184,8 @@ class WalPlace:
 
 @contextmanager
 def wal_place(
-    server: PostgresServer, *, more: str = "wal_every: 300ms, wal_heartbeat: 1h", repositories: str = "", state: Path | None = None
-) -> Iterator[WalPlace]:  # fmt: skip
+    server: PostgresServer, *, more: str = "wal_every: 300ms, wal_heartbeat: 1h", repositories: str = ""
+) -> Iterator[WalPlace]:
     """A place whose worker is not started yet. ``repositories`` are more lines of the plan."""
     with temporary_folder("wal") as folder:
         (folder / "recoup.key").write_text(KEY + "\n")
@@ -204,7 +203,7 @@ repositories:
 """)
         system = GatedSystem.from_file(plan)
         assert isinstance(system, GatedSystem)
-        system.__dict__["state_folder"] = state or folder / "state"
+        system.__dict__["state_folder"] = folder / "state"
         system.gates = {name: Switches() for name in system.plan.repositories}
         for gate in system.gates.values():
             gate.open.set()

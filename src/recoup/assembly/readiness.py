@@ -11,6 +11,7 @@ from datetime import datetime
 from recoup.assembly.access import Readable
 from recoup.assembly.known_repositories import KnownRepositories
 from recoup.assembly.postgres import postgres_place
+from recoup.assembly.prepare import wal_findings
 from recoup.assembly.redis import RedisPlace, redis_place
 from recoup.assembly.stack import open_stack
 from recoup.assembly.system import System
@@ -173,6 +174,7 @@ def _service(system: System, name: str) -> Iterator[Finding]:
             yield from check_postgres(place.url) if place.url is not None else check_by_sql(place.access)
             if service.incremental is not None:
                 yield check_incremental(place.access)
+            yield from wal_findings(system, name, service)
         elif isinstance(service, RedisService):
             yield from _redis(redis_place(system, name))
         elif isinstance(service, FilesService):
