@@ -35,7 +35,7 @@ def to_text(metrics: Sequence[Metric]) -> bytes:
             return iter(metrics)
 
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Collected())  # type: ignore[arg-type]
+    registry.register(Collected())
     return generate_latest(registry)
 
 
