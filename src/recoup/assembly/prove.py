@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from recoup.assembly.access import Found, Readable
@@ -11,8 +11,10 @@ from recoup.assembly.checks import check_content
 from recoup.kernel import clock
 from recoup.kernel.errors import RecoupError, UsageError, WrongKeyError
 from recoup.kernel.finding import Verdict, overall
+from recoup.repository.catalog import STACK
 from recoup.repository.proofs import ProofRecord, Proofs
 from recoup.repository.repository import Repository
+from recoup.verification.stack_members import check_members
 from recoup.verification.verify import Grade, Verification, verify_artefact
 
 
@@ -64,7 +66,12 @@ def choose(opened: Readable, reference: str | None, *, service: str | None, ever
 
 def prove(found: Found, grade: str) -> Verification:
     """Verify one artefact in every repository that holds it, up to ``grade``."""
-    return verify_artefact(found.manifest, found.holders, Grade(grade), check_content(found.manifest.kind))
+    verification = verify_artefact(found.manifest, found.holders, Grade(grade), check_content(found.manifest.kind))
+    if found.manifest.kind != STACK:
+        return verification
+    findings = (*verification.findings, *check_members(found.manifest, found.holders))
+    reached = verification.reached if overall(findings) is Verdict.OK else None
+    return replace(verification, findings=findings, reached=reached)
 
 
 def note_verification(state_folder: Path, holders: Sequence[Repository], verification: Verification) -> None:

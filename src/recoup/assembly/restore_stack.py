@@ -33,7 +33,7 @@ from recoup.recovery.stack_in_place import (
 from recoup.repository.catalog import STACK
 from recoup.repository.copy_reader import ArtefactReader
 from recoup.repository.lease import hold_lease
-from recoup.repository.stack_points import StackMember, StackPoint, find_point, read_point
+from recoup.repository.stack_points import StackMember, StackPoint, read_point
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +77,7 @@ def find_stack(opened: Readable, reference: str, without: Sequence[str] = ()) ->
     in no repository that answered.
     """
     catalog = opened.catalog()
-    entry = find_point(reference, catalog)
-    point = read_point(opened.find(entry.id, kinds=(STACK,), catalog=catalog).manifest)
+    point = read_point(opened.find(reference, kinds=(STACK,), catalog=catalog).manifest)
     known = [one.service for one in point.members]
     for name in without:
         if name not in known:

@@ -14,7 +14,7 @@ from recoup.backup.run_records import read_task
 from recoup.engines.postgres.lsn import Lsn
 from recoup.kernel.errors import RecoupError, WrongKeyError
 from recoup.plan.services import ComposeService, FilesService
-from recoup.repository.catalog import REPLACED, Catalog, Entry, read_catalog
+from recoup.repository.catalog import REPLACED, STACK, Catalog, Entry, read_catalog
 from recoup.repository.holds import read_holds
 from recoup.repository.proofs import ProofRecord, Proofs
 from recoup.repository.repository import Repository
@@ -159,7 +159,8 @@ def rules_for(system: System, repository: str) -> dict[str, Rules]:
     """The rules of each service of the plan that holds data, for copies in ``repository``."""
     plan = system.plan
     retention = plan.repositories[repository].retention or plan.retention
-    return {
+    points = Rules(counts=retention.counts, minimum=retention.minimum, zone=ZoneInfo(plan.timezone))
+    return {STACK: points} | {
         name: Rules(
             counts=retention.counts,
             keep=service.keep if isinstance(service, FilesService) else None,

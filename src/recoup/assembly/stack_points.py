@@ -14,9 +14,12 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
+from recoup.assembly.access import Found
 from recoup.assembly.postgres import BaseSource
 from recoup.assembly.protect import Options, Protected, Task
+from recoup.assembly.prove import note_verification, prove
 from recoup.assembly.recorded import protect_recorded
+from recoup.assembly.retain import needed_grade
 from recoup.assembly.stack import open_stack
 from recoup.assembly.system import System
 from recoup.backup.take import Source
@@ -110,13 +113,17 @@ def take_stack_point(
         members = tuple(_member(run.results[task], run.moments) for task in tasks)
         holding = {place for one in copies if one.taken is not None for place in one.taken.outcome.stored_in}
         images, left_out = _images(system)
+        holders = [one for one in opened.repositories if one.name in holding]
         outcome = write_point(
             members,
-            [one for one in opened.repositories if one.name in holding],
+            holders,
             header_of(name, system.plan.system, begun),
             images=images,
             left_out=(*_without_data(system), *left_out),
         )
+        stored = tuple(one for one in holders if one.name in outcome.stored_in)
+        proof = prove(Found(manifest=outcome.manifest, holders=stored), needed_grade(system).value)
+        note_verification(system.state_folder, stored, proof)
         return StackTaken(name=name, copies=copies, point=read_point(outcome.manifest), outcome=outcome)
 
 

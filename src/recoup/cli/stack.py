@@ -40,7 +40,7 @@ def take_point(system: System, output: Output, name: str | None, options: Option
     from recoup.kernel.process import give_way
     from recoup.repository.stack_points import check_name
 
-    name = check_name(name or default_name(clock.now()))
+    name = check_name(default_name(clock.now()) if name is None else name)
     if dry_run:
         show_plan(output, [(one.service, one.kind) for one in tasks_of(system)], system)
         return Exit.OK

@@ -125,10 +125,9 @@ class Catalog:
             if (service is None or entry.service == service) and (not kinds or entry.kind in kinds)
         ]
         of = f" of service {service!r}" if service else ""
+        points = STACK in (service, *kinds)  # they have names of their own
         if reference == "latest":
-            wanted = [
-                one for one in wanted if one.label != REPLACED and (one.kind != STACK or STACK in (service, *kinds))
-            ]
+            wanted = [one for one in wanted if one.label != REPLACED and (points or one.kind != STACK)]
             if not wanted:
                 raise UsageError(
                     f"there is no artefact{of} in any repository that answered", hint=self._silence() or _LIST
@@ -140,7 +139,9 @@ class Catalog:
                     hint="Add --service NAME.",
                 )
             return wanted[0]
-        matches = [entry for entry in wanted if entry.id == reference]
+        matches = [
+            one for one in wanted if one.id == reference or (points and one.kind == STACK and one.label == reference)
+        ]
         matches = matches or [e for e in wanted if e.id.startswith(reference) or e.id.endswith(reference)]
         if not matches:
             wrong = next((one for one in self.problems if one.id == reference), None)

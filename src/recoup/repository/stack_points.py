@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, get_args
 from recoup.engines.engine import CopyFacts
 from recoup.kernel import clock, ids
 from recoup.kernel.errors import DamageError, RefusedError, UnknownFormatError, UsageError
-from recoup.repository.catalog import REPLACED, STACK, Catalog, Entry
+from recoup.repository.catalog import REPLACED, STACK, Catalog
 from recoup.repository.copy_writer import ArtefactWriter, Header, Outcome
 from recoup.repository.manifest import Manifest
 from recoup.repository.repository import Repository
@@ -90,17 +90,6 @@ def refuse_taken(name: str, catalog: Catalog) -> None:
                 f"there is a stack point {name!r} already, of {entry.begun_text}",
                 hint="Choose another name; a point is never changed.",
             )
-
-
-def find_point(reference: str, catalog: Catalog) -> Entry:
-    """The point meant by ``latest``, a name, an id or part of one. Raise ``UsageError`` when there is none."""
-    named = [one for one in catalog.entries if one.kind == STACK and one.label == reference]
-    if len(named) > 1:
-        raise UsageError(
-            f"there are several stack points {reference!r}: {', '.join(one.id for one in named)}",
-            hint="Say which by its id.",
-        )
-    return named[0] if named else catalog.find(reference, kinds=(STACK,))
 
 
 def write_point(

@@ -1,0 +1,219 @@
+"""Stack recovery points without Compose: real servers, one label over all of them, and back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from recoup.demo.host import wait_until
+from recoup.demo.programs import Programs
+from recoup.demo.servers import PostgresServer, RedisServer
+from tests.acceptance.counting import counting
+from tests.acceptance.workplace import Workplace
+
+pytestmark = [pytest.mark.postgres, pytest.mark.redis]
+
+#: The application's own time between a commit and its note of it, and that of a busy machine.
+_SLACK = timedelta(milliseconds=250)
+
+
+def _git(folder: Path, *argv: str) -> str:
+    done = subprocess.run(
+        ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", *argv],
+        cwd=folder, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def shop(work: Workplace, postgres17: PostgresServer, redis7: RedisServer) -> tuple[Workplace, str]:
+    """A plan over PostgreSQL, Redis, and a configuration under Git; and the database's name."""
+    database = postgres17.new_database("shop")
+    postgres17.execute("create table ticks (n int primary key)", database)
+    configuration = work.folder / "configuration"
+    configuration.mkdir()
+    (configuration / "shop.conf").write_text("version = 1\n")
+    _git(configuration, "init", "-q")
+    _git(configuration, "add", ".")
+    _git(configuration, "commit", "-qm", "first")
+    work.add_postgres(postgres17, database)
+    work.add_redis(redis7)
+    work.services["configuration"] = "{engine: files, paths: [configuration/shop.conf], git: configuration}"
+    work.write_plan()
+    return work, database
+
+
+def _restored_redis(server: RedisServer, folder: Path) -> dict[bytes, bytes | None]:
+    """The strings of a restored data folder, as a Redis of its own that starts on it sees them."""
+    with RedisServer(Programs(path=server.program)) as second:
+        second.stop()
+        shutil.copytree(folder, second.folder, dirs_exist_ok=True)
+        for path in second.folder.rglob("*"):
+            if second.owner is not None:
+                os.chown(path, *second.owner)
+        second.start()
+        with second.client() as client:
+            return {key: client.get(key) for key in client.scan_iter()}
+
+
+def _point(said: dict[str, Any]) -> dict[str, Any]:
+    point = said["point"]
+    assert isinstance(point, dict)
+    return point
+
+
+def test_one_label_brings_back_what_belongs_together(
+    shop: tuple[Workplace, str], postgres17: PostgresServer, redis7: RedisServer
+) -> None:
+    work, database = shop
+    with (
+        psycopg.connect(postgres17.url(database), autocommit=True) as session,
+        redis7.client() as cache,
+        counting(
+            lambda n: session.execute("insert into ticks values (%s)", [n]), lambda n: cache.set("ticks", n)
+        ) as written,
+    ):
+        before = len(written.redis)
+        point = _point(work.json("backup", "--stack", "--name", "before-2.4", "--quiet"))
+        assert wait_until(lambda: len(written.redis) > before + 50, limit_seconds=30)
+    commit = _git(work.folder / "configuration", "rev-parse", "HEAD")
+    members = {one["service"]: one for one in point["members"]}
+    assert members["configuration"]["position"]["commit"] == commit
+    assert "lsn" in members["postgres"]["position"]
+    assert "offset" in members["redis"]["position"]
+
+    _git(work.folder / "configuration", "commit", "-q", "--allow-empty", "-m", "second")
+    restored = work.json("restore", "--stack", "latest", "--destination", "back", "--quiet")
+    assert _point(restored)["name"] == "before-2.4"
+    back = work.folder / "back"
+    back.chmod(0o755)
+    assert _git(back / "configuration" / "configuration", "rev-parse", "HEAD") == commit
+    with PostgresServer(Programs(path=postgres17.bin), data_folder=back / "postgres") as copy:
+        ((in_database,),) = copy.execute("select max(n) from ticks", database)
+        ((count,),) = copy.execute("select count(*) from ticks", database)
+    in_redis = int(_restored_redis(redis7, back / "redis")[b"ticks"] or b"")
+    assert count == in_database + 1
+    assert before <= in_database < len(written.database) - 1
+    apart = timedelta(milliseconds=point["apart_ms"])
+    assert written.apart(in_database, in_redis) <= apart + _SLACK
+
+
+def test_a_service_that_fails_means_no_point_and_says_which(shop: tuple[Workplace, str], redis7: RedisServer) -> None:
+    work, _ = shop
+    (work.folder / "configuration" / "shop.conf").unlink()
+    failed = work.recoup("backup", "--stack", "--name", "half", expect=1)
+    assert "no stack point half: configuration files failed: no such file or folder" in failed.err
+    assert not work.listed("stack")
+    assert len(work.listed()) == 2, "what was copied by then is an ordinary copy"
+    redis7.stop()
+    try:
+        failed = work.recoup("backup", "--stack", "--name", "half", expect=None)
+        assert failed.code != 0
+        assert "no stack point half: redis rdb failed" in failed.err
+        assert "not copied any more: configuration" in failed.err
+    finally:
+        redis7.start()
+    work.recoup("restore", "--stack", "half", expect=2)
+    (work.folder / "configuration" / "shop.conf").write_text("version = 2\n")
+    work.recoup("backup", "--stack", "--name", "half")
+
+
+def test_names(shop: tuple[Workplace, str]) -> None:
+    work, _ = shop
+    for hostile in (
+        "../../etc",
+        "a b",
+        "",
+        "x" * 64,
+        "latest",
+        "replaced",
+        "é",
+        "a\nb",
+        "-x",
+        "20261123-020000-k7f3q2",
+    ):
+        work.recoup("backup", "--stack", f"--name={hostile}", expect=2)
+    assert not work.local.exists()
+    work.recoup("backup", "--name", "x", expect=2)
+    work.recoup("backup", "redis", "--stack", expect=2)
+    work.recoup("backup", "--stack", "--name", "one")
+    held = work.listed()
+    again = work.recoup("backup", "--stack", "--name", "one", expect=5)
+    assert "there is a stack point 'one' already" in again.err
+    assert work.listed() == held, "nothing was copied for it"
+    plan = work.recoup("backup", "--stack", "--plan").out
+    assert [line.split()[0] for line in plan.splitlines()[1:]] == ["postgres", "redis", "configuration"]
+    assert work.listed() == held
+    work.recoup("backup", "--stack")
+    named = {one["label"] for one in work.json("list", "stack")["artefacts"]}
+    assert "one" in named
+    assert len(named) == 2
+
+
+def test_a_restore_that_is_killed_goes_on_with_the_rest(shop: tuple[Workplace, str]) -> None:
+    work, _ = shop
+    work.recoup("backup", "--stack", "--name", "one")
+    command = ("restore", "--stack", "one", "--destination", "back")
+    steps = work.json(*command, "--plan")["steps"]
+    assert [step.split()[1] for step in steps] == ["postgres", "redis", "configuration"]
+    for wanted in ("1/3", "2/3"):
+        process = work.start(*command)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith(wanted) or "1/1" in line:
+                break
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate(timeout=30)
+    done = work.recoup(*command)
+    assert "restored the stack point one" in done.out
+    assert (work.folder / "back" / "postgres" / "PG_VERSION").is_file()
+    assert (work.folder / "back" / "configuration" / "configuration" / "shop.conf").is_file()
+    assert not work.unfinished()
+    refused = work.recoup(*command, expect=5)
+    assert "back/postgres" in refused.err
+
+
+def test_in_place_the_order_is_shown_and_what_differs_is_kept_aside(
+    shop: tuple[Workplace, str], redis7: RedisServer
+) -> None:
+    work, _ = shop
+    with redis7.client() as cache:
+        cache.set("basket", "apples")
+    work.recoup("backup", "--stack", "--name", "one")
+    refused = work.recoup("restore", "--stack", "one", expect=2)
+    assert "--without postgres" in refused.err
+    conf = work.folder / "configuration" / "shop.conf"
+    conf.write_text("version = 2\n")
+    rest = ("restore", "--stack", "one", "--without", "postgres")
+    assert "holds 1 keys" in work.recoup(*rest, expect=5).err
+    with redis7.client() as cache:
+        cache.flushall()
+    assert "configuration/shop.conf, which differ" in work.recoup(*rest, expect=5).err
+    done = work.json(*rest, "--yes")
+    assert conf.read_text() == "version = 1\n"
+    kept = work.folder / done["kept"]["configuration"]
+    assert (kept / "configuration" / "shop.conf").read_text() == "version = 2\n"
+    with redis7.client() as cache:
+        assert cache.get("basket") == b"apples"
+    assert {one["verdict"] for one in done["findings"]} == {"ok"}
+
+
+def test_a_point_with_a_lost_member_is_found_bad_and_not_restored(shop: tuple[Workplace, str]) -> None:
+    work, _ = shop
+    point = _point(work.json("backup", "--stack", "--name", "one", "--quiet"))
+    work.recoup("verify", "--all")
+    lost = next(one["artefact"] for one in point["members"] if one["service"] == "redis")
+    (work.local / "manifests" / f"{lost}.json").unlink()
+    for reference in (("one", "--service", "stack"), ("latest", "--service", "stack"), (point["id"],)):
+        assert lost in work.recoup("verify", *reference, expect=3).out
+    failed = work.recoup("restore", "--stack", "one", "--destination", "back", expect=None)
+    assert failed.code != 0
+    assert not (work.folder / "back").exists(), "nothing was begun"
