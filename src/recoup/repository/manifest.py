@@ -198,7 +198,7 @@ def _from_body(body: Mapping[str, Any]) -> Manifest:
         facts=dict(body["facts"]),
         fingerprint=None if body["fingerprint"] is None else dict(body["fingerprint"]),
         left_out=tuple((str(what), str(why)) for what, why in body["left_out"]),
-        depends_on=tuple(str(one) for one in body["depends_on"]),
+        depends_on=tuple(str(one) for one in body.get("depends_on", ())),
     )
 
 
