@@ -68,7 +68,9 @@ class AlarmWorker:
                 if server is not None:
                     server.show(families(done.survey, done.alarms))
                 if seldom:
-                    self._seldom_at, self._skews = clock.monotonic(), clock_skews(self._system)
+                    self._skews = clock_skews(self._system)
+                    if done.survey.opened and not done.not_beating:  # else again with the next look
+                        self._seldom_at = clock.monotonic()
                 facts: dict[str, Any] = {
                     "alarms": len(done.alarms),
                     "error": done.error,

@@ -24,7 +24,7 @@ def stream_of(kind: str, record: WorkerRecord | None, newest_copy: datetime | No
     guard = facts.get("alarm")
     return Stream(
         kind=kind,
-        state=record.state,
+        state=_state(record),
         as_of=_as_of(record),
         error=None if error is None else str(error),
         since=record.since,
@@ -36,6 +36,13 @@ def stream_of(kind: str, record: WorkerRecord | None, newest_copy: datetime | No
         gap=None if gap is None else str(gap),
         gap_since=gap_at,
     )
+
+
+def _state(record: WorkerRecord) -> str:
+    """The worker may run and have nothing to stream from."""
+    facts = record.facts
+    apart = facts.get("connected") is False or facts.get("state") not in (None, "streaming")
+    return "waiting" if record.state == "running" and apart else record.state
 
 
 def _as_of(record: WorkerRecord) -> datetime | None:

@@ -288,9 +288,11 @@ def _repository(system: System, place: _Place, catalog: Catalog, history: Histor
             expected=_was_there(system, place.name),
             problems=problems,
         )
-    copies = [(one.ended, one.stored_bytes) for one in catalog.entries if place.name in one.repositories]
-    used = sum(size for _, size in copies) + place.other_bytes
-    growing = growth(history.sizes(place.name)) or growth(samples_from_copies(copies, now=now))
+    there = [one for one in catalog.entries if place.name in one.repositories]
+    used = sum(one.stored_bytes for one in there) + place.other_bytes
+    growing = growth(history.sizes(place.name))
+    if growing is None:
+        growing = growth(samples_from_copies([(one.ended, one.stored_bytes) for one in there], now=now))
     path = system.plan.repositories[place.name].path
     disk = shutil.disk_usage(system.resolver.path(path)) if path is not None else None
     return RepositoryFacts(

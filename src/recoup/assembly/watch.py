@@ -57,7 +57,9 @@ def watch(repository: Repository, catalog: Catalog, now: datetime, max_age: time
         )
     for one in beats:
         findings.append(_alive(one, now, max_age))
-        findings += [_promise_kept(one, promise, catalog, now) for promise in one.promises]
+        # What streams brought is known as of the heartbeat; while that is fresh, its own age is no lag of theirs.
+        as_of = one.written if timedelta(0) <= now - one.written <= max_age else now
+        findings += [_promise_kept(one, promise, catalog, now, as_of) for promise in one.promises]
         findings += _alarms(one)
     return Watched(heartbeats=beats, findings=tuple(findings))
 
@@ -85,7 +87,7 @@ def _alive(one: Heartbeat, now: datetime, max_age: timedelta) -> Finding:
     return Finding(check="the daemon lives", subject=one.system, verdict=verdict, detail=detail, hint=hint)
 
 
-def _promise_kept(one: Heartbeat, promise: Promise, catalog: Catalog, now: datetime) -> Finding:
+def _promise_kept(one: Heartbeat, promise: Promise, catalog: Catalog, now: datetime, as_of: datetime) -> Finding:
     check, subject = "its newest recovery point is young enough", f"{one.system}: {promise.service}"
     hint = f"Look there: `recoup status`; then `recoup backup {promise.service}`."
     newest = next(
@@ -97,7 +99,7 @@ def _promise_kept(one: Heartbeat, promise: Promise, catalog: Catalog, now: datet
         return Finding(check=check, subject=subject, verdict=verdict, detail=detail, hint=hint)
     point, origin = newest.begun, f"{newest.kind} {newest.id}"
     if promise.streamed_until is not None and promise.streamed_until > point:
-        point, origin = promise.streamed_until, "its stream"
+        point, origin, now = promise.streamed_until, "its stream, when the heartbeat was written", as_of
     age = now - point
     detail = f"{show_duration(max(age, timedelta(0)))} old ({origin})"
     if promise.rpo is None:
