@@ -127,7 +127,7 @@ class Streamed:
     def settle(self) -> None:
         """Wait until everything that the server has written so far is stored."""
         offset = self.offset()
-        self.wait(lambda facts: (facts.get("stored_offset") or -1) >= offset)
+        self.wait(lambda facts: facts.get("stored_offset", -1) >= offset)
 
 
 Value = tuple[str, object, int | None]  #: type, content, expiry in ms since 1970

@@ -21,6 +21,7 @@ from recoup.backup.run_records import record_worker
 from recoup.backup.stream_keeper import Item, StreamKeeper, newest_segment
 from recoup.backup.worker import Worker
 from recoup.engines.redis.command_log import LogWriter
+from recoup.engines.redis.commands import CommandTooLongError
 from recoup.engines.redis.replica import Follower, StreamState
 from recoup.kernel import clock
 from recoup.kernel.errors import BusyError, DamageError, EngineError, RecoupError
@@ -72,6 +73,7 @@ class RedisStream:
         self._before: Tip | None = None  #: what the repositories held when the worker began
         self._begun = 0  #: the offset at which the present stream begins without a hole before it
         self._resumed = 0  #: the offset at which the present connection began
+        self._dropped: str | None = None  #: why what follows the tip cannot be kept, though the server has it
         self._covered = False  #: whether a copy lies at its beginning
         self._base = _BaseTaker(system, service)
         self._facts: dict[str, object] = {}
@@ -121,7 +123,8 @@ class RedisStream:
         attempt = 0
         while not stop.is_set():
             if not keeper.wait_for_room(self._held_bytes, _SAY_SECONDS):
-                self._say(keeper, connected=False, problem="no repository answers; the stream is closed until one does")
+                problem = f"the stream is closed until a repository takes it: {keeper.error or 'they are too slow'}"
+                self._say(keeper, connected=False, problem=problem)
                 continue
             begun = clock.monotonic()
             try:
@@ -147,6 +150,9 @@ class RedisStream:
             self._resumed = start.offset
             try:
                 self._pump(stop, keeper, follower, writer, asked)
+            except CommandTooLongError as too_long:
+                self._dropped = too_long.message
+                raise
             finally:
                 self._cut(keeper, writer)
         finally:
@@ -155,7 +161,7 @@ class RedisStream:
     def _attach(self, follower: Follower, keeper: StreamKeeper) -> Tip | None:
         """Begin where the stream ended, or anew; where. None when there is no backlog yet to begin in."""
         state, tip = follower.state, self._tip
-        if tip is not None and state.continues(tip.replication_id, tip.offset):
+        if tip is not None and self._dropped is None and state.continues(tip.replication_id, tip.offset):
             line = follower.follow(tip.replication_id, tip.offset)
             if line != tip.replication_id:
                 self._note_join(keeper, line, tip)
@@ -170,7 +176,8 @@ class RedisStream:
             begin = (state.replication_id, state.offset)
         line = follower.follow(*begin)
         if tip is not None:
-            self._note_gap(keeper, line, begin[1], tip, why_lost(state, tip))
+            self._note_gap(keeper, line, begin[1], tip, self._dropped or why_lost(state, tip))
+        self._dropped = None
         self._begun = begin[1]
         self._covered = base is not None and (base.replication_id, base.offset) == begin
         self._tip = None
@@ -186,7 +193,8 @@ class RedisStream:
             if data:
                 writer.feed(data, follower.now_ms())
             now = clock.monotonic()
-            due = self._every if writer.commands else IDLE_SECONDS
+            # The first bytes of a new stream, a ping, open its window; after that idleness is proven now and then.
+            due = self._every if writer.commands or self._tip is None or self._tip.stamp_ms == 0 else IDLE_SECONDS
             if asked:  # WAIT, or a server that shuts down: it waits for what is written to be safe
                 due = min(due, _ASKED_SECONDS)
             if now - cut_at >= due or writer.held_bytes >= SEGMENT_BYTES:
@@ -267,7 +275,7 @@ class RedisStream:
             "queued_bytes": keeper.queued_bytes,
             "replication_id": writer.replication_id if writer else self._tip.replication_id if self._tip else None,
             "offset": writer.end if writer else self._tip.offset if self._tip else None,
-            "stored_offset": stored.end if stored else self._before.offset if self._before else None,
+            "stored_offset": stored.end if stored else self._before.offset if self._before else self._resumed,
             "stored_until": None if until is None else clock.to_text(until),
             "unsaved_since": None
             if held_since is None

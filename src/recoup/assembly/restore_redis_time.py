@@ -85,7 +85,7 @@ def restore_redis(
     manifest = chosen.found.manifest
     stored = ArtefactReader(manifest, chosen.found.holders)
     with tempfile.TemporaryDirectory(prefix="recoup-redis-") as folder:
-        built = _build(opened.system, chosen, stored, Path(folder), say, on_progress)
+        built = build_copy(opened.system, chosen, stored, Path(folder), say, on_progress)
         facts = {**manifest.facts, **built.facts}
         job = Job(
             opened=opened,
@@ -141,7 +141,7 @@ class BuiltCopy:
         return self.wrong
 
 
-def _build(
+def build_copy(
     system: System | None,
     chosen: RedisTarget,
     stored: ArtefactReader,
@@ -149,6 +149,7 @@ def _build(
     say: Callable[[str], None],
     on_progress: ProgressListener,
 ) -> BuiltCopy:
+    """Replay the stream onto the copy in ``folder``. Raise as ``restore_redis`` does."""
     manifest, choice = chosen.found.manifest, chosen.choice
     until_ms = int(chosen.target.timestamp() * 1000)
     version = str(manifest.facts.get("redis_version", ""))
@@ -166,7 +167,8 @@ def _build(
     reached = "no command came between the copy and the target"
     if cut.last_ms is not None:
         reached = f"the last command applied came at {_show(datetime.fromtimestamp(cut.last_ms / 1000, UTC))}"
-    notes = [f"target {_show(chosen.target)}; {reached} ({cut.commands} commands on the copy {choice.base.id})"]
+    applied = f"{cut.commands} command{'s' if cut.commands != 1 else ''} on the copy {choice.base.id}"
+    notes = [f"target {_show(chosen.target)}; {reached} ({applied})"]
     if counted.expired_since:
         notes.append(
             f"{counted.expired_since} keys or fields were alive at the target and have expired since: Redis drops "
