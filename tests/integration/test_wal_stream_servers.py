@@ -289,3 +289,31 @@ def test_a_server_that_shuts_down_is_let_go_when_its_last_wal_cannot_be_archived
         place.wait_safe(place.commit("after the restart"))
         place.check_against_server()
         assert isinstance(place.archive(), WalArchive)
+
+
+def test_much_wal_held_while_nobody_listened_is_archived_and_not_let_go(own17: PostgresServer) -> None:
+    with wal_place(own17, more="wal_every: 200ms, wal_heartbeat: 1s, wal_limit: 40MiB") as place:
+        place.start()
+        place.wait_safe(place.commit("archived"))
+        place.stop()
+        end = place.fill_segments(6)
+        place.start()
+        place.wait_safe(end)
+        place.no_hole()
+        assert "gap" not in place.facts
+
+
+def test_a_damaged_piece_is_replaced_from_the_server(own17: PostgresServer) -> None:
+    with wal_place(own17) as place:
+        place.start()
+        place.wait_safe(place.commit("archived"))
+        place.stop()
+        piece = next(one for one in place.entries() if isinstance(one, WalPiece))
+        store = place.repository().store
+        sealed = store.get(piece.key)
+        store.delete(piece.key)
+        store.put(piece.key, sealed[:-1] + bytes([sealed[-1] ^ 1]))
+        place.start()
+        place.wait_safe(place.commit("after"))
+        assert any("archived anew" in one.message for one in place.errors)
+        place.check_against_server()

@@ -30,6 +30,7 @@ from recoup.repository.wal_archive import clusters_in
 _SAY_SECONDS: Final = 1.0
 #: A repository that could not be opened is tried again so often.
 _REOPEN_SECONDS: Final = 30.0
+_LONGEST_REOPEN_SECONDS: Final = 600.0
 #: Our probe must notice a vanished machine soon; the server must notice ours, or the slot stays taken for hours.
 _SERVER_KEEPALIVE: Final = "-c tcp_keepalives_idle=20 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
 
@@ -60,6 +61,8 @@ class WalWorker:
         self._plan = described
         self.slot = slot_name(system, service)
         self._facts: dict[str, Any] = {}
+        self._failed = False  #: the last run ended with an error
+        self._reopen_seconds = _REOPEN_SECONDS
         self._safe_until: datetime | None = None  #: whatever was written before is safe
 
     @property
@@ -87,6 +90,7 @@ class WalWorker:
             self._let_go(place, "the server had removed the WAL that the archive needed next")
             raise
         except RecoupError as failure:
+            self._failed = True
             self._say(state="failed", error=failure.message)
             raise
         finally:
@@ -98,6 +102,8 @@ class WalWorker:
     def _once(self, place: PostgresPlace, watch: WalWatch, stop: threading.Event) -> None:
         opened = self._system.open(kind="wal", writing=True)
         unopened = {name: failure.message for name, failure in opened.failed.items()}
+        if not unopened:
+            self._reopen_seconds = _REOPEN_SECONDS
         if not opened.repositories:
             raise next(iter(opened.failed.values()), None) or EngineError(
                 "no repository of the plan takes WAL", hint="Add wal to a repository's copy list."
@@ -147,14 +153,30 @@ class WalWorker:
         unopened: Mapping[str, str],
     ) -> None:  # fmt: skip
         """Every second: say how it stands, and end the session when that is asked for or needed."""
-        began = clock.monotonic()
+        began = moved = clock.monotonic()
+        safe, first_held = 0, watch.seen.facts.held_bytes if watch.seen.facts else None
         while not over.wait(0.05 if stop.is_set() else _SAY_SECONDS):
             with contextlib.suppress(RecoupError):  # a full disk of this machine must not end the archiving
                 self._report(session, watch, unopened)
-            if stop.is_set() or (unopened and clock.monotonic() - began > _REOPEN_SECONDS):
+            if session.shipper is not None and session.shipper.safe() > safe:
+                safe, moved = session.shipper.safe(), clock.monotonic()
+                self._failed = False
+            if stop.is_set():
+                over.set()
+            elif unopened and clock.monotonic() - began > self._reopen_seconds:
+                self._reopen_seconds = min(2 * self._reopen_seconds, _LONGEST_REOPEN_SECONDS)
                 over.set()
             elif watch.seen.judgement.level == "let go":
-                self._make_room(session, watch.seen.judgement.text, over)
+                still = clock.monotonic() - moved > watch.patience_seconds
+                if still or self._grows(watch, first_held):
+                    self._make_room(session, watch.seen.judgement.text, over)
+
+    def _grows(self, watch: WalWatch, first_held: int | None) -> bool:
+        """Whether more is held than the limit allows by half, and more than when this connection began."""
+        facts = watch.seen.facts
+        if facts is None or facts.held_bytes is None:
+            return False
+        return facts.held_bytes > max(1.5 * limit_of(facts, self._plan.wal_limit), 1.1 * (first_held or 0))
 
     def _make_room(self, session: WalSession, text: str, over: threading.Event) -> None:
         """Too much is held on the server: first stop waiting for a repository that others have overtaken."""
@@ -181,13 +203,9 @@ class WalWorker:
     def _guard_alone(self, place: PostgresPlace, watch: WalWatch) -> None:
         """Before anything else: even while no repository can be reached, production's disk must be safe."""
         seen = watch.look()
-        if seen.judgement.level == "let go":
-            try:
-                opened = self._system.open(kind="wal", writing=True)
-            except RecoupError:
-                opened = Opened(repositories=(), failed={})
-            if not opened.repositories:
-                self._let_go(place, seen.judgement.text)
+        # The first time, streaming gets a chance: it may only be that nobody listened for a while.
+        if seen.judgement.level == "let go" and self._failed:
+            self._let_go(place, seen.judgement.text)
 
     def _let_go(self, place: PostgresPlace, why: str) -> None:
         self._facts.pop("letting_go", None)
@@ -237,6 +255,8 @@ class WalWorker:
                 }
         for name, why in unopened.items():
             facts |= {f"mode.{name}": "not opened", f"error.{name}": why}
+        wrong = [f"{key[6:]}: {why}" for key, why in facts.items() if key.startswith("error.") and why]
+        facts["problem"] = "; ".join(wrong) or None
         self._say(**facts, **self._watched(watch))
 
     def _watched(self, watch: WalWatch) -> dict[str, Any]:

@@ -23,11 +23,11 @@ from recoup.engines.postgres.wal_segments import Cluster, SegmentBuffer
 from recoup.engines.postgres.wal_stream import NextTimeline, WalStream
 from recoup.engines.postgres.wire import ServerError, SystemIdentity, Wire
 from recoup.kernel import clock
-from recoup.kernel.errors import EngineError, RefusedError
+from recoup.kernel.errors import DamageError, EngineError, RefusedError
 from recoup.kernel.units import show_size
 from recoup.repository.repository import Repository
 from recoup.repository.wal_archive import MAX_SEGMENT_BYTES, WalArchive
-from recoup.repository.wal_names import WalEntry
+from recoup.repository.wal_names import WalEntry, WalPiece
 
 #: The server removed a segment, or the slot is no good any more (58P01, 55000).
 _GONE: Final = frozenset({"58P01", "55000"})
@@ -231,10 +231,18 @@ class WalSession:
         data = bytearray(there[most].piece_bytes)
         for piece in there[most].pieces:
             if piece.start < len(data):
-                plain = archives[most].read(piece)
-                data[piece.start : piece.end] = plain
+                data[piece.start : piece.end] = self._read_piece(archives[most], piece)
         least = min((there[name].piece_bytes if name in there else 0) for name in held)
         return bytes(data), least
+
+    @staticmethod
+    def _read_piece(archive: WalArchive, piece: WalPiece) -> bytes:
+        try:
+            return archive.read(piece)
+        except DamageError as damage:
+            # The server still has these bytes. Without the damaged piece, the next connection sends them anew.
+            archive.delete(piece)
+            raise EngineError(f"{damage.message}; it was removed and is archived anew") from damage
 
     def _record_gap(self, start: Start, archives: Mapping[str, WalArchive], reason: str) -> None:
         assert start.gap_from is not None

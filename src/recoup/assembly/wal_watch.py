@@ -43,6 +43,11 @@ class WalWatch:
         self._last_beat = clock.monotonic() - heartbeat_seconds
         self.seen = Seen()
 
+    @property
+    def patience_seconds(self) -> float:
+        """How long the archive may stand still above the limit before the WAL is let go: three looks."""
+        return 3 * min(self._look_seconds, self._heartbeat_seconds)
+
     def look(self) -> Seen:
         """Look now, from the calling thread. Only before ``start`` or after ``close``."""
         try:
