@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from recoup.demo.servers import RedisServer
 from recoup.kernel import clock
 from tests.acceptance.workplace import KEY, OTHER_KEY, Workplace, new_workplace, wait_for
 from tests.receiver import Receiver, receiver
@@ -313,6 +314,34 @@ def test_the_daemon_beats_tells_and_serves_metrics(work: Workplace, there: Recei
         work.finish(daemon, expect=None, timeout=60)
         silence.cancel()
     assert work.json("watch", str(work.local), "--key-file", str(work.key_file), expect=3)["heartbeats"]
+
+
+@pytest.mark.redis
+def test_a_stream_shows_how_far_it_is_behind_and_that_it_lost_its_server(redis7: RedisServer) -> None:
+    with new_workplace() as work:
+        work.add_redis(redis7)
+        work.services["redis"] = work.services["redis"][:-1] + ", stream: continuous, rdb: every 6h, rpo: 1m}"
+        work.extra = "alarms: {lag: 1s}\n"
+        work.write_plan()
+        assert "the plan wants streams without end, and no daemon has run here" in _whats(_status(work, 3))
+        daemon = work.start("daemon")
+        try:
+            wait_for(lambda: work.json("status", expect=None)["verdict"] == "ok", "the stream runs", every=0.2)
+            service = _service(_status(work, 0))
+            assert [one["state"] for one in service["streams"]] == ["running"]
+            assert service["rpo_now_seconds"] < service["rpo_seconds"]
+            redis7.stop()
+            wait_for(
+                lambda: any("of redis does not run" in what for what in _whats(work.json("status", expect=None))),
+                "the loss of the server is an alarm",
+                every=0.2,
+            )
+        finally:
+            redis7.start()
+            os.killpg(daemon.pid, signal.SIGTERM)
+            work.finish(daemon, expect=None, timeout=60)
+        assert "the daemon was stopped" in _whats(_status(work, 3))
+        work.assert_no_secret_on_disk()
 
 
 def _get(port: int, path: str) -> tuple[int, str]:
