@@ -19,9 +19,6 @@ from pathlib import Path
 
 import pytest
 
-from recoup.assembly.access import Readable
-from recoup.assembly.recover_postgres import choose_postgres, restore_postgres
-from recoup.assembly.restore_job import Report, Wish
 from recoup.assembly.wal_facts import ClusterFacts, read_clusters
 from recoup.demo.host import temporary_folder
 from recoup.engines.postgres.identity import describe_folder
@@ -34,45 +31,12 @@ from recoup.engines.postgres.wal_windows import Window, reach_of
 from recoup.kernel.errors import DamageError, EngineError, RefusedError
 from recoup.kernel.finding import Verdict, overall
 from recoup.kernel.process import Command, run
-from recoup.recovery.in_place import Consent
-from recoup.repository.repository import Repository, open_or_create, open_repository
-from recoup.repository.seal import Key
+from recoup.repository.repository import Repository, open_repository
 from recoup.repository.wal_names import WalSegment
 from recoup.storage.local import LocalStore
+from tests.integration.moment_place import KEY, readable, recover, repository_in
 from tests.integration.wal_story import Commit, Story, booted, own, rows_in, story
 from tests.real import not_run, require_root
-
-KEY = Key.generate()
-
-
-def repository_in(folder: Path, name: str = "local") -> Repository:
-    return open_or_create(name, LocalStore(folder, create=True), KEY)
-
-
-def opened(work: Path, *repositories: Repository) -> Readable:
-    return Readable(repositories=repositories, failed={}, state_folder=work / "state", system=None)
-
-
-def recover(
-    told: Story,
-    work: Path,
-    target: Target,
-    *,
-    to: Path | None = None,
-    repositories: tuple[Repository, ...] = (),
-    timeline: int | None = None,
-) -> tuple[Path, Report]:
-    """Recover into a new folder; its path and the report."""
-    folder = to or own(told, work / f"restored-{len(list(work.iterdir()))}")
-    readable = opened(work, *(repositories or told.repositories))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", f"{told.server.bin}{os.pathsep}{os.environ['PATH']}")
-        moment = choose_postgres(readable, "postgres", target, timeline=timeline)
-        report = restore_postgres(
-            readable, moment, Wish(destination=str(folder)), Consent(), lambda _text: None, lambda _progress: None
-        )
-    return folder, report
-
 
 # -- a past that most tests share ---------------------------------------------------------------------------------
 
@@ -105,15 +69,15 @@ class Past:
         told.archive()
 
 
-@pytest.fixture(scope="module", params=[15, 16, 17, 18], ids=lambda major: f"postgres{major}")
+@pytest.fixture(scope="module")
 def past(request: pytest.FixtureRequest) -> Iterator[Past]:
     with temporary_folder("past") as root, story(request.param, [repository_in(root / "repository")]) as told:
         yield Past(told, root)
 
 
-def only_on(past: Past, *majors: int) -> None:
-    if past.story.server.major not in majors:
-        pytest.skip("the other majors show it")
+def on(*majors: int) -> pytest.MarkDecorator:
+    """Tell a test's past on these majors only."""
+    return pytest.mark.parametrize("past", majors, indirect=True, ids=lambda major: f"postgres{major}")
 
 
 def commit_of(past: Past, row: int) -> Commit:
@@ -131,19 +95,26 @@ def target_of(kind: str, commit: Commit, *, before: bool = False) -> Target:
     raise AssertionError(kind)
 
 
+@on(15, 18)
 @pytest.mark.parametrize("before", [False, True], ids=["to", "before"])
 @pytest.mark.parametrize("kind", ["time", "lsn", "xid"])
 def test_a_recovery_shows_exactly_what_was_committed_by_its_target(
     past: Past, server_folder: Path, kind: str, before: bool
 ) -> None:
-    if (kind, before) != ("time", False):
-        only_on(past, 15, 18)
     commit = commit_of(past, 8)
     folder, report = recover(past.story, server_folder, target_of(kind, commit, before=before))
     assert overall(report.findings) is Verdict.OK, report
     assert rows_in(past.story, folder) == list(range(1, 8 if before else 9))
 
 
+@on(16, 17)
+def test_a_time_is_landed_on_by_every_major(past: Past, server_folder: Path) -> None:
+    folder, report = recover(past.story, server_folder, AtTime(time=commit_of(past, 8).time))
+    assert overall(report.findings) is Verdict.OK, report
+    assert rows_in(past.story, folder) == list(range(1, 9))
+
+
+@on(15, 16, 17, 18)
 def test_a_named_point_is_found_wherever_it_is_and_landed_on(past: Past, server_folder: Path) -> None:
     folder, report = recover(past.story, server_folder, AtName(name="before the accident"))
     assert overall(report.findings) is Verdict.OK, report
@@ -152,10 +123,10 @@ def test_a_named_point_is_found_wherever_it_is_and_landed_on(past: Past, server_
         recover(past.story, server_folder, AtName(name="never"))
 
 
+@on(15, 18)
 def test_the_newest_end_is_all_of_it_and_a_time_after_the_last_commit_is_the_same(
     past: Past, server_folder: Path
 ) -> None:
-    only_on(past, 15, 18)
     everything = [one.row for one in past.story.commits]
     (window,) = [one for one in _windows(past, server_folder) if one.timeline == 1]
     for target in (Latest(), AtTime(time=window.end_time)):
@@ -169,13 +140,13 @@ def test_the_newest_end_is_all_of_it_and_a_time_after_the_last_commit_is_the_sam
 
 
 def _windows(past: Past, work: Path) -> tuple[Window, ...]:
-    readable = opened(work, *past.story.repositories)
-    (cluster,) = read_clusters(readable, "postgres", readable.catalog())
+    opened = readable(work, *past.story.repositories)
+    (cluster,) = read_clusters(opened, "postgres", opened.catalog())
     return reach_of(cluster.inventory, cluster.bases).windows
 
 
+@on(18)
 def test_nothing_of_the_recovery_is_left_and_nothing_was_archived_by_it(past: Past, server_folder: Path) -> None:
-    only_on(past, 18)
     archived = sorted((past.root / "archived").iterdir())
     folder, _ = recover(past.story, server_folder, AtTime(time=past.middle.time))
     names = {path.name for path in folder.iterdir()}
@@ -188,11 +159,11 @@ def test_nothing_of_the_recovery_is_left_and_nothing_was_archived_by_it(past: Pa
         assert server.execute("SELECT pg_is_in_recovery()") == [(False,)]
 
 
+@on(18)
 @pytest.mark.parametrize("when", ["beyond", "too early"])
 def test_what_cannot_be_reached_is_refused_before_anything_is_touched(
     past: Past, server_folder: Path, when: str
 ) -> None:
-    only_on(past, 18)
     far = timedelta(hours=1)
     target = AtTime(time=past.last.time + far if when == "beyond" else commit_of(past, 1).time - far)
     folder = server_folder / "never"
@@ -231,10 +202,10 @@ def spoil(work: Path, name: str, entry: WalSegment) -> None:
     path.write_bytes(data)
 
 
+@on(15)
 def test_a_damaged_segment_is_an_error_and_comes_from_the_second_repository_when_that_has_it(
     past: Past, server_folder: Path
 ) -> None:
-    only_on(past, 15)
     bad, good = copied(past, server_folder, "bad"), copied(past, server_folder, "good")
     entry = segment_of(past, bad, past.last)
     spoil(server_folder, "bad", entry)
@@ -247,8 +218,8 @@ def test_a_damaged_segment_is_an_error_and_comes_from_the_second_repository_when
     assert rows_in(past.story, folder) == [one.row for one in past.story.commits]
 
 
+@on(18)
 def test_damage_behind_the_target_does_no_harm(past: Past, server_folder: Path) -> None:
-    only_on(past, 18)
     bad = copied(past, server_folder, "bad")
     entry = segment_of(past, bad, commit_of(past, 9))
     spoil(server_folder, "bad", entry)
@@ -257,10 +228,10 @@ def test_damage_behind_the_target_does_no_harm(past: Past, server_folder: Path) 
     assert rows_in(past.story, folder) == list(range(1, 7))
 
 
+@on(15)
 def test_a_gap_is_named_with_its_range_and_what_lies_before_it_is_still_reached(
     past: Past, server_folder: Path
 ) -> None:
-    only_on(past, 15)
     holed = copied(past, server_folder, "holed")
     archive = replace_repositories(past.story, holed).archives[0]
     entry = segment_of(past, holed, commit_of(past, 9))
@@ -271,8 +242,8 @@ def test_a_gap_is_named_with_its_range_and_what_lies_before_it_is_still_reached(
     assert rows_in(past.story, folder) == list(range(1, 7))
 
 
+@on(15)
 def test_wal_of_another_cluster_under_a_name_of_this_one_is_not_replayed(past: Past, server_folder: Path) -> None:
-    only_on(past, 15)
     mixed = copied(past, server_folder, "mixed")
     archive = replace_repositories(past.story, mixed).archives[0]
     entry = segment_of(past, mixed, past.middle)
@@ -323,11 +294,11 @@ restore_postgres(opened, moment, Wish(destination=folder), Consent(), lambda tex
 """
 
 
+@on(15)
 @pytest.mark.parametrize("stop", ["placing", "replaying"])
 def test_a_killed_recovery_does_not_start_and_the_same_command_finishes_it(
     past: Past, server_folder: Path, stop: str
 ) -> None:
-    only_on(past, 15, 18)
     told = past.story
     folder = own(told, server_folder / "restored")
     name = segment_of(past, told.repositories[0], past.last).name if stop == "replaying" else stop
@@ -358,10 +329,10 @@ def test_a_killed_recovery_does_not_start_and_the_same_command_finishes_it(
     assert rows_in(told, folder) == [one.row for one in told.commits]
 
 
+@on(15)
 def test_a_disk_that_is_full_is_said_and_the_same_command_goes_on_when_there_is_room(
     past: Past, server_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    only_on(past, 15)
     require_root("mounting a small file system")
     told, disk = past.story, server_folder / "disk"
     disk.mkdir()
@@ -392,85 +363,10 @@ def test_a_disk_that_is_full_is_said_and_the_same_command_goes_on_when_there_is_
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+@on(18)
 def test_a_folder_that_holds_something_is_not_touched(past: Past, server_folder: Path) -> None:
-    only_on(past, 18)
     folder = own(past.story, server_folder / "mine")
     (folder / "letter").write_text("dear")
     with pytest.raises(RefusedError, match="letter"):
         recover(past.story, server_folder, Latest(), to=folder)
     assert describe_folder(folder).names == ("letter",)
-
-
-# -- timelines, tablespaces that come later ------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module", params=[15, 18], ids=lambda major: f"postgres{major}")
-def fresh(request: pytest.FixtureRequest) -> Iterator[Story]:
-    """A story of its own, told so far: three rows, a base backup, three rows; archived."""
-    with temporary_folder("fresh") as root, story(request.param, [repository_in(root / "repository")]) as told:
-        told.commit(3)
-        told.base()
-        told.commit(3, filling=100_000)
-        told.archive()
-        yield told
-
-
-def test_a_second_recovery_lands_on_the_timeline_it_was_told(fresh: Story, server_folder: Path) -> None:
-    told = fresh
-    abandoned = told.commit(3, filling=400_000)
-    told.archive()
-    folder, _ = recover(told, server_folder, AtTime(time=told.commits[4].time))
-    with booted(told, folder) as server:
-        later = replace(told, server=server, commits=[*told.commits[:5]])
-        assert server.execute("SELECT count(*) FROM story") == [(5,)]
-        later.commits += [replace(told.commits[-1], row=100)] * 20  # rows of the second life begin at 26
-        second_life = later.commit(2, filling=400_000)
-        later.archive()
-        now = later.commit()
-        later.archive(piece=True)
-    for target, timeline, rows in (
-        (AtTime(time=second_life.time), None, [1, 2, 3, 4, 5, 26, 27]),
-        (AtXid(xid=second_life.xid), 2, [1, 2, 3, 4, 5, 26, 27]),
-        (Latest(), None, [1, 2, 3, 4, 5, 26, 27, 28]),
-        (AtTime(time=abandoned.time), 1, list(range(1, 10))),
-    ):
-        recovered, report = recover(told, server_folder, target, timeline=timeline)
-        assert overall(report.findings) is Verdict.OK, report
-        assert any("now timeline 3" in note for note in report.notes)
-        assert rows_in(told, recovered) == rows
-    assert now.row == 28
-    with pytest.raises(RefusedError, match="more than one timeline") as refused:
-        recover(told, server_folder, AtXid(xid=second_life.xid))
-    assert "--timeline 1 or --timeline 2" in str(refused.value.hint)
-
-
-def test_the_piece_of_the_present_segment_is_recovered_too(server_folder: Path) -> None:
-    with story(17, [repository_in(server_folder / "repository")]) as told:
-        told.base()
-        told.commit(2)
-        told.archive()
-        last = told.commit()
-        told.archive(piece=True)
-        folder, report = recover(told, server_folder, Latest())
-        assert overall(report.findings) is Verdict.OK, report
-        assert rows_in(told, folder) == [1, 2, last.row]
-
-
-def test_a_tablespace_made_after_the_base_backup_is_refused_and_untouched(server_folder: Path) -> None:
-    with story(16, [repository_in(server_folder / "repository")]) as told:
-        space = own(told, server_folder / "space")
-        told.commit()
-        told.base()
-        told.commit()
-        before = told.archive()
-        told.server.execute(f"CREATE TABLESPACE later LOCATION '{space}'")
-        told.server.execute("CREATE TABLE precious TABLESPACE later AS SELECT 1 AS one")
-        told.commit()
-        told.archive()
-        seen = sorted(space.rglob("*"))
-        with pytest.raises(RefusedError, match=f"makes a tablespace in {space}"):
-            recover(told, server_folder, Latest())
-        assert sorted(space.rglob("*")) == seen
-        assert before
-        folder, _ = recover(told, server_folder, AtTime(time=told.commits[1].time, before=True))
-        assert rows_in(told, folder) == [1]

@@ -6,16 +6,16 @@ The WAL goes into a real repository through ``WalArchive``, read from the server
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from recoup.demo.programs import Programs, find_postgres
 from recoup.demo.servers import PostgresServer
 from recoup.engines.postgres.base_backup import take_base_backup
+from recoup.engines.postgres.incremental import earlier_backup
 from recoup.engines.postgres.lsn import Lsn
 from recoup.kernel import clock, ids
 from recoup.kernel.secret import Secret
@@ -76,15 +76,17 @@ class Story:
                 )
         return self.commits[-1]
 
-    def base(self) -> ArtefactReader:
-        """Take a base backup into the repositories."""
+    def base(self, since: ArtefactReader | None = None) -> ArtefactReader:
+        """Take a base backup into the repositories, or an incremental one."""
         now = clock.now()
         header = Header(
-            id=ids.new_id(now), system="test", service=self.service, engine="postgres", kind="base", label=None,
+            id=ids.new_id(now), system="test", service=self.service, engine="postgres", label=None,
+            kind="base" if since is None else "incremental",
             begun=now,
         )  # fmt: skip
+        earlier = None if since is None else earlier_backup(since.manifest.id, since)
         with ArtefactWriter(header, self.repositories) as writer:
-            facts = take_base_backup(Secret(self.server.url()), writer, label="story")
+            facts = take_base_backup(Secret(self.server.url()), writer, label="story", since=earlier)
             outcome = writer.finish(facts)
         return ArtefactReader(self.repositories[0].manifest(outcome.manifest.id), self.repositories)
 
@@ -123,20 +125,23 @@ class Story:
 
 
 @contextmanager
-def story(major: int, repositories: Sequence[Repository], **more: Any) -> Iterator[Story]:
+def story(
+    major: int, repositories: Sequence[Repository], *, settings: Mapping[str, str] | None = None
+) -> Iterator[Story]:
     """A fresh server with segments of 1 MiB and an empty table ``story``."""
     settings = {
         "track_commit_timestamp": "on",
         "min_wal_size": "200MB",
         "max_wal_size": "400MB",
         "wal_keep_size": "200MB",
+        **(settings or {}),
     }
     server = PostgresServer(
         require_found(lambda: find_postgres(major)), settings=settings, initdb_arguments=["--wal-segsize=1"]
     )
     with server:
         server.execute("CREATE TABLE story (row int PRIMARY KEY, filling text)")
-        yield Story(server=server, repositories=repositories, **more)
+        yield Story(server=server, repositories=repositories)
 
 
 def rows_in(story: Story, folder: Path, **settings: str) -> list[int]:

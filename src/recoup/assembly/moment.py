@@ -69,7 +69,7 @@ def choose_moment(opened: Readable, service: str | None, wish: MomentWish) -> tu
 def _redis(opened: Readable, name: str, wish: MomentWish) -> tuple[Moment, Act]:
     from recoup.assembly.restore_redis_time import choose_redis, restore_redis
 
-    if wish.time is None or wish.before or wish.timeline is not None or wish.base is not None:
+    if (wish.time is None and not wish.end) or wish.before or wish.timeline is not None or wish.base is not None:
         raise UsageError(f"{name} is a Redis: its moments are times, and nothing else", hint="Use --to-time alone.")
     moment = choose_redis(opened, name, wish.time)
 
@@ -107,7 +107,7 @@ def _service_of(opened: Readable, service: str | None, wish: MomentWish) -> tupl
         if service not in known:
             raise UsageError(f"there is no service {service!r}", hint=f"There is: {', '.join(known) or 'none'}.")
         return service, known[service]
-    kinds = ("postgres", "redis") if wish.time is not None else ("postgres",)
+    kinds = ("postgres", "redis") if wish.time is not None or wish.end else ("postgres",)
     fitting = [(name, engine) for name, engine in known.items() if engine in kinds]
     if len(fitting) != 1:
         raise UsageError(

@@ -118,3 +118,17 @@ class RecoveredHome(PostgresHome):
     def _run(self, restore_id: str, script: str) -> list[str]:
         one_off = replace(self._one_off(restore_id, script), timeout_seconds=SCRIPT_SECONDS)
         return run_one_off(self.stack.client, one_off).stdout.decode(errors="replace").splitlines()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostgresRecovery:
+    """A recovery in a volume: ``home`` is staged, swapped and checked as any; then ``findings`` tells where it stopped.
+
+    ``placement_id`` stands for an artefact's id, ``identity`` is the cluster's.
+    """
+
+    home: RecoveredHome
+    compose: str
+    placement_id: str
+    identity: str
+    findings: Callable[[], Sequence[Finding]]

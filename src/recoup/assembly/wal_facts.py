@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from recoup.assembly.access import Found, Readable
+from recoup.assembly.incremental import KINDS, candidates
 from recoup.engines.postgres.lsn import Lsn
 from recoup.engines.postgres.recovery_choice import WalFile
 from recoup.engines.postgres.timelines import History, parse_history
@@ -21,7 +22,7 @@ from recoup.engines.postgres.wal_windows import Base
 from recoup.kernel.errors import DamageError, RecoupError, StorageError
 from recoup.repository.catalog import Catalog
 from recoup.repository.repository import Repository
-from recoup.repository.wal_archive import WalArchive, clusters_in
+from recoup.repository.wal_archive import WalArchive, entries_of
 from recoup.repository.wal_names import WalEntry, WalGap, WalHistory, WalPiece, WalSegment
 
 _DEFAULT_SEGMENT_BYTES = 16 << 20
@@ -117,11 +118,12 @@ def read_clusters(opened: Readable, service: str, catalog: Catalog) -> list[Clus
 
 
 def _base_backups(opened: Readable, service: str, catalog: Catalog, problems: list[str]) -> list[Found]:
-    wanted = [one.id for one in catalog.entries if one.service == service and one.kind == "base"]
+    there = {one.id for one in catalog.entries}
+    wanted = [one.id for one in candidates(catalog, service) if there.issuperset(one.depends_on)]
 
     def read(identifier: str) -> Found | str:
         try:
-            return opened.find(identifier, service=service, kinds=("base",), catalog=catalog)
+            return opened.find(identifier, service=service, kinds=KINDS, catalog=catalog)
         except RecoupError as failure:
             return f"base backup {identifier}: {failure.message}"
 
@@ -132,12 +134,12 @@ def _base_backups(opened: Readable, service: str, catalog: Catalog, problems: li
 
 
 def _list(repository: Repository, service: str, into: dict[str, dict[str, list[Source]]]) -> None:
-    for name, identifier in clusters_in(repository):
-        if name != service:
-            continue
-        archive = WalArchive(repository, service, identifier)
-        for entry in archive.entries():
-            into[identifier][_name(entry)].append((archive, entry))
+    archives: dict[str, WalArchive] = {}
+    for identifier, entry in entries_of(repository, service):
+        archive = archives.get(identifier)
+        if archive is None:
+            archive = archives[identifier] = WalArchive(repository, service, identifier)
+        into[identifier][_name(entry)].append((archive, entry))
 
 
 def _name(entry: WalEntry) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from recoup.assembly.access import Readable
+from recoup.assembly.incremental import KINDS
 from recoup.kernel.errors import RecoupError
 from recoup.recovery.windows import Gap, Point, ServiceWindows, Window
 from recoup.repository.catalog import REPLACED, Catalog, Entry
@@ -66,7 +67,7 @@ def _postgres(opened: Readable, catalog: Catalog, name: str) -> ServiceWindows:
     from recoup.engines.postgres.wal_windows import reach_of
 
     windows: list[Window] = []
-    points: list[Point] = list(_points(catalog, name, but=("base",)))
+    points: list[Point] = list(_points(catalog, name, but=KINDS))
     gaps: list[Gap] = []
     problems: dict[str, None] = {}
     for cluster in read_clusters(opened, name, catalog):
@@ -83,7 +84,10 @@ def _postgres(opened: Readable, catalog: Catalog, name: str) -> ServiceWindows:
             )
             for one in reach.windows
         ]
-        points += [Point(at=one.time, copy=one.id, kind="base", position=str(one.end)) for one in reach.points]
+        points += [
+            Point(at=one.time, copy=one.id, kind=cluster.found[one.id].manifest.kind, position=str(one.end))
+            for one in reach.points
+        ]
         gaps += [
             Gap(
                 begin=one.begin_time,

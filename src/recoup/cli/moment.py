@@ -25,12 +25,12 @@ Timeline = Annotated[int | None, typer.Option("--timeline", min=1, help="On whic
 class AskedMoment:
     """What the options say."""
 
-    time: str | None
-    lsn: str | None
-    xid: int | None
-    name: str | None
-    before: bool
-    timeline: int | None
+    time: str | None = None
+    lsn: str | None = None
+    xid: int | None = None
+    name: str | None = None
+    before: bool = False
+    timeline: int | None = None
 
     @property
     def any(self) -> bool:
@@ -62,7 +62,7 @@ def restore_to_moment(
         raise UsageError(
             "say exactly one of --to-time, --to-lsn, --to-xid and --to-name", hint="--to-time latest is the newest."
         )
-    if kind not in (None, "base") or wish.database is not None or wish.into is not None:
+    if kind not in (None, "base", "incremental") or wish.database is not None or wish.into is not None:
         raise UsageError("a moment is restored as a whole server: leave out --kind, --database and --into")
     started = clock.monotonic()
     opened = open_readable(output, *places)

@@ -96,6 +96,18 @@ def commands_key(bound: str, mac: str) -> str:
     return f"{bound}-{mac}{WAL_ENDING}"
 
 
+def wal_service(service: str) -> str:
+    """The prefix, with its closing slash, of the WAL of all clusters of a service."""
+    if not SAFE_NAME.fullmatch(service):
+        raise ValueError(f"{service!r} cannot be part of an object key")
+    return f"{WAL}{service}/"
+
+
+def wal_cluster(key: str) -> str:
+    """The system identifier in the key of an object of WAL."""
+    return key.split("/")[2]
+
+
 def wal_bound(folder: str, name: str, stamp: str) -> str:
     """The key of an object of WAL up to its MAC, which is bound to this. ``folder`` is from ``wal_folder``.
 

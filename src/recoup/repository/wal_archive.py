@@ -227,5 +227,16 @@ def clusters_in(repository: Repository) -> list[tuple[str, str]]:
     return sorted(found)
 
 
+def entries_of(repository: Repository, service: str) -> Iterator[tuple[str, WalEntry]]:
+    """What the repository holds of all clusters of a service, each with its system identifier, from one listing.
+
+    As ``WalArchive.entries``.
+    """
+    for info in repository.store.list(layout.wal_service(service)):
+        entry = wal_names.parse(info.key, info.size_bytes)
+        if entry is not None:
+            yield layout.wal_cluster(info.key), entry
+
+
 def _mac(key: Key, bound: str, data: bytes) -> str:
     return mac_of(key, PURPOSE, bound, data).hex()[: wal_names.MAC_DIGITS]

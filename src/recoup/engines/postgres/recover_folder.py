@@ -21,8 +21,9 @@ from recoup.engines.engine import CopyReader, ProgressListener
 from recoup.engines.postgres.control import CONTROL_FILE, ClusterState, parse_control
 from recoup.engines.postgres.identity import describe_folder, running_pid
 from recoup.engines.postgres.lsn import Lsn
+from recoup.engines.postgres.place_chain import restore_chain_to_folder
 from recoup.engines.postgres.place_files import writing_in
-from recoup.engines.postgres.place_folder import restore_base_to_folder, unfinish
+from recoup.engines.postgres.place_folder import unfinish
 from recoup.engines.postgres.programs import find_server
 from recoup.engines.postgres.recovery_choice import WalFile
 from recoup.engines.postgres.recovery_script import RECOVER, SPOOL, Reached, Said, recovery_settings
@@ -69,7 +70,7 @@ class RecoveredFolder:
 
 
 def recover_to_folder(
-    reader: CopyReader,
+    chain: Sequence[CopyReader],
     folder: Path,
     recovery: Recovery,
     *,
@@ -78,13 +79,16 @@ def recover_to_folder(
     on_replay: Callable[[int, int], None] = lambda _done, _of: None,
     programs: Sequence[Path] = (),
 ) -> RecoveredFolder:
-    """Put the base backup into ``folder`` as ``restore_base_to_folder`` does, and recover it.
+    """Put a base backup into ``folder`` as ``restore_chain_to_folder`` does, and recover it.
+
+    ``chain`` is a base backup and the incremental ones that follow it, the one to start from last.
 
     The result is a cluster on a timeline of its own, cleanly shut down, without a trace of the recovery's settings.
     Raise ``TargetTooEarlyError`` when the base backup is too young for the target, ``EngineError`` when the server
-    fails or stops elsewhere, ``RefusedError``, ``BusyError`` and ``DamageError`` as ``restore_base_to_folder``.
+    fails or stops elsewhere, ``RefusedError``, ``BusyError`` and ``DamageError`` as ``restore_chain_to_folder``.
     """
     owner = owner or server_owner(folder)
+    reader = chain[-1]
     server = find_server(int(reader.facts["major"]), user=owner, folders=programs)
     with contextlib.ExitStack() as held:
         note = _Note(folder)
@@ -102,7 +106,9 @@ def recover_to_folder(
                 _write(place / _SIGNAL, b"", owner)
                 note.write(recovery, tablespaces)
 
-            restore_base_to_folder(reader, folder, owner=owner, on_progress=on_progress, before_control=before_control)
+            restore_chain_to_folder(
+                chain, folder, owner=owner, on_progress=on_progress, before_control=before_control, programs=programs
+            )
             held.enter_context(note.locked())
         said = _recover(server, folder, recovery, reader.facts, owner, on_replay)
         _require_recovered(folder, reader.facts)

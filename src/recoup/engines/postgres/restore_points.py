@@ -18,7 +18,8 @@ from recoup.engines.postgres.wal_screen import payload_of, place_in_segment
 
 _INFO_AND_MANAGER: Final = bytes((0x70, 0))  # XLOG_RESTORE_POINT of RM_XLOG_ID
 _DATA: Final = bytes((255, 72))  # XLR_BLOCK_ID_DATA_SHORT, and the length of xl_restore_point
-_RECORD_BYTES: Final = 24 + 2 + 72
+#: What is looked for: from the info on, the last 8 bytes of the header, and the data with theirs.
+_PATTERN_BYTES: Final = 8 + 2 + 72
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 NAME_BYTES: Final = 63
 
@@ -58,5 +59,5 @@ class RestorePointSearch:
                     time=_EPOCH + timedelta(microseconds=struct.unpack("<q", match[1])[0]),
                 )
             )
-        self._tail = payload[-(_RECORD_BYTES - 1) :]
+        self._tail = payload[-(_PATTERN_BYTES - 1) :]
         return found

@@ -84,7 +84,8 @@ class WalFeed:
                 with contextlib.suppress(OSError):
                     peer.stdin.close()
         while (event := self._events.get()) is not None:
-            said.append(event)
+            if event:  # a fetch that ended late says nothing
+                said.append(event)
         listener.join()
         if failure is not None:
             raise failure
@@ -133,7 +134,9 @@ class WalFeed:
 
     def _coming(self) -> list[str]:
         """What to send next, in order: what is waited for, then what follows."""
-        following = self._order[self._next : self._next + self._ahead]
+        # What a jump left behind stays in the spool; it must not add up.
+        ahead = self._ahead if len(self._in_spool) < 2 * self._ahead else 0
+        following = self._order[self._next : self._next + ahead]
         if self._wanted is not None and self._wanted not in following:
             following = [self._wanted, *following]
         return [name for name in following if name not in self._in_spool]
@@ -143,8 +146,7 @@ class WalFeed:
         word, _, name = event.partition(" ")
         if word in ("want", "took") and name in self._files:
             if word == "want":
-                self._wanted = name
-                self._in_spool.discard(name)
+                self._wanted = name  # it may be on its way already
             else:
                 self._wanted = None if self._wanted == name else self._wanted
                 self._in_spool.discard(name)
