@@ -14,10 +14,13 @@ import psycopg
 import pytest
 
 from recoup.demo.host import wait_until
-from recoup.demo.programs import Programs
+from recoup.demo.programs import Programs, find_postgres, find_redis
 from recoup.demo.servers import PostgresServer, RedisServer
+from recoup.kernel import clock
 from tests.acceptance.counting import counting
+from tests.acceptance.daemon_place import daemon
 from tests.acceptance.workplace import Workplace
+from tests.real import require_found
 
 pytestmark = [pytest.mark.postgres, pytest.mark.redis]
 
@@ -217,3 +220,62 @@ def test_a_point_with_a_lost_member_is_found_bad_and_not_restored(shop: tuple[Wo
     failed = work.recoup("restore", "--stack", "one", "--destination", "back", expect=None)
     assert failed.code != 0
     assert not (work.folder / "back").exists(), "nothing was begun"
+
+
+def test_the_whole_stack_goes_back_to_an_instant(work: Workplace) -> None:
+    with (
+        PostgresServer(require_found(lambda: find_postgres(17))) as server,
+        RedisServer(require_found(lambda: find_redis(7))) as store,
+    ):
+        server.execute("create table ticks (n int primary key)")
+        work.add_postgres(server, "postgres", more=", base: daily 02:00, wal: continuous")
+        work.add_redis(store)
+        work.services["redis"] = work.services["redis"].removesuffix("}") + ", rdb: daily 02:15, stream: continuous}"
+        (work.folder / "shop.conf").write_text("version = 1\n")
+        work.services["configuration"] = "{engine: files, paths: [shop.conf]}"
+        work.write_plan()
+        with daemon(work, "--grace", "40s") as running:
+            _wait_for_stream(work)
+            work.recoup("backup", "--stack", "--name", "start")
+            (work.folder / "shop.conf").write_text("version = 2\n")
+            with (
+                psycopg.connect(server.url(), autocommit=True) as session,
+                store.client() as cache,
+                counting(
+                    lambda n: session.execute("insert into ticks values (%s)", [n]), lambda n: cache.set("ticks", n)
+                ) as written,
+            ):
+                assert wait_until(lambda: len(written.redis) > 100, limit_seconds=30)
+                instant = clock.now()
+                there = len(written.redis)
+                assert wait_until(lambda: len(written.redis) > there + 100, limit_seconds=30)
+            to_time = ("restore", "--stack", "latest", "--to-time", instant.isoformat(), "--destination", "back")
+            assert wait_until(
+                lambda: work.recoup(*to_time, "--plan", expect=None).code == 0, limit_seconds=40, every=0.5
+            )
+            running.signal(signal.SIGTERM)
+            running.ends(0)
+        unreachable = ("restore", "--stack", "latest", "--to-time", "2020-01-01T00:00:00Z")
+        assert "postgres cannot be brought there" in work.recoup(*unreachable, expect=5).err
+        done = work.json(*to_time, "--quiet")
+        assert all(one["verdict"] == "ok" for one in done["findings"]), done["findings"]
+        back = work.folder / "back"
+        back.chmod(0o755)
+        with PostgresServer(Programs(path=server.bin), data_folder=back / "postgres") as copy:
+            ((in_database,),) = copy.execute("select max(n) from ticks")
+        in_redis = int(_restored_redis(store, back / "redis")[b"ticks"] or b"")
+        assert abs(written.database[in_database] - instant) < _SLACK
+        assert written.apart(in_database, in_redis) < timedelta(milliseconds=100)
+        assert (back / "configuration" / "shop.conf").read_text() == "version = 1\n"
+        print(f"by the application {written.apart(in_database, in_redis)} apart")
+
+
+def _wait_for_stream(work: Workplace) -> None:
+    """Until both logs have a window, which is when the daemon has taken their first copies."""
+
+    def there() -> bool:
+        said = work.recoup("windows", "--json", expect=None)
+        known = {one["service"]: one["windows"] for one in said.json.get("services", ())}
+        return bool(known.get("postgres")) and bool(known.get("redis"))
+
+    assert wait_until(there, limit_seconds=60, every=0.5)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from recoup.assembly.access import Found, Readable
 from recoup.assembly.restore_job import Job, Report, Wish
 from recoup.assembly.restore_runs import StackRun
+from recoup.assembly.restore_stack_time import TimedMember, choose_members, in_volume
+from recoup.assembly.restore_stack_time import into_folder as moment_into_folder
 from recoup.assembly.stack import open_stack
 from recoup.assembly.surroundings import Surroundings
 from recoup.assembly.system import System
@@ -33,16 +36,31 @@ from recoup.recovery.stack_in_place import (
 from recoup.repository.catalog import STACK
 from recoup.repository.copy_reader import ArtefactReader
 from recoup.repository.lease import hold_lease
-from recoup.repository.stack_points import StackMember, StackPoint, read_point
+from recoup.repository.stack_points import StackPoint, read_point
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FoundPoint:
-    """A stack point, and where the copies of its members are. ``without`` are members that stay as they are."""
+class FoundStack:
+    """Where a stack goes back to, and by what. ``without`` are members that stay as they are.
 
-    point: StackPoint
-    members: tuple[tuple[StackMember, Found], ...]
+    ``name`` is for people and files: the point's, or the instant. ``members`` are copies, or databases through their
+    logs, in the order of recovery.
+    """
+
+    key: str
+    name: str
+    point: StackPoint | None
+    members: tuple[Found | TimedMember, ...]
     without: tuple[str, ...]
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """The services that go back."""
+        return tuple(_service_of(one) for one in self.members)
+
+
+def _service_of(member: Found | TimedMember) -> str:
+    return member.manifest.service if isinstance(member, Found) else member.service
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +68,7 @@ class StackJob:
     """One restore of a stack. ``destination`` is a folder, in which each service gets one; None is where they live."""
 
     opened: Readable
-    found: FoundPoint
+    found: FoundStack
     destination: str | None
     consent: Consent
     command: str
@@ -70,7 +88,7 @@ class StackJob:
         )
 
 
-def find_stack(opened: Readable, reference: str, without: Sequence[str] = ()) -> FoundPoint:
+def find_stack(opened: Readable, reference: str, without: Sequence[str] = ()) -> FoundStack:
     """The point meant by ``latest``, a name or an id, and its members.
 
     Raise ``UsageError`` when there is none, or ``without`` names what is no member; the member's error when its copy is
@@ -91,11 +109,18 @@ def find_stack(opened: Readable, reference: str, without: Sequence[str] = ()) ->
         if member.service in without:
             continue
         try:
-            members.append((member, opened.find(member.artefact, catalog=catalog)))
+            members.append(opened.find(member.artefact, catalog=catalog))
         except RecoupError as failure:
             failure.hint = failure.hint or "Another stack point may be whole: recoup list stack."
             raise
-    return FoundPoint(point=point, members=tuple(members), without=tuple(without))
+    return FoundStack(key=point.id, name=point.name, point=point, members=tuple(members), without=tuple(without))
+
+
+def find_instant(opened: Readable, instant: datetime, without: Sequence[str] = ()) -> FoundStack:
+    """The whole stack at an instant. Raise ``RefusedError`` when one of its services cannot be brought there."""
+    stamp = f"{instant.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}"
+    members = choose_members(opened, instant, without)
+    return FoundStack(key=stamp, name=stamp, point=None, members=members, without=tuple(without))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,20 +137,25 @@ class Prepared:
         return steps(self.members, self.applications, self.run.replaced)
 
 
-def prepare(job: StackJob) -> Prepared:
-    """Where each member goes, and what has to stand still meanwhile.
+def prepare(job: StackJob, scope: contextlib.ExitStack) -> Prepared:
+    """Where each member goes, and what has to stand still meanwhile. ``scope`` keeps what is built on the way.
 
     Raise ``UsageError`` for a member that has no place, before anything was touched.
     """
     system = job.opened.system
-    run = StackRun(job.opened.state_folder, job.found.point.id, job.destination or "where the services live")
+    run = StackRun(job.opened.state_folder, job.found.key, job.destination or "where the services live")
     if job.destination is not None:
         folder = Path.cwd() / expanded(job.destination)
-        members = [_into_folder(job, found, folder / member.service) for member, found in job.found.members]
+        members = [_into_folder(job, one, folder / _service_of(one)) for one in job.found.members]
         return Prepared(members=tuple(members), applications=(), around=None, run=run)
     if system is None:
         raise UsageError("without a plan there is no place to restore to", hint="Add --destination FOLDER.")
-    placed = [_in_place(job, system, member, found, run) for member, found in job.found.members]
+    placed = [
+        _in_place(job, system, one, run)
+        if isinstance(one, Found)
+        else in_volume(one, job.opened, system, job.say, job.on_progress, scope)
+        for one in job.found.members
+    ]
     volumes = [one.compose for one in placed if isinstance(one, VolumeMember)]
     if not volumes:
         return Prepared(members=tuple(placed), applications=(), around=None, run=run)
@@ -136,12 +166,14 @@ def prepare(job: StackJob) -> Prepared:
 
 
 def restore_point(job: StackJob) -> StackRestored:
-    """Bring the point back. Raise ``BusyError`` while a service of it is copied or restored, else as the steps do."""
-    state, point = job.opened.state_folder, job.found.point
-    with contextlib.ExitStack() as leases:
-        for name in (STACK, *(member.service for member, _ in job.found.members)):
-            leases.enter_context(hold_lease(state, name, f"restore of the stack point {point.name}"))
-        prepared = prepare(job)
+    """Bring the stack back. Raise ``BusyError`` while a service of it is copied or restored, else as the steps do."""
+    state, purpose = job.opened.state_folder, f"restore of the stack to {job.found.name}"
+    with contextlib.ExitStack() as scope:
+        scope.enter_context(hold_lease(state, STACK, purpose))
+        for one in job.found.members:
+            if isinstance(one, Found) or job.destination is None:  # a recovery into a folder takes its own
+                scope.enter_context(hold_lease(state, _service_of(one), purpose))
+        prepared = prepare(job, scope)
         return restore_stack(
             prepared.members,
             prepared.applications,
@@ -168,72 +200,72 @@ class _NoStack:
         """See ``Stack``."""
 
 
-def _what(member: StackMember) -> str:
-    return f"{member.kind} {member.artefact}"
+def _what(found: Found) -> str:
+    return f"{found.manifest.kind} {found.manifest.id}"
 
 
 def _put(report: Report) -> Put:
     return Put(kept=report.kept, notes=report.notes, findings=report.findings)
 
 
-def _into_folder(job: StackJob, found: Found, folder: Path) -> OpenMember:
+def _into_folder(job: StackJob, member: Found | TimedMember, folder: Path) -> OpenMember:
     from recoup.assembly.restore_folder import into_folder
 
-    manifest = found.manifest
+    if isinstance(member, TimedMember):
+        return moment_into_folder(member, folder, job.consent, job.say, job.on_progress)
 
     def put() -> Put:
-        return _put(into_folder(job.job(found, folder), folder))
+        # Others must be able to go through it: each service's own folder is closed to all but its user.
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        return _put(into_folder(job.job(member, folder), folder))
 
+    # What is in the folder already, the engines refuse.
     return OpenMember(
-        service=manifest.service,
-        what=f"{manifest.kind} {manifest.id}",
-        where=str(folder),
-        replaces=lambda: None,  # the engines refuse a folder that is not empty
-        put=put,
+        service=_service_of(member), what=_what(member), where=str(folder), replaces=lambda: None, put=put
     )
 
 
-def _in_place(job: StackJob, system: System, member: StackMember, found: Found, run: StackRun) -> Member:
-    service = system.plan.services.get(member.service)
-    match service:
+def _in_place(job: StackJob, system: System, found: Found, run: StackRun) -> Member:
+    name = found.manifest.service
+    match system.plan.services.get(name):
         case PostgresService():
-            return _postgres(job, system, member, found)
+            return _postgres(job, system, found)
         case RedisService():
-            return _redis(job, system, member, found, run)
+            return _redis(job, system, found, run)
         case FilesService():
-            return _files(job, system, member, found, run)
+            return _files(job, system, found, run)
     raise UsageError(
-        f"the plan has no service {member.service!r} that could take its {member.kind} back",
-        hint=f"Add --destination FOLDER, or leave it as it is with --without {member.service}.",
+        f"the plan has no service {name!r} that could take its {found.manifest.kind} back",
+        hint=f"Add --destination FOLDER, or leave it as it is with --without {name}.",
     )
 
 
-def _postgres(job: StackJob, system: System, member: StackMember, found: Found) -> VolumeMember:
+def _postgres(job: StackJob, system: System, found: Found) -> VolumeMember:
     from recoup.assembly.homes import PostgresHome
     from recoup.assembly.postgres import postgres_place
 
-    place = postgres_place(system, member.service)
+    place = postgres_place(system, found.manifest.service)
     if place.stack is None or place.service.compose is None:
         raise UsageError(
-            f"{member.service} is reached by its address, so Recoup does not know where its data folder is",
+            f"{found.manifest.service} is reached by its address, so Recoup does not know where its data folder is",
             hint="Restore the point into empty folders with --destination FOLDER, or everything but this with "
-            f"--without {member.service}.",
+            f"--without {found.manifest.service}.",
         )
     return VolumeMember(
-        service=member.service,
+        service=found.manifest.service,
         compose=place.service.compose,
-        what=_what(member),
+        what=_what(found),
         home=PostgresHome(place=place, stack=place.stack, compose_service=place.service.compose),
         reader=job.job(found).reader,
-        artefact_id=member.artefact,
+        artefact_id=found.manifest.id,
         identity=str(found.manifest.facts["system_identifier"]),
     )
 
 
-def _redis(job: StackJob, system: System, member: StackMember, found: Found, run: StackRun) -> Member:
+def _redis(job: StackJob, system: System, found: Found, run: StackRun) -> Member:
     from recoup.assembly.redis import RedisHome, redis_place
 
-    place = redis_place(system, member.service)
+    place = redis_place(system, found.manifest.service)
     if place.url is not None:
         from recoup.assembly.restore_redis import rdb_into_server, require_empty
 
@@ -243,8 +275,8 @@ def _redis(job: StackJob, system: System, member: StackMember, found: Found, run
             return None
 
         return OpenMember(
-            service=member.service,
-            what=_what(member),
+            service=found.manifest.service,
+            what=_what(found),
             where="the running server",
             replaces=replaces,
             put=lambda: _put(rdb_into_server(job.job(found), place)),
@@ -253,26 +285,26 @@ def _redis(job: StackJob, system: System, member: StackMember, found: Found, run
     assert place.service.compose is not None, "a place without an address is in the stack"
     said = found.manifest.facts.get("place")
     return VolumeMember(
-        service=member.service,
+        service=found.manifest.service,
         compose=place.service.compose,
-        what=_what(member),
+        what=_what(found),
         home=RedisHome(
             place=place, stack=place.stack, compose_service=place.service.compose, facts=found.manifest.facts
         ),
         reader=job.job(found).reader,
-        artefact_id=member.artefact,
+        artefact_id=found.manifest.id,
         identity=None if said is None else str(said),
         at_once=True,
     )
 
 
-def _files(job: StackJob, system: System, member: StackMember, found: Found, run: StackRun) -> OpenMember:
+def _files(job: StackJob, system: System, found: Found, run: StackRun) -> OpenMember:
     reader = job.job(found).reader
     tars = [info.name for info in reader.streams() if info.name == "files.tar"]
     outside = any(one.path.split("/", 1)[0] == OUTSIDE for tar in tars for one in reader.members(tar))
     # What lay outside of the plan's folder (logs, certificates) is never put over what the machine uses now.
     folder = (
-        system.folder if not outside else system.folder / f"recoup-restored-{job.found.point.name}" / member.service
+        system.folder if not outside else system.folder / f"recoup-restored-{job.found.name}" / found.manifest.service
     )
 
     def replaces() -> str | None:
@@ -282,25 +314,26 @@ def _files(job: StackJob, system: System, member: StackMember, found: Found, run
         if not there:
             return None
         more = f" and {len(there) - 3} more" if len(there) > 3 else ""
-        return f"{folder} holds {', '.join(there[:3])}{more}, which differ from those of {member.service}"
+        return f"{folder} holds {', '.join(there[:3])}{more}, which differ from those of {found.manifest.service}"
 
     def put() -> Put:
         done = restore_files(reader, folder, force=True, run_id=run.id, on_progress=job.on_progress)
-        notes = [f"{member.service}: {done.placed} files placed in {folder}, {done.same} were there already"]
+        notes = [f"{found.manifest.service}: {done.placed} files placed in {folder}, {done.same} were there already"]
         notes += done.notes
         if outside:
-            notes.append(f"{member.service} lay outside of {system.folder}: move what you need from {folder}")
+            notes.append(f"{found.manifest.service} lay outside of {system.folder}: move what you need from {folder}")
         elif done.placed:
             notes.append("containers were started as they are; `docker compose up -d` applies changed configuration")
         return Put(kept=None if done.aside is None else str(done.aside), notes=tuple(notes))
 
-    return OpenMember(service=member.service, what=_what(member), where=str(folder), replaces=replaces, put=put)
+    return OpenMember(service=found.manifest.service, what=_what(found), where=str(folder), replaces=replaces, put=put)
 
 
 def drifted(job: StackJob) -> list[str]:
     """Which services run another image now than when the point was taken, for people."""
     system = job.opened.system
-    if system is None or system.plan.compose is None or not job.found.point.images:
+    point = job.found.point
+    if system is None or system.plan.compose is None or point is None or not point.images:
         return []
     try:
         now = {one.service: one.image_id for one in open_stack(system).client.images()}
@@ -308,6 +341,6 @@ def drifted(job: StackJob) -> list[str]:
         return [f"whether the images are those of the point is not known: {failure.message}"]
     return [
         f"{one['service']} runs another image than at the point, where it was {one['image']} ({one['image_id'][:19]})"
-        for one in job.found.point.images
+        for one in point.images
         if one["service"] in now and now[one["service"]] != one["image_id"]
     ]

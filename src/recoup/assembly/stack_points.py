@@ -28,7 +28,7 @@ from recoup.inventory.order import start_order
 from recoup.kernel import clock
 from recoup.kernel.errors import EngineError, Exit, RecoupError, UsageError
 from recoup.kernel.finding import Verdict
-from recoup.plan.services import ComposeService, FilesService, PostgresService, RedisService
+from recoup.plan.services import ComposeService, FilesService, PostgresService, RedisService, Service
 from recoup.repository.catalog import STACK, read_catalog
 from recoup.repository.copy_writer import Outcome
 from recoup.repository.lease import hold_lease
@@ -68,15 +68,16 @@ class StackTaken:
 def tasks_of(system: System) -> tuple[Task, ...]:
     """The copies a point consists of, in the order of recovery. Raise ``UsageError`` when nothing holds data."""
     services = system.plan.services
-    after = {name: list(one.after) for name, one in services.items()}
-    tasks = [
-        Task(service=name, kind=_KIND[type(services[name])])
-        for name in start_order(after)
-        if type(services[name]) in _KIND
-    ]
+    order = [name for name in in_order_of_recovery(services) if type(services[name]) in _KIND]
+    tasks = [Task(service=name, kind=_KIND[type(services[name])]) for name in order]
     if not tasks:
         raise UsageError("the plan has no service that holds data", hint="Add one under services:.")
     return tuple(tasks)
+
+
+def in_order_of_recovery(services: Mapping[str, Service]) -> tuple[str, ...]:
+    """The services of a plan, each after those it needs, else in the plan's order."""
+    return start_order({name: list(one.after) for name, one in services.items()})
 
 
 def default_name(now: datetime) -> str:

@@ -30,6 +30,7 @@ def register(app: typer.Typer) -> None:
             "recoup restore latest --service postgres --kind base --destination /srv/restored",
             "recoup restore --to-time '2026-11-23 14:05:00' --service postgres    # to any instant that the WAL covers",
             "recoup restore --stack before-2.4    # all services to one label, applications stopped and started once",
+            "recoup restore --stack latest --to-time '2026-11-23 14:05:00'    # all services to one instant",
             "recoup restore 20261123-023000-k7f3q2 --into hummii_check  # a dump, beside the database in use",
             "recoup restore postgres-backup-20251130-020000.sql.gz.enc --service postgres --key-file old.key",
         ),
@@ -83,17 +84,17 @@ def restore(
     wish = Wish(destination=destination, database=database, into=into, create_roles=create_roles)
     consent = _consent(force, yes)
     moment = AskedMoment(time=to_time, lsn=to_lsn, xid=to_xid, name=to_name, before=before, timeline=timeline)
-    if moment.any and (stack is not None or without):
+    whole = stack == "latest" and moment == AskedMoment(time=to_time)
+    if moment.any and not whole and (stack is not None or without):
         raise UsageError("a stack point is a moment of its own: leave out --to-… and --timeline, or --stack")
-    if moment.any:
+    if moment.any and not whole:
         places = (file, source, key_file)
         return restore_to_moment(output, moment, reference, service, kind, places, wish, consent, dry_run=dry_run)
     if reference is None or stack is not None or without:
         from recoup.cli.stack import Asked, restore_to_point
 
-        asked = Asked(
-            file=file, source=source, key_file=key_file, destination=destination, without=tuple(without or ())
-        )
+        left = tuple(without or ())
+        asked = Asked(file=file, source=source, key_file=key_file, destination=destination, without=left, time=to_time)
         one = {"an artefact": reference, "--service": service, "--kind": kind, "--database": database, "--into": into}
         return restore_to_point(output, stack, asked, one, consent, dry_run=dry_run)
     if names_a_file(reference):

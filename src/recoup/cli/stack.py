@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,7 +13,7 @@ from recoup.kernel.errors import Exit
 
 if TYPE_CHECKING:
     from recoup.assembly.protect import Options
-    from recoup.assembly.restore_stack import FoundPoint, StackJob
+    from recoup.assembly.restore_stack import FoundStack, StackJob
     from recoup.assembly.stack_points import StackTaken
     from recoup.assembly.system import System
     from recoup.cli.output import Output
@@ -30,6 +31,7 @@ class Asked:
     key_file: Path | None
     destination: str | None
     without: tuple[str, ...]
+    time: str | None = None  #: an instant instead of a point
 
 
 def take_point(system: System, output: Output, name: str | None, options: Options, *, dry_run: bool) -> Exit:
@@ -122,10 +124,11 @@ def restore_to_point(
     dry_run: bool,
 ) -> Exit:
     """Bring all services back to a stack point, or show the steps. ``others`` are options that do not go with it."""
-    from recoup.assembly.restore_stack import StackJob, drifted, find_stack, prepare, restore_point
+    from recoup.assembly.restore_stack import StackJob, drifted, find_instant, find_stack, prepare, restore_point
     from recoup.cli.restore import open_readable
     from recoup.kernel.errors import UsageError
     from recoup.kernel.finding import exit_code, overall
+    from recoup.recovery.instant import parse_instant
 
     if reference is None:
         raise UsageError(
@@ -137,19 +140,23 @@ def restore_to_point(
                 f"--stack is of all services, so it does not go with {name}", hint="Leave one of them out."
             )
     opened = open_readable(output, asked.file, asked.source, asked.key_file)
-    found = find_stack(opened, reference, asked.without)
-    with output.progress() as listener:
+    if asked.time is None:
+        found = find_stack(opened, reference, asked.without)
+    else:
+        zone = "UTC" if opened.system is None else opened.system.plan.timezone
+        found = find_instant(opened, parse_instant(asked.time, zone), asked.without)
+    with output.progress() as listener, contextlib.ExitStack() as scope:
         job = StackJob(
             opened=opened,
             found=found,
             destination=asked.destination,
             consent=consent,
-            command=_command(found, asked),
+            command=_command(reference, asked),
             say=output.note,
             on_progress=listener,
         )
         if dry_run:
-            _show_steps(output, job, [one.text for one in prepare(job).steps()])
+            _show_steps(output, job, [one.text for one in prepare(job, scope).steps()])
             return Exit.OK
         done = restore_point(job)
     notes = (*dict.fromkeys(done.notes), *drifted(job))
@@ -157,30 +164,36 @@ def restore_to_point(
     return exit_code(overall(done.findings)) if done.findings else Exit.OK
 
 
-def _command(found: FoundPoint, asked: Asked) -> str:
-    words = ["recoup", "restore", "--stack", found.point.name]
+def _command(reference: str, asked: Asked) -> str:
+    words = ["recoup", "restore", "--stack", reference]
+    words += [] if asked.time is None else ["--to-time", f"'{asked.time}'"]
     words += [word for name in asked.without for word in ("--without", name)]
     words += ["--destination", asked.destination] if asked.destination is not None else []
     return " ".join(words)
 
 
+def _target(found: FoundStack) -> str:
+    if found.point is None:
+        return f"the stack as of {found.name}"
+    return f"the stack point {found.name} ({found.point.id}), {distance(found.point)}"
+
+
 def _show_steps(output: Output, job: StackJob, texts: list[str]) -> None:
     point = job.found.point
-    output.line(f"would restore the stack point {point.name} ({point.id}), {distance(point)}:")
+    output.line(f"would restore {_target(job.found)}:")
     for number, text in enumerate(texts, start=1):
         output.line(f"{number:>3}. {text}")
-    output.document("restore-stack-plan", {"point": point_document(point), "steps": texts})
+    document = None if point is None else point_document(point)
+    output.document("restore-stack-plan", {"point": document, "to": job.found.name, "steps": texts})
 
 
-def _say_restored(output: Output, found: FoundPoint, done: StackRestored, notes: tuple[str, ...]) -> None:
+def _say_restored(output: Output, found: FoundStack, done: StackRestored, notes: tuple[str, ...]) -> None:
     from recoup.cli.documents import finding_document
     from recoup.cli.restore import say_findings
     from recoup.kernel.units import show_duration
 
-    point = found.point
-    services = ", ".join(member.service for member, _ in found.members)
-    output.line(f"restored the stack point {point.name} ({point.id}): {services}, in {show_duration(done.seconds)}")
-    output.line(distance(point))
+    services = ", ".join(found.services)
+    output.line(f"restored {_target(found)}: {services}, in {show_duration(done.seconds)}")
     for service, where in done.kept.items():
         output.line(f"what was replaced of {service} is kept: {where}")
     for note in notes:
@@ -191,7 +204,8 @@ def _say_restored(output: Output, found: FoundPoint, done: StackRestored, notes:
     output.document(
         "restore-stack",
         {
-            "point": point_document(point),
+            "point": None if found.point is None else point_document(found.point),
+            "to": found.name,
             "without": list(found.without),
             "kept": dict(done.kept),
             "running": list(done.running),

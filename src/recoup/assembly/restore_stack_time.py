@@ -1,0 +1,243 @@
+"""Bringing the whole stack to one instant: each database through its log, each file set by its newest copy before it.
+
+Every member is chosen before anything is touched: an instant that one of them cannot reach is refused for all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recoup.assembly.access import Found, Readable
+from recoup.assembly.moment import Act, Moment, MomentWish, choose_moment
+from recoup.assembly.restore_job import Report, Wish
+from recoup.assembly.system import System
+from recoup.engines.engine import CopyReader, ProgressListener, StreamInfo
+from recoup.engines.engine import Member as TarMember
+from recoup.kernel import clock
+from recoup.kernel.errors import RecoupError, RefusedError, UsageError
+from recoup.kernel.finding import Finding
+from recoup.plan.services import ComposeService, FilesService
+from recoup.recovery.in_place import Consent, DataHome, Occupant
+from recoup.recovery.stack_in_place import Member, OpenMember, Put, VolumeMember
+from recoup.repository.catalog import REPLACED
+
+if TYPE_CHECKING:
+    from recoup.assembly.restore_redis_time import BuiltCopy, RedisTarget
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedMember:
+    """A database at the instant, reached through its log."""
+
+    service: str
+    moment: Moment
+    act: Act
+
+    @property
+    def what(self) -> str:
+        """How the instant is reached, for people."""
+        return f"from {self.moment}"
+
+
+def choose_members(opened: Readable, instant: datetime, without: Sequence[str]) -> tuple[Found | TimedMember, ...]:
+    """How each service of the plan reaches ``instant``, in the order of recovery.
+
+    Raise ``RefusedError`` naming the service that cannot, ``UsageError`` for what makes no sense.
+    """
+    from recoup.assembly.stack_points import in_order_of_recovery
+
+    if opened.system is None:
+        raise UsageError("without a plan it is not known which services belong together", hint="Give it: -f FILE.")
+    services = opened.system.plan.services
+    names = [one for one in in_order_of_recovery(services) if not isinstance(services[one], ComposeService)]
+    for name in without:
+        if name not in names:
+            raise UsageError(f"the plan has no service {name!r} with data", hint=f"It has: {', '.join(names)}.")
+    members: list[Found | TimedMember] = []
+    for name in names:
+        if name in without:
+            continue
+        if isinstance(services[name], FilesService):
+            members.append(_files_before(opened, name, instant))
+            continue
+        try:
+            moment, act = choose_moment(opened, name, MomentWish(time=instant))
+        except RecoupError as failure:
+            failure.message = f"{name} cannot be brought there: {failure.message}"
+            failure.args = (failure.message,)
+            failure.hint = f"{failure.hint or ''} Or leave it as it is: --without {name}.".strip()
+            raise
+        members.append(TimedMember(service=name, moment=moment, act=act))
+    if not members:
+        raise UsageError("nothing is left to restore", hint="Leave one --without out.")
+    return tuple(members)
+
+
+def _files_before(opened: Readable, service: str, instant: datetime) -> Found:
+    catalog = opened.catalog()
+    for entry in catalog.entries:
+        if (entry.service, entry.kind) == (service, "files") and entry.label != REPLACED and entry.ended <= instant:
+            return opened.find(entry.id, catalog=catalog)
+    raise RefusedError(
+        f"there is no copy of {service} from before {clock.to_text(instant)}",
+        hint=f"`recoup list {service}` shows what there is; --without {service} leaves it as it is.",
+    )
+
+
+def into_folder(
+    member: TimedMember, folder: Path, consent: Consent, say: Callable[[str], None], on_progress: ProgressListener
+) -> OpenMember:
+    """The recovery of a database into a folder of its own."""
+
+    def put() -> Put:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        report: Report = member.act(Wish(destination=str(folder)), consent, say, on_progress)
+        return Put(kept=report.kept, notes=report.notes, findings=report.findings)
+
+    return OpenMember(service=member.service, what=member.what, where=str(folder), replaces=lambda: None, put=put)
+
+
+def in_volume(
+    member: TimedMember,
+    opened: Readable,
+    system: System,
+    say: Callable[[str], None],
+    on_progress: ProgressListener,
+    scope: contextlib.ExitStack,
+) -> Member:
+    """The recovery of a database in the volume of its Compose service. ``scope`` keeps what is built on the way.
+
+    Raise ``UsageError`` for one that is reached by its address.
+    """
+    from recoup.assembly.recover_postgres import PostgresMoment, recovery_in_volume
+    from recoup.assembly.restore_redis_time import RedisTarget
+
+    if isinstance(member.moment, PostgresMoment):
+        recovery = recovery_in_volume(opened, member.moment, say, on_progress)
+        return VolumeMember(
+            service=member.service,
+            compose=recovery.compose,
+            what=member.what,
+            home=_Judged(recovery.home, recovery.findings),
+            reader=recovery.home.candidates[0].reader,
+            artefact_id=recovery.placement_id,
+            identity=recovery.identity,
+        )
+    assert isinstance(member.moment, RedisTarget), "only databases have moments"
+    return _redis(member, member.moment, system, say, on_progress, scope)
+
+
+def _redis(
+    member: TimedMember,
+    target: RedisTarget,
+    system: System,
+    say: Callable[[str], None],
+    on_progress: ProgressListener,
+    scope: contextlib.ExitStack,
+) -> VolumeMember:
+    from recoup.assembly.redis import RedisHome, redis_place
+
+    place = redis_place(system, member.service)
+    if place.stack is None or place.service.compose is None:
+        raise UsageError(
+            f"{member.service} is reached by its address; with the stack it goes back to copies only",
+            hint=f"Add --destination FOLDER, or --without {member.service} and bring it back by itself.",
+        )
+    facts = target.found.manifest.facts
+    said = facts.get("place")
+    return VolumeMember(
+        service=member.service,
+        compose=place.service.compose,
+        what=member.what,
+        home=RedisHome(place=place, stack=place.stack, compose_service=place.service.compose, facts=facts),
+        reader=_Replayed(system, target, say, on_progress, scope),
+        artefact_id=target.found.manifest.id,
+        identity=None if said is None else str(said),
+        at_once=True,
+    )
+
+
+class _Judged:
+    """A home whose check also tells where the recovery stopped. Implements ``DataHome``."""
+
+    def __init__(self, home: DataHome, findings: Callable[[], Sequence[Finding]]) -> None:
+        self._home, self._findings = home, findings
+
+    def look(self) -> Occupant:
+        """See ``DataHome``."""
+        return self._home.look()
+
+    def needs_bytes(self, reader: CopyReader) -> int:
+        """See ``DataHome``."""
+        return self._home.needs_bytes(reader)
+
+    def stage(self, reader: CopyReader, restore_id: str, on_progress: ProgressListener) -> None:
+        """See ``DataHome``."""
+        self._home.stage(reader, restore_id, on_progress)
+
+    def swap(self, restore_id: str) -> str | None:
+        """See ``DataHome``."""
+        return self._home.swap(restore_id)
+
+    def check(self, reader: CopyReader) -> Sequence[Finding]:
+        """See ``DataHome``."""
+        return [*self._findings(), *self._home.check(reader)]
+
+
+class _Replayed:
+    """The data set of a Redis at an instant, made when it is first asked for. Implements ``CopyReader``."""
+
+    def __init__(
+        self,
+        system: System,
+        target: RedisTarget,
+        say: Callable[[str], None],
+        on_progress: ProgressListener,
+        scope: contextlib.ExitStack,
+    ) -> None:
+        self._system, self._target, self._say = system, target, say
+        self._on_progress, self._scope = on_progress, scope
+        self._made: BuiltCopy | None = None
+
+    def _copy(self) -> BuiltCopy:
+        if self._made is None:
+            from recoup.assembly.restore_redis_time import build_copy
+            from recoup.repository.copy_reader import ArtefactReader
+
+            folder = Path(self._scope.enter_context(tempfile.TemporaryDirectory(prefix="recoup-redis-")))
+            found = self._target.found
+            stored = ArtefactReader(found.manifest, found.holders)
+            self._made = build_copy(self._system, self._target, stored, folder, self._say, self._on_progress)
+        return self._made
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """See ``CopyReader``."""
+        return {**self._target.found.manifest.facts, **self._copy().facts}
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any] | None:
+        """See ``CopyReader``."""
+        return self._copy().fingerprint
+
+    def streams(self) -> tuple[StreamInfo, ...]:
+        """See ``CopyReader``."""
+        return self._copy().streams()
+
+    def read(self, name: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """See ``CopyReader``."""
+        return self._copy().read(name, start, length)
+
+    def members(self, name: str) -> Iterator[TarMember]:
+        """See ``CopyReader``."""
+        return self._copy().members(name)
+
+    def each_frame(self, name: str, act: Callable[[int, bytes], None], workers: int = 0) -> None:
+        """See ``CopyReader``."""
+        self._copy().each_frame(name, act, workers)
