@@ -88,7 +88,7 @@ def test_the_daemon_takes_what_is_due_of_real_servers_and_then_waits(
 
 def test_what_is_in_hand_may_end_within_the_grace(files_place: Workplace) -> None:
     with (files_place.folder / "uploads" / "large").open("wb") as large:
-        large.truncate(400 << 20)
+        large.truncate(200 << 20)
     with daemon(files_place, "--grace", "2m") as running:
         wait_for(files_place.unfinished, "a copy is begun")
         running.signal(signal.SIGTERM)
@@ -202,9 +202,9 @@ def test_sighup_takes_the_new_plan_and_a_wrong_one_changes_nothing(files_place: 
         running.signal(signal.SIGHUP)
         running.wait_for("stays in force")
         running.wait_for("nonsense: unknown key")
-        record = records.read_daemon(state_of(files_place))
-        assert record is not None
-        assert record.plan_fault
+        wait_for(
+            lambda: (one := records.read_daemon(state_of(files_place))) and one.plan_fault, "the fault is recorded"
+        )
         # the plan on the disk is still wrong: what runs, runs by the one in force
         records.request_run(state_of(files_place), "uploads", "files", "for the test")
         running.wait_for("uploads files: begins (asked)")
