@@ -16,6 +16,8 @@ import pytest
 import redis
 
 from recoup.assembly import redis_stream
+from recoup.assembly.protect import Options, Task, protect
+from recoup.assembly.prune import prune
 from recoup.assembly.redis_inventory import redis_windows
 from recoup.backup import stream_keeper
 from recoup.demo.host import wait_until
@@ -382,3 +384,22 @@ def test_a_command_that_cannot_be_held_ends_the_window_and_a_new_one_begins(
     state, _ = streamed.state_at(after)
     assert state[0, b"log"][1] == [b"%d" % number for number in range(10)]
     assert len(state[0, b"large"][1]) == 3 << 20  # type: ignore[arg-type]
+
+
+def test_pruning_looks_at_the_stream_and_keeps_what_is_younger_than_its_window(
+    redis7: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streamed = make_plan(tmp_path, redis7, monkeypatch)
+    streamed.plan.write_text(streamed.plan.read_text() + "retention: {last: 1, wal: 1h}\n")
+    with streamed.streaming():
+        _write(redis7, range(5))
+        streamed.settle()
+        system = streamed.system()
+        done = protect(system, Task(service="redis", kind="rdb"), Options(), lambda _: None)
+        assert done.error is None
+        _write(redis7, range(5, 10))
+        streamed.mark()
+    before = streamed.holdings().entries
+    (now,) = prune(system, dry_run=True)
+    assert [(one.service, one.expired, one.kept) for one in now.streams] == [("redis", 0, len(before))]
+    assert "no copy is older" in now.streams[0].reason

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from recoup.assembly.retain import Cluster, Facts, decide_all, decide_cluster, gather, prove_newest
+from recoup.assembly.retain_stream import StreamFate, prune_streams
 from recoup.assembly.system import System
 from recoup.kernel import clock
 from recoup.kernel.errors import BusyError, Exit, RecoupError, StorageError, WrongKeyError
@@ -61,6 +62,7 @@ class Pruned:
     repository: str
     copies: tuple[Fate, ...] = ()
     wal: tuple[WalFate, ...] = ()
+    streams: tuple[StreamFate, ...] = ()
     orphans: tuple[Orphan, ...] = ()
     orphans_removed: int = 0
     problems: tuple[str, ...] = ()
@@ -69,9 +71,15 @@ class Pruned:
     dry_run: bool = False
 
     @property
+    def errors(self) -> tuple[RecoupError | None, ...]:
+        """What went wrong with single copies, clusters and streams."""
+        copies, wal, streams = (one.error for one in self.copies), (one.error for one in self.wal), self.streams
+        return (*copies, *wal, *(one.error for one in streams))
+
+    @property
     def exit_code(self) -> Exit:
         """The worst of what happened. What the store locks, and a rule that keeps much, is no failure."""
-        errors = [self.error, *(one.error for one in self.copies), *(one.error for one in self.wal)]
+        errors = [self.error, *self.errors]
         found = [error for error in errors if error is not None]
         if found:
             return found[0].exit_code
@@ -132,10 +140,12 @@ def _prune(system: System, repository: Repository, *, dry_run: bool, on_work: Ca
             fates = _fates(facts, decisions, removed, errors)
             wal = _wal(facts, decisions, dry_run=False)
             swept = 0 if facts.snapshot.frozen else _sweep(repository, orphans, busy)
+        streams = prune_streams(facts, decisions, dry_run=dry_run)
     return Pruned(
         repository=repository.name,
         copies=fates,
         wal=wal,
+        streams=streams,
         orphans=tuple(orphans),
         orphans_removed=swept,
         problems=facts.problems,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from recoup.assembly.checks import check_content
@@ -13,9 +13,9 @@ from recoup.assembly.system import System
 from recoup.backup.run_records import read_task
 from recoup.engines.postgres.lsn import Lsn
 from recoup.kernel.errors import RecoupError, WrongKeyError
-from recoup.plan.services import ComposeService, FilesService
+from recoup.plan.services import ComposeService, FilesService, RedisService
 from recoup.repository.catalog import REPLACED, STACK, Catalog, Entry, read_catalog
-from recoup.repository.holds import read_holds
+from recoup.repository.holds import HoldRecord, read_holds
 from recoup.repository.proofs import ProofRecord, Proofs
 from recoup.repository.repository import Repository
 from recoup.repository.retention import Copy, Decision, Hold, Proof, Rules, Snapshot, decide
@@ -46,6 +46,7 @@ class Facts:
     clusters: tuple[Cluster, ...]
     reach: Mapping[str, datetime]  #: by service, the oldest instant its WAL must reach
     problems: tuple[str, ...]
+    stream_window: timedelta | None = None  #: how far back command streams must reach
 
 
 def gather(system: System, repository: Repository, now: datetime, *, blocked: Mapping[str, str]) -> Facts:
@@ -61,6 +62,7 @@ def gather(system: System, repository: Repository, now: datetime, *, blocked: Ma
     }
     clusters = _clusters(repository, catalog)
     reach = _reach(system, repository, catalog, clusters, [one.hold() for one in holds.records], now)
+    window = (system.plan.repositories[repository.name].retention or system.plan.retention).wal
     proofs = Proofs(system.state_folder).of(repository.identity)
     snapshot = Snapshot(
         copies=tuple(_copy(entry, proofs.get(entry.id), needed_grade(system)) for entry in catalog.entries),
@@ -69,7 +71,8 @@ def gather(system: System, repository: Repository, now: datetime, *, blocked: Ma
         holds=tuple(one.hold() for one in holds.records),
         blocked=stops,
         frozen=_frozen(problems),
-        reach={(service, "base"): instant for service, instant in reach.items()},
+        reach={(service, "base"): instant for service, instant in reach.items()}
+        | _stream_reach(system, window, catalog, holds.records, now),
     )
     return Facts(
         repository=repository,
@@ -78,6 +81,7 @@ def gather(system: System, repository: Repository, now: datetime, *, blocked: Ma
         clusters=clusters,
         reach=reach,
         problems=tuple(problems),
+        stream_window=window,
     )
 
 
@@ -275,4 +279,17 @@ def _reach(
         assert window is not None
         begins = [hold.begins for hold in holds if hold.begins is not None]
         reach[service] = min([min(now, max(known, default=now)) - window, *begins])
+    return reach
+
+
+def _stream_reach(
+    system: System, window: timedelta | None, catalog: Catalog, holds: Sequence[HoldRecord], now: datetime
+) -> dict[tuple[str, str], datetime]:
+    """The oldest instant that the copies of each service with a command stream must reach back to."""
+    reach = {}
+    for name, service in system.plan.services.items():
+        if window is not None and isinstance(service, RedisService) and service.stream is not None:
+            newest = next((one.ended for one in catalog.entries if (one.service, one.kind) == (name, "rdb")), now)
+            begins = [begin for one in holds if (begin := one.hold().begins) is not None]
+            reach[name, "rdb"] = min([min(now, newest) - window, *begins])
     return reach

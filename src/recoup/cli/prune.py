@@ -11,6 +11,7 @@ from recoup.kernel.errors import Exit
 
 if TYPE_CHECKING:
     from recoup.assembly.prune import Fate, Pruned, WalFate
+    from recoup.assembly.retain_stream import StreamFate
 
 _ORDER = (Exit.OK, Exit.BUSY, Exit.UNKNOWN, Exit.REFUSED, Exit.BAD, Exit.NO_REPOSITORY, Exit.FAILED)
 
@@ -82,6 +83,12 @@ def _say(output: Any, result: Pruned) -> None:
             f"WAL of {wal.service}, cluster {wal.system_identifier}: {count} objects "
             f"({show_size(wal.expired_bytes)}) {verb}, {wal.kept} stay: {wal.reason}"
         )
+    for stream in result.streams:
+        verb = "goes" if result.dry_run else "removed"
+        output.line(
+            f"command stream of {stream.service}: {stream.expired if result.dry_run else stream.removed} objects "
+            f"({show_size(stream.expired_bytes)}) {verb}, {stream.kept} stay: {stream.reason}"
+        )
     if result.orphans:
         ripe = sum(orphan.ripe for orphan in result.orphans)
         size = show_size(sum(orphan.stored_bytes for orphan in result.orphans))
@@ -91,7 +98,7 @@ def _say(output: Any, result: Pruned) -> None:
         output.note(f"{result.repository}: nothing is removed: {problem}")
     for service, taken in (result.busy or {}).items():
         output.note(f"{result.repository}: {service}: {taken.message}")
-    for error in [*(one.error for one in result.copies), *(one.error for one in result.wal)]:
+    for error in result.errors:
         if error is not None:
             output.note(f"{result.repository}: {error}" + (f"\nhint: {error.hint}" if error.hint else ""))
 
@@ -123,6 +130,7 @@ def _document(result: Pruned) -> dict[str, Any]:
             for fate in result.copies
         ],
         "wal": [_wal_document(wal) for wal in result.wal],
+        "streams": [_stream_document(stream) for stream in result.streams],
         "orphans": [
             {"id": one.place.id, "service": one.place.service, "kind": one.place.kind, "old_enough": one.ripe}
             for one in result.orphans
@@ -130,6 +138,18 @@ def _document(result: Pruned) -> dict[str, Any]:
         "orphans_removed": result.orphans_removed,
         "problems": list(result.problems),
         "busy": {service: taken.message for service, taken in (result.busy or {}).items()},
+    }
+
+
+def _stream_document(stream: StreamFate) -> dict[str, Any]:
+    return {
+        "service": stream.service,
+        "kept": stream.kept,
+        "expired": stream.expired,
+        "expired_bytes": stream.expired_bytes,
+        "removed": stream.removed,
+        "reason": stream.reason,
+        "error": _error(stream.error),
     }
 
 
