@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from recoup.assembly.feed import SCRIPT_SECONDS, feed
 from recoup.assembly.postgres import PostgresPlace
@@ -13,10 +13,15 @@ from recoup.engines.engine import CopyReader, ProgressListener
 from recoup.engines.postgres import volume_script
 from recoup.engines.postgres.access import open_maintenance
 from recoup.engines.postgres.base_fingerprint import compare_with_base
+from recoup.engines.postgres.incremental import tar_with_manifest
+from recoup.engines.postgres.place_chain import require_chain
 from recoup.engines.postgres.stream_names import BASE_ARCHIVE
 from recoup.kernel.errors import EngineError, RefusedError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.recovery.in_place import Occupant
+
+#: Combining writes as much as the cluster has: a day for several terabytes.
+_COMBINE_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +31,7 @@ class PostgresHome:
     place: PostgresPlace
     stack: Stack
     compose_service: str
+    parents: tuple[CopyReader, ...] = ()  #: what an incremental copy builds on, the oldest first
 
     def look(self) -> Occupant:
         """See ``DataHome``."""
@@ -46,7 +52,8 @@ class PostgresHome:
 
     def needs_bytes(self, reader: CopyReader) -> int:
         """See ``DataHome``. A tenth more than the tar, for what PostgreSQL writes while it recovers."""
-        return sum(info.plain_bytes for info in reader.streams()) * 11 // 10
+        needed = sum(info.plain_bytes for one in (*self.parents, reader) for info in one.streams()) * 11 // 10
+        return needed * 2 if self.parents else needed  # a chain, and what it is combined to
 
     def stage(self, reader: CopyReader, restore_id: str, on_progress: ProgressListener) -> None:
         """See ``DataHome``."""
@@ -56,6 +63,9 @@ class PostgresHome:
                 hint="Restore it into a folder with --destination FOLDER and place the tablespaces by hand.",
             )
         remove_leftovers(self.stack.client, except_run=restore_id)
+        if self.parents:
+            self._stage_chain((*self.parents, reader), restore_id, on_progress)
+            return
         total = next(info.plain_bytes for info in reader.streams() if info.name == BASE_ARCHIVE)
         feed(
             self.stack.client,
@@ -65,6 +75,22 @@ class PostgresHome:
             total_bytes=total,
             on_progress=on_progress,
         )
+
+    def _stage_chain(self, chain: Sequence[CopyReader], restore_id: str, on_progress: ProgressListener) -> None:
+        require_chain([one.facts for one in chain])
+        for number, one in enumerate(chain):
+            feed(
+                self.stack.client,
+                self._one_off(restore_id, volume_script.STAGE_PART, str(number)),
+                tar_with_manifest(one),
+                what=f"restore of {self.place.name} ({number + 1} of {len(chain)} backups)",
+                total_bytes=next(info.plain_bytes for info in one.streams() if info.name == BASE_ARCHIVE),
+                on_progress=on_progress,
+            )
+        combine = replace(
+            self._one_off(restore_id, volume_script.COMBINE, str(len(chain))), timeout_seconds=_COMBINE_SECONDS
+        )
+        run_one_off(self.stack.client, combine)
 
     def swap(self, restore_id: str) -> str | None:
         """See ``DataHome``."""
@@ -87,13 +113,13 @@ class PostgresHome:
         )
         return [identity, *compare_with_base(reader.fingerprint, self.place.access)]
 
-    def _one_off(self, run_id: str, script: str, *, writable: bool = True) -> OneOff:
+    def _one_off(self, run_id: str, script: str, *more: str, writable: bool = True) -> OneOff:
         folder = self.stack.project.service(self.compose_service).environment.get("PGDATA")
         data = folder.reveal() if folder is not None else ""
         return OneOff(
             service=self.compose_service,
-            argv=("sh", "-c", script, "recoup", data, run_id),
+            argv=("sh", "-c", script, "recoup", data, run_id, *more),
             run_id=run_id,
-            timeout_seconds=None if script is volume_script.STAGE else SCRIPT_SECONDS,
+            timeout_seconds=None if script in (volume_script.STAGE, volume_script.STAGE_PART) else SCRIPT_SECONDS,
             writable=writable,
         )

@@ -58,7 +58,7 @@ def _by_kind(job: Job) -> Report:
     if system is None:
         raise UsageError("without a plan there is no place to restore to", hint="Add --destination FOLDER.")
     match kind:
-        case "base":
+        case "base" | "incremental":
             from recoup.assembly.restore_postgres import base_in_place
 
             return base_in_place(job, system)

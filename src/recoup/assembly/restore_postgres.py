@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from recoup.assembly.homes import PostgresHome
+from recoup.assembly.incremental import chain_of
 from recoup.assembly.postgres import postgres_place
 from recoup.assembly.restore_job import Job, Report, without_secrets
 from recoup.assembly.restore_runs import RestoreRuns
@@ -18,7 +19,7 @@ from recoup.recovery.in_place import restore_in_place
 
 
 def base_in_place(job: Job, system: System) -> Report:
-    """Put a base backup back into the volume of its Compose service."""
+    """Put a base backup, whole or incremental, back into the volume of its Compose service."""
     manifest = job.manifest
     service = system.plan.services.get(manifest.service)
     if not isinstance(service, PostgresService):
@@ -33,7 +34,12 @@ def base_in_place(job: Job, system: System) -> Report:
         )
     done = restore_in_place(
         service.compose,
-        PostgresHome(place=place, stack=place.stack, compose_service=service.compose),
+        PostgresHome(
+            place=place,
+            stack=place.stack,
+            compose_service=service.compose,
+            parents=chain_of(job.opened, job.found)[:-1],
+        ),
         Surroundings(plan=system.plan, stack=place.stack),
         job.reader,
         artefact_id=manifest.id,

@@ -7,6 +7,7 @@ the blocks that its WAL changed since that backup began. Source: PostgreSQL docu
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -76,6 +77,18 @@ def read_manifest(reader: CopyReader) -> Iterator[bytes]:
         if member.path == MANIFEST_STREAM:
             return reader.read(BASE_ARCHIVE, member.offset, member.size_bytes)
     raise UnknownFormatError("the copy holds no manifest of the server")
+
+
+def tar_with_manifest(reader: CopyReader) -> Iterator[bytes]:
+    """``base.tar`` with the server's manifest in it, as ``pg_combinebackup`` wants to find it unpacked."""
+    if MANIFEST_STREAM in {info.name for info in reader.streams()}:
+        size = next(info.plain_bytes for info in reader.streams() if info.name == MANIFEST_STREAM)
+        member = tarfile.TarInfo(MANIFEST_STREAM)
+        member.size, member.mode = size, 0o600
+        yield member.tobuf(tarfile.USTAR_FORMAT)
+        yield from reader.read(MANIFEST_STREAM)
+        yield bytes(-size % tarfile.BLOCKSIZE)
+    yield from reader.read(BASE_ARCHIVE)
 
 
 def require_incremental(wire: Wire, timeline: int, earlier: Earlier) -> None:

@@ -3,7 +3,8 @@
 Three scripts, each safe to repeat and safe to kill:
 
 - ``STATUS`` says what is there (nothing, a cluster and whose, an unfinished placement and whose);
-- ``STAGE`` unpacks the backup from standard input into a folder *beside* the old data, inside the same volume;
+- ``STAGE`` unpacks the backup from standard input into a folder *beside* the old data, inside the same volume; for an
+  incremental one ``STAGE_PART`` unpacks each backup of its chain, and ``COMBINE`` makes one of them;
 - ``SWAP`` moves the old data aside and the new data into place by renames alone, ``pg_control`` last.
 
 Until ``SWAP`` begins the old data are untouched. While it runs the volume cannot be started: its control file is
@@ -26,6 +27,7 @@ from recoup.kernel.errors import EngineError
 INCOMING: Final = "pgsql_tmp_recoup_incoming"
 MARKER: Final = "pgsql_tmp_recoup_placing"
 REPLACED: Final = "pgsql_tmp_recoup_replaced_"
+PARTS: Final = "pgsql_tmp_recoup_parts"
 
 _PROLOGUE: Final = f"""
 set -eu
@@ -35,6 +37,7 @@ data=${{1:-}}
 id=$2
 incoming=$data/{INCOMING}
 marker=$data/{MARKER}
+parts=$data/{PARTS}
 aside=$data/{REPLACED}$id
 fail() {{ echo "$1" >&2; exit 1; }}
 """
@@ -57,17 +60,8 @@ echo "folder $data"
 """
 )
 
-STAGE: Final = (
-    _PROLOGUE
-    + """
-[ ! -e "$marker" ] || fail "another placement is unfinished here: $(cat "$marker")"
-mkdir -p "$data"
-rm -rf "$incoming"
-# Whatever stops this before its end, the half-unpacked copy must not fill the disk that the old data need.
-trap 'rm -rf "$incoming"' EXIT
-trap 'exit 130' HUP INT TERM
-mkdir -m 700 "$incoming"
-tar -x -p -f - -C "$incoming"
+#: The end of every way to stage: nothing of it can be started, and everything is on the disk.
+_STAGED: Final = """
 [ -s "$incoming/global/pg_control" ] && [ -s "$incoming/PG_VERSION" ] || fail "the backup has no control file"
 mv "$incoming/global/pg_control" "$incoming/global/pg_control.recoup"
 owner=$(stat -c %u:%g "$data")
@@ -77,6 +71,56 @@ sync
 trap - EXIT
 echo "staged"
 """
+
+STAGE: Final = (
+    _PROLOGUE
+    + """
+[ ! -e "$marker" ] || fail "another placement is unfinished here: $(cat "$marker")"
+mkdir -p "$data"
+rm -rf "$incoming" "$parts"
+# Whatever stops this before its end, the half-unpacked copy must not fill the disk that the old data need.
+trap 'rm -rf "$incoming"' EXIT
+trap 'exit 130' HUP INT TERM
+mkdir -m 700 "$incoming"
+tar -x -p -f - -C "$incoming"
+"""
+    + _STAGED
+)
+
+#: One backup of a chain, its number as the third argument; the first is 0. ``COMBINE`` puts them together.
+STAGE_PART: Final = (
+    _PROLOGUE
+    + """
+[ ! -e "$marker" ] || fail "another placement is unfinished here: $(cat "$marker")"
+command -v pg_combinebackup > /dev/null || fail "this container has no pg_combinebackup"
+mkdir -p "$data"
+if [ "$3" = 0 ]; then rm -rf "$incoming" "$parts"; mkdir -m 700 "$parts"; fi
+trap 'rm -rf "$parts"' EXIT
+trap 'exit 130' HUP INT TERM
+mkdir -m 700 "$parts/$3"
+tar -x -p -f - -C "$parts/$3"
+[ -s "$parts/$3/global/pg_control" ] && [ -s "$parts/$3/backup_manifest" ] || fail "backup $3 of the chain is not whole"
+trap - EXIT
+echo "staged part $3"
+"""
+)
+
+#: Puts the parts together, as many as the third argument says: then all is as ``STAGE`` leaves it.
+COMBINE: Final = (
+    _PROLOGUE
+    + """
+count=$3
+trap 'rm -rf "$incoming" "$parts"' EXIT
+trap 'exit 130' HUP INT TERM
+rm -rf "$incoming"
+set -- --no-sync --output "$incoming"
+if pg_combinebackup --help | grep -q -e --link; then set -- "$@" --link; fi
+at=0
+while [ "$at" -lt "$count" ]; do set -- "$@" "$parts/$at"; at=$((at + 1)); done
+pg_combinebackup "$@"
+rm -rf "$parts"
+"""
+    + _STAGED
 )
 
 SWAP: Final = (
