@@ -1,8 +1,8 @@
 """``python -m bench``: base backup and restore beside the alternatives, peak memory, and load on a production.
 
-Every contender of a part works on the same cluster (PostgreSQL 15 of Debian) and the same disk, with zstd level 3
-where it can, and with encryption. Nothing is dropped from the page cache: all read the same warm files. Ratios are
-taken round by round, so a machine that slows down for a while slows all of them.
+Every contender of a part works on the same cluster (PostgreSQL 15 of Debian; 17 for incremental backups) and the same
+disk, with zstd level 3 where it can, and with encryption. Nothing is dropped from the page cache: all read the same
+warm files. Ratios are taken round by round, so a machine that slows down for a while slows all of them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bench.contenders import LIMIT, PGBACKREST, Scene, backups, make_sources, restores
 from bench.data import fill
+from bench.incremental import measure_incremental
 from bench.load import measure_load
 from bench.measure import Series, interleave
 from bench.memory import measure_memory
@@ -22,7 +23,7 @@ from bench.report import Judged, Part, at_least, speed_data, speed_table, surrou
 from recoup.demo.programs import find_postgres
 from recoup.demo.servers import PostgresServer
 
-_PARTS = ("backup", "restore", "memory", "load")
+_PARTS = ("backup", "restore", "incremental", "memory", "load")
 
 
 def _say(text: str) -> None:
@@ -59,6 +60,11 @@ def main() -> int:
         if "backup" in wanted or "restore" in wanted:
             parts += _speed(options, wanted, work / "speed")
             shutil.rmtree(work / "speed")
+        if "incremental" in wanted:
+            _say("incremental")
+            where = work / "incremental"
+            parts.append(measure_incremental(options.size_mib, options.rounds, where, _say))
+            shutil.rmtree(where)
         if "memory" in wanted:
             _say("memory")
             parts.append(measure_memory(options.memory_mib, work / "memory", _say))

@@ -18,7 +18,8 @@ LIMIT = "zstd -3 -T2 of the same tar to nowhere (limit)"
 PGBACKREST = "pgBackRest"
 
 _KEY = "0f" * 32
-_OPENSSL = "openssl enc -aes-256-cbc -pbkdf2 -md sha256 -iter 10000"
+#: What every pipe encrypts with.
+OPENSSL = "openssl enc -aes-256-cbc -pbkdf2 -md sha256 -iter 10000"
 
 
 def bytes_in(folder: Path) -> int:
@@ -206,7 +207,7 @@ def _pipe(scene: Scene, *, synced: bool) -> Contender:
         name=f"pg_basebackup, zstd -3 -T2, openssl{', sync' if synced else ''}",
         argv=(
             f"{scene._base_backup()} -D - | zstd -q -3 -T2 "
-            f"| {_OPENSSL} -salt -pass file:{scene.work}/key -out {target}{sync}"
+            f"| {OPENSSL} -salt -pass file:{scene.work}/key -out {target}{sync}"
         ),
         prepare=scene.fresh("pipe"),
         size=lambda: bytes_in(target.parent),
@@ -219,7 +220,7 @@ def _server_compressed(scene: Scene) -> Contender:
         name="pg_basebackup server-zstd 3 x2, openssl, sync",
         argv=(
             f"{scene._base_backup()} --no-manifest --compress=server-zstd:level=3,workers=2 -D - "
-            f"| {_OPENSSL} -salt -pass file:{scene.work}/key -out {target} && sync {target} {target.parent}"
+            f"| {OPENSSL} -salt -pass file:{scene.work}/key -out {target} && sync {target} {target.parent}"
         ),
         prepare=scene.fresh("pipe"),
         size=lambda: bytes_in(target.parent),
@@ -232,7 +233,7 @@ def _plain(scene: Scene) -> Contender:
         name="pg_dump > file; gzip; openssl",
         argv=(
             f"{server.bin}/pg_dump -d '{server.url(scene.database)}' > {target}/d.sql && gzip {target}/d.sql && "
-            f"{_OPENSSL} -salt -pass file:{scene.work}/key -in {target}/d.sql.gz -out {target}/d.sql.gz.enc && "
+            f"{OPENSSL} -salt -pass file:{scene.work}/key -in {target}/d.sql.gz -out {target}/d.sql.gz.enc && "
             f"rm {target}/d.sql.gz"
         ),
         prepare=scene.fresh("plain"),
@@ -267,7 +268,7 @@ def restores(scene: Scene, *, plain: bool) -> list[Contender]:
     """The contenders for a restore into an empty folder (or, for the dump, into a new database); Recoup comes first."""
     target = scene.work / "restored"
     unpack = (
-        f"{_OPENSSL} -d -pass file:{scene.work}/key -in {scene.work}/pipe/base.tar.zst.enc | zstd -q -d "
+        f"{OPENSSL} -d -pass file:{scene.work}/key -in {scene.work}/pipe/base.tar.zst.enc | zstd -q -d "
         f"| tar -x -C {target}"
     )
     stock = [
@@ -300,7 +301,7 @@ def _load_dump(scene: Scene) -> Contender:
     return Contender(
         name="openssl, gunzip, psql",
         argv=(
-            f"{_OPENSSL} -d -pass file:{scene.work}/key -in {scene.work}/plain/d.sql.gz.enc | gunzip "
+            f"{OPENSSL} -d -pass file:{scene.work}/key -in {scene.work}/plain/d.sql.gz.enc | gunzip "
             f"| {server.bin}/psql -q -X -v ON_ERROR_STOP=1 -d '{server.url('back')}'"
         ),
         prepare=new_database,
