@@ -16,8 +16,7 @@ from recoup.repository.seal import Key
 from recoup.repository.wal_archive import WalArchive, seal_wal
 
 #: What may wait in memory for the repositories, sealed or not yet.
-_WAITING_BYTES: Final = 96 << 20
-_SMALL_ITEMS: Final = 16
+_WAITING_BYTES: Final = 48 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,7 +40,7 @@ def test_an_empty_archive_holds_nothing() -> None:
 
 def test_pieces_of_the_next_segment_count_up_to_the_first_hole_and_those_of_whole_ones_are_superfluous() -> None:
     old = piece(4, 0, 100)
-    entries = [segment(3), segment(4), old, piece(5, 0, 100), piece(5, 90, 200), piece(5, 300, 400)]
+    entries: list[WalEntry] = [segment(3), segment(4), old, piece(5, 0, 100), piece(5, 90, 200), piece(5, 300, 400)]
     held = held_wal(entries, ONE, SIZE)
     assert held is not None
     assert (held.end, held.piece_bytes, held.safe) == (5 * SIZE, 200, 5 * SIZE + 200)

@@ -143,7 +143,7 @@ def test_memory_is_bounded_by_not_taking_more() -> None:
         while shipper.room() and shipped < 1000:
             ship(shipper, 0)
             shipped += 1
-        assert shipped <= (96 << 20) // SIZE
+        assert shipped <= (48 << 20) // SIZE
         store.bad.clear()
 
 

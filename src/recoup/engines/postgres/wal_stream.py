@@ -34,7 +34,9 @@ STATUS_SECONDS: Final = 2.0
 _ASK_SECONDS: Final = 5.0
 #: A server that is asked every five seconds and says nothing for so long is gone.
 SILENCE_SECONDS: Final = 30.0
-_FULL_SECONDS: Final = 0.05
+#: How long reading rests when nothing more can be taken: a fraction of what storing a segment takes.
+_FULL_SECONDS: Final = 0.005
+_HELD_BACK_SECONDS: Final = 0.05
 #: A server that shuts down waits until everything it sent is flushed. It is not kept waiting longer than this.
 _SHUTDOWN_PATIENCE_SECONDS: Final = 10.0
 _SHUTDOWN_QUESTIONS: Final = 5
@@ -166,7 +168,7 @@ class WalStream:
         # While the server asks again and again (it shuts down), an answer that says nothing new is held back a little.
         self._hurry = False
         if self._questions > _SHUTDOWN_QUESTIONS and not news:
-            threading.Event().wait(_FULL_SECONDS)
+            threading.Event().wait(_HELD_BACK_SECONDS)
         if ask:
             self._asked = now
         self._reported, self._said = flushed, now
