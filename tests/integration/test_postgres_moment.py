@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from recoup.assembly import wal_facts
+from recoup.assembly.access import Found
 from recoup.assembly.wal_facts import ClusterFacts, read_clusters
 from recoup.demo.host import temporary_folder
 from recoup.engines.postgres.identity import describe_folder
@@ -27,7 +29,7 @@ from recoup.engines.postgres.recover_folder import RECOVERY_NOTE
 from recoup.engines.postgres.recovery_choice import WalFile
 from recoup.engines.postgres.recovery_script import SPOOL
 from recoup.engines.postgres.recovery_target import AtLsn, AtName, AtTime, AtXid, Latest, Target
-from recoup.engines.postgres.wal_windows import Window, reach_of
+from recoup.engines.postgres.wal_windows import Base, Window, reach_of
 from recoup.kernel.errors import DamageError, EngineError, RefusedError
 from recoup.kernel.finding import Verdict, overall
 from recoup.kernel.process import Command, run
@@ -171,6 +173,22 @@ def test_what_cannot_be_reached_is_refused_before_anything_is_touched(
         recover(past.story, server_folder, target, to=folder)
     assert "on timeline 1" in str(refused.value.hint)
     assert not folder.exists()
+
+
+@on(15)
+def test_a_base_backup_that_is_younger_than_its_clock_says_gives_way_to_an_older_one(
+    past: Past, server_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = wal_facts._base
+
+    def an_hour_early(one: Found) -> Base:
+        return replace(true(one), time=true(one).time - timedelta(hours=1))
+
+    monkeypatch.setattr(wal_facts, "_base", an_hour_early)
+    folder, report = recover(past.story, server_folder, AtTime(time=past.middle.time))
+    assert overall(report.findings) is Verdict.OK, report
+    assert past.first.manifest.id in report.notes[0]
+    assert rows_in(past.story, folder) == list(range(1, past.middle.row + 1))
 
 
 # -- damage, gaps, and second repositories -------------------------------------------------------------------------

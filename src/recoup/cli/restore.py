@@ -99,11 +99,7 @@ def restore(
         return restore_to_point(output, stack, asked, one, consent, dry_run=dry_run)
     if names_a_file(reference):
         if dry_run:
-            output.line(
-                f"would restore the file {reference} into {destination or service or 'the PostgreSQL of the plan'}"
-            )
-            output.document("restore-plan", {"file": reference, "into": destination or service})
-            return Exit.OK
+            return _show_file_plan(output, reference, destination or service)
         return _restore_file(output, reference, file, service, key_file, wish, consent)
     opened = open_readable(output, file, source, key_file)
     found = opened.find(reference, service=service, kinds=(kind,) if kind else ())
@@ -121,6 +117,12 @@ def open_readable(output: Any, file: Path | None, source: str | None, key_file: 
     for name, error in opened.failed.items():
         output.note(f"{name}: not read: {error}" + (f"\nhint: {error.hint}" if error.hint else ""))
     return opened
+
+
+def _show_file_plan(output: Any, reference: str, into: str | None) -> Exit:
+    output.line(f"would restore the file {reference} into {into or 'the PostgreSQL of the plan'}")
+    output.document("restore-plan", {"file": reference, "into": into})
+    return Exit.OK
 
 
 def _restore_file(
@@ -159,6 +161,7 @@ def _restore_artefact(output: Any, opened: Readable, found: Found, wish: Wish, c
 
 
 def finish_restore(output: Any, report: Report, seconds: float) -> Exit:
+    """Say what was restored; the exit code that its checks ask for."""
     from recoup.kernel.finding import exit_code, overall
 
     _say(output, report, seconds)
