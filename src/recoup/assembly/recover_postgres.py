@@ -15,12 +15,14 @@ from pathlib import Path
 from psycopg.conninfo import conninfo_to_dict
 
 from recoup.assembly.access import Readable
+from recoup.assembly.incremental import KINDS, chain_of
 from recoup.assembly.postgres import PostgresPlace, postgres_place
 from recoup.assembly.recovered_home import PostgresRecovery, RecoveredHome, RecoveredWith
 from recoup.assembly.restore_job import Report, Wish
 from recoup.assembly.surroundings import Surroundings
 from recoup.assembly.wal_facts import ClusterFacts, read_clusters
-from recoup.engines.engine import Progress, ProgressListener
+from recoup.engines.engine import CopyReader, Progress, ProgressListener
+from recoup.engines.postgres.combine import find_combiner
 from recoup.engines.postgres.control import CONTROL_FILE, parse_control
 from recoup.engines.postgres.lsn import Lsn
 from recoup.engines.postgres.recover_folder import Recovery, TargetTooEarlyError, recover_to_folder
@@ -31,7 +33,7 @@ from recoup.engines.postgres.recovery_verdict import describe, judge
 from recoup.engines.postgres.restore_points import NAME_BYTES, RestorePoint, RestorePointSearch
 from recoup.engines.postgres.stream_names import BASE_ARCHIVE
 from recoup.engines.postgres.wal_windows import Base, Window, reach_of, show_time
-from recoup.kernel.errors import DamageError, RefusedError, UsageError
+from recoup.kernel.errors import DamageError, EngineError, RefusedError, UsageError
 from recoup.kernel.files import expanded
 from recoup.plan.services import PostgresService
 from recoup.recovery.in_place import MOMENT, Consent, restore_in_place
@@ -85,7 +87,7 @@ def choose_postgres(
     cluster = clusters[0]  # that of the newest base backup; another one is reached by naming a base backup of it
     bases: Sequence[Base] = cluster.bases
     if base is not None:
-        identifier = catalog.find(base, service=service, kinds=("base",)).id
+        identifier = catalog.find(base, service=service, kinds=KINDS).id
         cluster = next(one for one in clusters if identifier in one.found)
         bases = [one for one in cluster.bases if one.id == identifier]
     found: Lsn | None = None
@@ -204,11 +206,12 @@ class _Run:
 
     def into_folder(self, folder: Path) -> Report:
         roles = _roles(None if self.opened.system is None else self._place(required=False))
-        for base in self.moment.choice.bases:
+        for base in self._bases(combining=self._combines()):
             self.say(f"restoring the base backup {base.id}, then replaying WAL to {self.moment.choice.target}")
             try:
+                chain = self._chain(base)
                 done = recover_to_folder(
-                    self._reader(base), folder, self._recovery(base, roles),
+                    chain, folder, self._recovery(base, roles),
                     on_progress=self.on_progress, on_replay=self._on_replay,
                 )  # fmt: skip
             except TargetTooEarlyError as failure:
@@ -216,6 +219,7 @@ class _Run:
                 continue
             notes = ["the folder is ready: start it as the user that owns it"]
             notes += [f"tablespace {oid}: {path}" for oid, path in done.tablespaces.items()]
+            notes += _passed_over(chain)
             return self._report(str(folder), None, base, done.reached, notes)
         raise self._too_early()
 
@@ -240,7 +244,7 @@ class _Run:
                     recovery=self._recovery(base, roles),
                     facts=self.moment.cluster.found[base.id].manifest.facts,
                 )
-                for base in self.moment.choice.bases
+                for base in self._bases(combining=False)
             ),
             say=self.say,
             on_replay=self._on_replay,
@@ -276,7 +280,8 @@ class _Run:
                 notes=(*notes, "the recovery itself was finished by the run before this one"), findings=done.findings,
             )  # fmt: skip
         base, reached = home.outcome[-1]
-        report = self._report(done.place, done.kept, base, reached, notes)
+        used = next(one for one in home.candidates if one.base == base)
+        report = self._report(done.place, done.kept, base, reached, [*notes, *_passed_over([used.reader])])
         return Report(
             what=report.what, where=report.where, kept=report.kept, notes=report.notes,
             findings=(*report.findings, *done.findings),
@@ -299,6 +304,31 @@ class _Run:
                 hint="Add --destination FOLDER (an empty one).",
             )  # fmt: skip
         return None
+
+    def _bases(self, *, combining: bool) -> list[Base]:
+        """The base backups to try; incremental ones only where they can be combined with what they build on."""
+        found = self.moment.cluster.found
+        bases = [one for one in self.moment.choice.bases if combining or not found[one.id].manifest.depends_on]
+        if not bases:
+            raise RefusedError(
+                f"only incremental backups lead to {self.moment.choice.target}, and they cannot be combined here",
+                hint="Recover into a folder with --destination FOLDER, where pg_combinebackup of the same version is.",
+            )
+        return bases
+
+    def _combines(self) -> bool:
+        manifest = self.moment.cluster.found[self.moment.choice.bases[0].id].manifest
+        if not manifest.depends_on:
+            return True
+        try:
+            find_combiner(int(manifest.facts["major"]))
+        except EngineError as failure:
+            self.say(f"not starting from an incremental backup: {failure.message}")
+            return False
+        return True
+
+    def _chain(self, base: Base) -> tuple[ArtefactReader, ...]:
+        return chain_of(self.opened, self.moment.cluster.found[base.id])
 
     def _reader(self, base: Base) -> ArtefactReader:
         found = self.moment.cluster.found[base.id]
@@ -344,6 +374,13 @@ class _Run:
             f"{self.moment.choice.target} comes before the end of the oldest base backup that is there for it",
             hint="The time of a base backup is by this machine's clock; the server's differs. Choose a later instant.",
         )
+
+
+def _passed_over(chain: Sequence[CopyReader]) -> list[str]:
+    """What of the base backup came from another repository than the first, for the report."""
+    parts = [one for one in chain if isinstance(one, ArtefactReader)]
+    wrong = dict.fromkeys(what for part in parts for what in part.passed_over())
+    return [f"read from another repository, because: {what}" for what in wrong]
 
 
 def _roles(place: PostgresPlace | None) -> list[str]:

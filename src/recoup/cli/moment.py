@@ -62,7 +62,7 @@ def restore_to_moment(
         raise UsageError(
             "say exactly one of --to-time, --to-lsn, --to-xid and --to-name", hint="--to-time latest is the newest."
         )
-    if kind not in (None, "base") or wish.database is not None or wish.into is not None:
+    if kind not in (None, "base", "incremental") or wish.database is not None or wish.into is not None:
         raise UsageError("a moment is restored as a whole server: leave out --kind, --database and --into")
     started = clock.monotonic()
     opened = open_readable(output, *places)
