@@ -11,6 +11,7 @@ from recoup.demo.programs import find_postgres
 from recoup.demo.servers import PostgresServer
 from recoup.kernel.finding import Verdict
 from recoup.plan.services import PostgresService
+from tests.acceptance.workplace import new_workplace
 from tests.integration.wal_place import GatedSystem, wal_place
 from tests.real import require_found
 
@@ -109,3 +110,20 @@ def test_too_few_slots_are_said_to_need_a_restart_and_nothing_is_restarted(own_s
         (step,) = [one for one in found.steps if one.kind == "restart"]
         assert step.text == "ALTER SYSTEM SET max_replication_slots = '6';"
         assert "needs a restart" in (step.by_hand or "")
+
+
+def test_the_command_prints_first_asks_and_ends_with_what_is_left(own_server: PostgresServer) -> None:
+    with new_workplace() as work:
+        work.add_postgres(own_server, more=", wal: continuous")
+        work.write_plan()
+        seen = work.json("check", "--prepare", expect=4)
+        assert (seen["done"], seen["left"]) == (0, 2)
+        assert "ALTER SYSTEM SET max_slot_wal_keep_size" in seen["services"][0]["steps"][0]["text"]
+        assert slots(own_server) == 0
+        done = work.recoup("check", "--prepare", "--yes")
+        assert "nothing is left to do" in done.out
+        assert slots(own_server) == 1
+        assert "nothing to do" in work.recoup("check", "--prepare").out
+        assert "nothing is left to do" in work.recoup("check", "--undo", "--yes").out
+        assert slots(own_server) == 0
+        work.recoup("check", "--undo", "--prepare", expect=2)

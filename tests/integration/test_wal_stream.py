@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from recoup.demo.host import wait_until
-from recoup.demo.servers import PostgresServer
+from recoup.demo.servers import PostgresServer, S3Server
 from recoup.repository.wal_names import WalPiece, WalSegment
 from tests.integration.wal_place import SEGMENT, wal_place
 
@@ -141,3 +143,23 @@ def test_a_worker_that_is_stopped_stores_what_came_and_the_next_one_goes_on_from
         place.no_hole()
         place.check_against_server()
         assert place.errors == []
+
+
+def test_a_bucket_gets_the_wal_as_a_folder_does(postgres18: PostgresServer, s3: S3Server) -> None:
+    bucket = s3.new_bucket()
+    repository = (
+        f"  offsite: {{url: 's3://{bucket}/production', endpoint: '{s3.endpoint}', region: {s3.region}, "
+        f"credentials: {{access_key: '${{WAL_S3_ID}}', secret_key: '${{WAL_S3_KEY}}'}}}}"
+    )
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("WAL_S3_ID", s3.access_key)
+        environment.setenv("WAL_S3_KEY", s3.secret_key)
+        with wal_place(postgres18, repositories=repository) as place:
+            place.start()
+            place.wait_safe(place.commit("in the bucket"), "offsite")
+            end = place.fill_segments(2)
+            place.wait_safe(end, "offsite")
+            place.no_hole("offsite")
+            place.check_against_server("offsite")
+            assert wait_until(lambda: place.confirmed() >= end, limit_seconds=10)
+            assert place.errors == []
