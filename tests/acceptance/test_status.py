@@ -17,8 +17,12 @@ from typing import Any
 
 import pytest
 
+from recoup.assembly import survey
+from recoup.assembly.status import status
+from recoup.assembly.system import System
 from recoup.demo.servers import RedisServer
 from recoup.kernel import clock
+from recoup.kernel.finding import Verdict
 from tests.acceptance.workplace import KEY, OTHER_KEY, Workplace, new_workplace, wait_for
 from tests.receiver import Receiver, receiver
 
@@ -90,6 +94,23 @@ def test_a_repository_that_is_away_makes_it_unknown_and_everything_else_is_still
     assert [(one["key"], one["verdict"]) for one in said["alarms"]] == [("repository:far", "unknown")]
     assert _service(said)["verdict"] == "ok"
     assert [one["error"] is None for one in said["repositories"]] == [True, True, False]
+
+
+def test_a_repository_that_never_answers_holds_the_status_up_for_a_bounded_time(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work.backup("uploads")
+    monkeypatch.setenv("RECOUP_STATE", str(work.state))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setattr(survey, "_LONGEST_SECONDS", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        work.repositories["far"] = f"{{url: 's3://nowhere/shop', endpoint: '{endpoint}', region: x}}"
+        found = status(System.from_file(work.write_plan()), clock.now())
+    assert found.verdict is Verdict.UNKNOWN
+    assert [one.error for one in found.survey.facts.repositories] == [None, None, "it did not answer within 1 s"]
+    assert found.survey.facts.services[0].standing.verdict is Verdict.OK
 
 
 def test_a_disk_that_was_unmounted_is_known_to_be_gone(work: Workplace) -> None:

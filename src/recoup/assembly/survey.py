@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -19,19 +19,21 @@ from recoup.assembly.system import System
 from recoup.backup.due import Run as PlannedRun
 from recoup.backup.due import Scheduled, newest
 from recoup.backup.run_records import WHOLE_PLAN, DaemonRecord, TaskRecord, read_daemon, read_tasks, read_workers
-from recoup.kernel.errors import Exit, NoRepositoryError, RecoupError
+from recoup.kernel import clock
+from recoup.kernel.errors import Exit, NoRepositoryError, RecoupError, TransientStorageError
 from recoup.kernel.finding import Verdict
 from recoup.objectives.alarms import Delivery, Facts, RepositoryFacts, Run, ServiceFacts
 from recoup.objectives.forecast import days_until_full, growth, samples_from_copies
 from recoup.objectives.standing import Point, Proof, standing, worst_by_day
 from recoup.plan.services import ComposeService, PostgresService, RedisService
 from recoup.repository import layout
-from recoup.repository.catalog import REPLACED, Catalog, read_catalog
+from recoup.repository.catalog import REPLACED, Catalog, Entry, read_catalog
 from recoup.repository.proofs import Proofs
 from recoup.repository.repository import Repository, open_repository
 
 _SILENT_AFTER = timedelta(minutes=2)
-_PARALLEL = 8
+#: How long a repository may take to say what it holds; its own time limits and retries are made for copying.
+_LONGEST_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,16 +55,16 @@ class _Place:
     repository: Repository | None
     error: RecoupError | None
     other_bytes: int = 0
+    catalog: Catalog = field(default_factory=lambda: Catalog(entries=()))
 
 
 def survey(system: System, now: datetime) -> Survey:
     """Look at everything. Repositories are asked side by side, each within its own time limits."""
     key_error = _key_error(system)
     names = list(system.plan.repositories)
-    with ThreadPoolExecutor(min(_PARALLEL, len(names))) as pool:
-        places = list(pool.map(lambda name: _open(system, name, key_error), names))
+    places = _open_all(system, names, key_error)
     opened = tuple(place.repository for place in places if place.repository is not None)
-    catalog = read_catalog(opened, system.state_folder)
+    catalog = _merged([place.catalog for place in places])
     records, history = read_tasks(system.state_folder), read_history(system.state_folder)
     silent = {name for name, _ in catalog.silent} | {
         place.name
@@ -112,6 +114,48 @@ def _key_error(system: System) -> RecoupError | None:
     return None
 
 
+def _open_all(system: System, names: Sequence[str], key_error: RecoupError | None) -> list[_Place]:
+    """Every repository, side by side. One that has not answered in time is left behind in its thread."""
+    found: dict[str, _Place] = {}
+
+    def look(name: str) -> None:
+        place = _open(system, name, key_error)
+        found[name] = place
+
+    threads = [threading.Thread(target=look, args=(name,), daemon=True) for name in names]
+    for thread in threads:
+        thread.start()
+    deadline = clock.monotonic() + _LONGEST_SECONDS
+    for thread in threads:
+        thread.join(max(0.0, deadline - clock.monotonic()))
+    return [found.get(name) or _too_slow(system, name) for name in names]
+
+
+def _too_slow(system: System, name: str) -> _Place:
+    described = system.plan.repositories[name]
+    error = TransientStorageError(
+        f"it did not answer within {_LONGEST_SECONDS:.0f} s", hint="Is its server up, and the network in between?"
+    )
+    return _Place(name=name, address=str(described.path or described.url), repository=None, error=error)
+
+
+def _merged(catalogs: Sequence[Catalog]) -> Catalog:
+    """The catalogs of single repositories as one, newest first."""
+    entries: dict[str, Entry] = {}
+    for catalog in catalogs:
+        for entry in catalog.entries:
+            known = entries.get(entry.id)
+            entries[entry.id] = (
+                entry if known is None else replace(known, repositories=known.repositories + entry.repositories)
+            )
+    ordered = sorted(entries.values(), key=lambda entry: (entry.begun_text, entry.id), reverse=True)
+    return Catalog(
+        entries=tuple(ordered),
+        problems=tuple(one for catalog in catalogs for one in catalog.problems),
+        silent=tuple(one for catalog in catalogs for one in catalog.silent),
+    )
+
+
 def _open(system: System, name: str, key_error: RecoupError | None) -> _Place:
     described = system.plan.repositories[name]
     address = str(described.path or described.url)
@@ -122,9 +166,17 @@ def _open(system: System, name: str, key_error: RecoupError | None) -> _Place:
         # What streams bring has no manifest: its size is what the listing says.
         other = sum(info.size_bytes for info in repository.store.list(layout.WAL))
         other += sum(info.size_bytes for info in repository.store.list(layout.COMMANDS))
+        catalog = read_catalog((repository,), system.state_folder)
     except RecoupError as failure:
         return _Place(name=name, address=address, repository=None, error=failure)
-    return _Place(name=name, address=repository.store.address, repository=repository, error=None, other_bytes=other)
+    return _Place(
+        name=name,
+        address=repository.store.address,
+        repository=repository,
+        error=None,
+        other_bytes=other,
+        catalog=catalog,
+    )
 
 
 def _was_there(system: System, name: str) -> bool:
