@@ -207,3 +207,17 @@ def make_plan(
         f"repositories:\n{places}key: {{file: recoup.key}}\n"
     )
     return Streamed(folder=folder, server=server)
+
+
+def numbers_at(streamed: Streamed, target: datetime) -> list[int]:
+    """The list ``log`` as of ``target``."""
+    state, _ = streamed.state_at(target)
+    value = state.get((0, b"log"), ("list", [], None))[1]
+    assert isinstance(value, list)
+    return [int(one) for one in value]
+
+
+def write(server: RedisServer, numbers: range) -> None:
+    with contextlib.closing(server.client()) as client:
+        for number in numbers:
+            client.rpush("log", number)
