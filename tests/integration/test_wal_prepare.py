@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from recoup.assembly.postgres_address import open_stream
 from recoup.assembly.prepare import preparations, wal_findings
 from recoup.demo.programs import find_postgres
 from recoup.demo.servers import PostgresServer
 from recoup.kernel.finding import Verdict
+from recoup.kernel.secret import Secret
 from recoup.plan.services import PostgresService
 from tests.acceptance.workplace import new_workplace
 from tests.integration.wal_place import GatedSystem, wal_place
@@ -127,3 +129,13 @@ def test_the_command_prints_first_asks_and_ends_with_what_is_left(own_server: Po
         assert "nothing is left to do" in work.recoup("check", "--undo", "--yes").out
         assert slots(own_server) == 0
         work.recoup("check", "--undo", "--prepare", expect=2)
+
+
+def test_a_stream_through_a_database_does_not_hold_the_one_that_is_restored(own_server: PostgresServer) -> None:
+    database = own_server.new_database("shop")
+    hba = own_server.data_folder / "pg_hba.conf"
+    hba.write_text("host replication all 127.0.0.1/32 reject\nhost all all 127.0.0.1/32 trust\n")
+    own_server.execute("SELECT pg_reload_conf()")
+    with open_stream(Secret(own_server.url(database)), application_name="test") as wire:
+        assert wire.identify().timeline == 1
+        own_server.execute(f'ALTER DATABASE "{database}" RENAME TO "{database}_old"')

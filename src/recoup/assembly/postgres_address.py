@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
+from psycopg.conninfo import make_conninfo
+
 from recoup.assembly.postgres import PostgresPlace
 from recoup.assembly.system import System
 from recoup.engines.compose.client import ComposeProject
+from recoup.engines.postgres.connection_errors import UnreachableError, parse_connection
+from recoup.engines.postgres.wire import Wire, connect
 from recoup.kernel.errors import EngineError
 from recoup.kernel.secret import Secret
 
@@ -32,6 +36,24 @@ def replication_url(system: System, place: PostgresPlace) -> Secret:
     port = given.get("PGPORT", "5432")
     word = f":{quote(password, safe='')}" if password else ""
     return Secret(f"postgresql://{quote(user, safe='')}{word}@{host}:{port}/{quote(database, safe='')}")
+
+
+def open_stream(url: Secret, *, application_name: str, options: str = "") -> Wire:
+    """A replication connection for a long stay. Raises as ``wire.connect`` does.
+
+    Where ``pg_hba.conf`` allows replication only through a database, it is ``postgres`` if possible: a connection keeps
+    its database from being dropped or renamed, which a restore of that database must be able to do.
+    """
+    keywords = parse_connection(url)
+    if keywords.get("dbname") not in (None, "postgres"):
+        elsewhere = Secret(make_conninfo(**{**keywords, "dbname": "postgres"}))
+        try:
+            return connect(elsewhere, application_name=application_name, options=options)
+        except UnreachableError:
+            raise
+        except EngineError:
+            pass  # no such database, or not for this role: then through the one that the address names
+    return connect(url, application_name=application_name, options=options)
 
 
 def container_address(project: ComposeProject, service: str) -> str:

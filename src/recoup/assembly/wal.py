@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from recoup.assembly.postgres import PostgresPlace, postgres_place
-from recoup.assembly.postgres_address import replication_url
+from recoup.assembly.postgres_address import open_stream, replication_url
 from recoup.assembly.protect import known_cluster
 from recoup.assembly.system import Opened, System
 from recoup.assembly.wal_session import SlotGoneError, WalSession, Wanted
@@ -21,7 +21,6 @@ from recoup.backup.worker import Worker
 from recoup.engines.postgres.lsn import Lsn
 from recoup.engines.postgres.slot import drop_slot
 from recoup.engines.postgres.wal_guard import limit_of
-from recoup.engines.postgres.wire import connect
 from recoup.kernel import clock
 from recoup.kernel.errors import EngineError, RecoupError
 from recoup.plan.services import PostgresService
@@ -108,7 +107,7 @@ class WalWorker:
             raise next(iter(opened.failed.values()), None) or EngineError(
                 "no repository of the plan takes WAL", hint="Add wal to a repository's copy list."
             )
-        with connect(
+        with open_stream(
             replication_url(self._system, place), application_name=f"recoup wal {self._service}"[:60],
             options=_SERVER_KEEPALIVE,
         ) as wire:  # fmt: skip
@@ -209,7 +208,7 @@ class WalWorker:
 
     def _let_go(self, place: PostgresPlace, why: str) -> None:
         self._facts.pop("letting_go", None)
-        with connect(replication_url(self._system, place), application_name="recoup wal guard") as wire:
+        with open_stream(replication_url(self._system, place), application_name="recoup wal guard") as wire:
             drop_slot(wire, self.slot)
         self._note_gap(f"the slot was dropped: {why}")
 
