@@ -216,3 +216,22 @@ def tablespaces(server: PostgresServer) -> Iterator[tuple[Workplace, str, Path]]
         yield work, artefact, space
         server.execute(f'DROP DATABASE "{database}"')
         server.execute("DROP TABLESPACE far")
+
+
+def test_pruning_keeps_what_a_kept_backup_builds_on_and_removes_a_chain_with_its_end(
+    server: PostgresServer, work: Workplace
+) -> None:
+    work.add_postgres(server, more=", fingerprint: false")
+    work.extra = "retention: {last: 1, minimum: 1}\n"
+    work.write_plan()
+    first = work.backup("postgres", "--kind", "base")
+    child = work.backup("postgres", "--kind", "incremental")
+    second = work.backup("postgres", "--kind", "base")
+    assert f"{child} depends on it" in work.recoup("prune", "--dry-run").out
+    work.recoup("prune")
+    assert set(work.listed()) == {first, child, second}
+    newest = work.backup("postgres", "--kind", "incremental")
+    assert work.json("show", newest)["depends_on"] == [second]
+    work.recoup("prune")
+    assert set(work.listed()) == {second, newest}
+    assert work.json("verify", newest)["artefacts"][0]["reached"] == "intact"

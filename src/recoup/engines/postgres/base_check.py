@@ -10,7 +10,7 @@ from typing import Any
 from recoup.engines.engine import Content, CopyReader
 from recoup.engines.postgres.backup_manifest import BackupManifest, ManifestFile, new_summer, parse_manifest
 from recoup.engines.postgres.control import CONTROL_FILE, parse_control
-from recoup.engines.postgres.incremental import read_manifest
+from recoup.engines.postgres.incremental import check_label, read_manifest
 from recoup.engines.postgres.lsn import Lsn, segment_name, segments_between
 from recoup.engines.postgres.placement import tablespace_oid
 from recoup.engines.postgres.stream_names import MANIFEST_STREAM
@@ -147,6 +147,7 @@ def _findings(reader: CopyReader, manifest: BackupManifest, seen: _Seen) -> Iter
     )
     yield _finding("the index beside each archive agrees with it", "index", seen.index, "")
     yield _control_finding(seen, manifest, reader.facts)
+    yield check_label(reader)
     yield _wal_finding(seen, manifest, reader.facts)
     yield Finding(
         check="all-zero pages were counted", subject="tables and indexes", verdict=Verdict.OK, detail=seen.zeros.text(),

@@ -68,13 +68,12 @@ class Combiner:
 
 def find_combiner(major: int, *, user: tuple[int, int] | None = None, folders: Sequence[Path] = ()) -> Combiner:
     """The ``pg_combinebackup`` for backups of this major version. Raise ``EngineError`` with what to install."""
-    program = find_exactly(
-        _PROGRAM,
-        major,
-        user=user,
-        folders=folders,
-        why="an incremental backup is put together with it",
-    )
+    try:
+        why = "an incremental backup is put together with it"
+        program = find_exactly(_PROGRAM, major, user=user, folders=folders, why=why)
+    except EngineError as missing:
+        missing.hint = f"{missing.hint} Or restore a base backup instead: --kind base."
+        raise
     return Combiner(program=program, major=major, user=user)
 
 

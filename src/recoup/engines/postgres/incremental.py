@@ -7,6 +7,7 @@ the blocks that its WAL changed since that backup began. Source: PostgreSQL docu
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ TURN_ON: Final = (
     "base backup (--kind base), from which incremental ones can follow."
 )
 TAKE_A_BASE: Final = "Take a base backup (--kind base); the next incremental one builds on it."
+_SINCE: Final = re.compile(rb"^INCREMENTAL FROM LSN: (\S+)$", re.MULTILINE)
+_LABEL_BYTES: Final = 64 << 10
 _NOT_IN_PREREQUISITE_STATE: Final = "55000"
 
 
@@ -174,4 +177,25 @@ def check_incremental(access: ServerAccess) -> Finding:
         verdict=Verdict.OK,
         detail=f"summarize_wal is on; summaries are kept for {state['kept']}",
         not_checked="whether the summaries reach back to the newest base backup",
+    )
+
+
+def check_label(reader: CopyReader) -> Finding:
+    """Does the copy hold what changed since the backup that its facts name? The server's own label says since when."""
+    check, subject, claimed = "it builds on the backup that it names", "backup_label", reader.facts.get("since_lsn")
+    label = b""
+    for member in reader.members(BASE_ARCHIVE):
+        if member.path.removeprefix("./") == "backup_label" and member.size_bytes < _LABEL_BYTES:
+            label = b"".join(reader.read(BASE_ARCHIVE, member.offset, member.size_bytes))
+    found = _SINCE.search(label)
+    since = None if found is None else found[1].decode()
+    if since == claimed:
+        detail = "it stands alone" if since is None else f"the one that began at {since}"
+        return Finding(check=check, subject=subject, verdict=Verdict.OK, detail=detail)
+    return Finding(
+        check=check,
+        subject=subject,
+        verdict=Verdict.FAILED,
+        detail=f"the label says {since or 'that it stands alone'}, and the facts {claimed or 'that it stands alone'}",
+        hint=TAKE_A_BASE,
     )
