@@ -124,41 +124,24 @@ def test_a_service_that_fails_means_no_point_and_says_which(shop: tuple[Workplac
         assert "not copied any more: configuration" in failed.err
     finally:
         redis7.start()
-    work.recoup("restore", "--stack", "half", expect=2)
-    (work.folder / "configuration" / "shop.conf").write_text("version = 2\n")
-    work.recoup("backup", "--stack", "--name", "half")
+    assert "no artefact is called 'half'" in work.recoup("restore", "--stack", "half", expect=2).err
 
 
-def test_names(shop: tuple[Workplace, str]) -> None:
+def test_a_name_is_given_once_and_nothing_is_copied_for_one_that_cannot_be(shop: tuple[Workplace, str]) -> None:
     work, _ = shop
-    for hostile in (
-        "../../etc",
-        "a b",
-        "",
-        "x" * 64,
-        "latest",
-        "replaced",
-        "é",
-        "a\nb",
-        "-x",
-        "20261123-020000-k7f3q2",
-    ):
-        work.recoup("backup", "--stack", f"--name={hostile}", expect=2)
+    for arguments in (
+        ("--stack", "--name=../../etc"), ("--stack", "--name="), ("--name", "x"), ("redis", "--stack"),
+    ):  # fmt: skip
+        work.recoup("backup", *arguments, expect=2)
     assert not work.local.exists()
-    work.recoup("backup", "--name", "x", expect=2)
-    work.recoup("backup", "redis", "--stack", expect=2)
     work.recoup("backup", "--stack", "--name", "one")
     held = work.listed()
     again = work.recoup("backup", "--stack", "--name", "one", expect=5)
     assert "there is a stack point 'one' already" in again.err
-    assert work.listed() == held, "nothing was copied for it"
     plan = work.recoup("backup", "--stack", "--plan").out
     assert [line.split()[0] for line in plan.splitlines()[1:]] == ["postgres", "redis", "configuration"]
-    assert work.listed() == held
-    work.recoup("backup", "--stack")
-    named = {one["label"] for one in work.json("list", "stack")["artefacts"]}
-    assert "one" in named
-    assert len(named) == 2
+    assert work.listed() == held, "nothing was copied"
+    assert {one["label"] for one in work.json("list", "stack")["artefacts"]} == {"one"}
 
 
 def test_a_restore_that_is_killed_goes_on_with_the_rest(shop: tuple[Workplace, str]) -> None:

@@ -192,7 +192,9 @@ class _Run:
     def _put(self, member: Member) -> None:
         if isinstance(member, VolumeMember):
             self._unpack(member)
-            self._swap(member)
+            self.note.done(member.service)  # it is in place; the swap tells where the old data are
+            kept = member.home.swap(self.restore_ids[member.service])
+            self.kept |= {} if kept is None else {member.service: kept}
             return
         done = member.put()
         self.findings += done.findings
