@@ -33,6 +33,7 @@ def test_a_redis_goes_back_to_an_instant_and_the_windows_say_to_which(
     for name, value in {**work.environment, "RECOUP_STATE": str(work.state)}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(redis_stream, "_SAY_SECONDS", 0.02)
+    monkeypatch.setattr(redis_stream, "IDLE_SECONDS", 0.2)  # a ping moves the offset too
     system = System.from_file(plan)
     stop = threading.Event()
     worker = threading.Thread(target=RedisStream(system, "redis", every=timedelta(milliseconds=50)).run, args=(stop,))
