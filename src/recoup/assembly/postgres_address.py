@@ -24,11 +24,9 @@ def replication_url(system: System, place: PostgresPlace) -> Secret:
     if place.url is not None:
         return place.url
     assert place.stack is not None, "a place has an address or a stack"
-    assert place.service.compose is not None, "a stack is opened for a Compose service"
-    given = {
-        key: value.reveal() for key, value in place.stack.project.service(place.service.compose).environment.items()
-    }
     resolver, service = system.resolver, place.service
+    assert service.compose is not None, "a stack is opened for a Compose service"
+    given = {key: value.reveal() for key, value in place.stack.project.service(service.compose).environment.items()}
     user = resolver.text(service.user) if service.user else given.get("POSTGRES_USER", "postgres")
     database = resolver.text(service.database) if service.database else given.get("POSTGRES_DB", user)
     password = resolver.resolve(service.password).reveal() if service.password else given.get("POSTGRES_PASSWORD")
