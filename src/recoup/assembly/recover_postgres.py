@@ -7,14 +7,15 @@ into a folder with this machine's PostgreSQL, or in the volume of the Compose se
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from psycopg.conninfo import conninfo_to_dict
 
 from recoup.assembly.access import Readable
+from recoup.assembly.find_restore_point import find_restore_point
 from recoup.assembly.incremental import KINDS, chain_of
 from recoup.assembly.postgres import PostgresPlace, postgres_place
 from recoup.assembly.recovered_home import PostgresRecovery, RecoveredHome, RecoveredWith
@@ -23,24 +24,21 @@ from recoup.assembly.surroundings import Surroundings
 from recoup.assembly.wal_facts import ClusterFacts, read_clusters
 from recoup.engines.engine import CopyReader, Progress, ProgressListener
 from recoup.engines.postgres.combine import find_combiner
-from recoup.engines.postgres.control import CONTROL_FILE, parse_control
+from recoup.engines.postgres.control import CONTROL_FILE, Control, parse_control
 from recoup.engines.postgres.lsn import Lsn
 from recoup.engines.postgres.recover_folder import Recovery, TargetTooEarlyError, recover_to_folder
 from recoup.engines.postgres.recovery_choice import Choice, WalFile, choose, wal_files
 from recoup.engines.postgres.recovery_script import Reached
 from recoup.engines.postgres.recovery_target import AtName, Target
 from recoup.engines.postgres.recovery_verdict import describe, judge
-from recoup.engines.postgres.restore_points import NAME_BYTES, RestorePoint, RestorePointSearch
 from recoup.engines.postgres.stream_names import BASE_ARCHIVE
-from recoup.engines.postgres.wal_windows import Base, Window, reach_of, show_time
+from recoup.engines.postgres.wal_windows import Base, show_time
 from recoup.kernel.errors import DamageError, EngineError, RefusedError, UsageError
 from recoup.kernel.files import expanded
 from recoup.plan.services import PostgresService
 from recoup.recovery.in_place import MOMENT, Consent, restore_in_place
 from recoup.repository.copy_reader import ArtefactReader
 from recoup.repository.lease import hold_lease
-
-_SEARCHING = 4  #: segments in memory while a restore point is looked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,80 +90,29 @@ def choose_postgres(
         bases = [one for one in cluster.bases if one.id == identifier]
     found: Lsn | None = None
     if isinstance(target, AtName):
-        window, point = _find_point(cluster, bases, target.name, timeline)
+        window, point = find_restore_point(cluster, bases, target.name, timeline)
         found, timeline = point.lsn, window.timeline
     choice = choose(
-        target, cluster.inventory, bases, timeline=timeline, found=found, next_xid=lambda one: _next_xid(cluster, one)
+        target,
+        cluster.inventory,
+        bases,
+        timeline=timeline,
+        found=found,
+        next_xid=lambda one: _control(cluster, one).next_xid,
+        server_time=lambda one: _control(cluster, one).written,
     )
     return PostgresMoment(cluster=cluster, choice=choice, timeline=timeline)
 
 
-def _next_xid(cluster: ClusterFacts, base: Base) -> int:
-    """The counter of transactions in the control file of a base backup."""
+def _control(cluster: ClusterFacts, base: Base) -> Control:
+    """The control file of a base backup."""
     found = cluster.found[base.id]
     reader = ArtefactReader(found.manifest, found.holders)
     for member in reader.members(BASE_ARCHIVE):
         if member.path.removeprefix("./") == CONTROL_FILE:
             data = b"".join(reader.read(BASE_ARCHIVE, member.offset, member.size_bytes))
-            return parse_control(data).next_xid
+            return parse_control(data)
     raise DamageError(f"the base backup {base.id} has no {CONTROL_FILE}")
-
-
-def _find_point(
-    cluster: ClusterFacts, bases: Sequence[Base], name: str, timeline: int | None
-) -> tuple[Window, RestorePoint]:
-    """The newest restore point of that name. Raise ``RefusedError`` when there is none, or it is not one alone."""
-    if not 0 < len(name.encode()) <= NAME_BYTES:
-        raise UsageError(f"{name!r} is no name of a restore point", hint=f"A name has 1 to {NAME_BYTES} bytes.")
-    reach = reach_of(cluster.inventory, bases)
-    windows = reach.windows if timeline is None else [one for one in reach.every if one.timeline == timeline]
-    found: dict[tuple[int, Lsn], tuple[Window, RestorePoint]] = {}
-    for window in windows:
-        points = _newest_points(cluster, window, name)
-        if len(points) > 1:
-            said = ", ".join(f"{one.lsn} at {show_time(one.time)}" for one in points)
-            raise RefusedError(
-                f"there are {len(points)} restore points called {name!r} since one base backup: {said}",
-                hint="Say which one by its LSN: --to-lsn.",
-            )
-        for point in points:
-            owner = window.history.owner(point.lsn.segment(cluster.segment_bytes), cluster.segment_bytes)
-            found.setdefault((owner, point.lsn), (window, point))
-    if len(found) != 1:
-        what = "no restore point" if not found else f"{len(found)} restore points on different timelines"
-        raise RefusedError(
-            f"{what} called {name!r} can be reached",
-            hint=f"Name a --timeline, or a time. What there is: {reach.describe()}.",
-        )
-    return next(iter(found.values()))
-
-
-def _newest_points(cluster: ClusterFacts, window: Window, name: str) -> list[RestorePoint]:
-    """Those behind the newest base backup that has any behind it: the server stops at the first one it meets."""
-    until = window.run.last
-    for base in reversed(window.bases):
-        first = base.end.segment(cluster.segment_bytes)
-        search, points = RestorePointSearch(name), []
-        for segment, data in _segments(cluster, window, first, until):
-            points += search.look(Lsn(segment * cluster.segment_bytes), data)
-        points = [one for one in points if one.lsn >= base.end]
-        if points:
-            return points
-        until = first  # the segment in which the backup ended is looked through once more
-    return []
-
-
-def _segments(cluster: ClusterFacts, window: Window, first: int, last: int) -> Iterator[tuple[int, bytes]]:
-    choice = Choice(target=AtName(name="-"), window=window, bases=window.bases, end_suffices=False)
-    begin = Base(id="", timeline=0, begin=Lsn(first * cluster.segment_bytes), end=Lsn(0), time=window.begin_time)
-    files = [one for one in wal_files(choice, begin, cluster.inventory) if one.segment is not None]
-    wanted = [one for one in files if one.segment is not None and one.segment <= last]
-    with ThreadPoolExecutor(_SEARCHING) as pool:
-        for at in range(0, len(wanted), _SEARCHING):
-            batch = wanted[at : at + _SEARCHING]
-            for file, data in zip(batch, pool.map(cluster.fetch, batch), strict=True):
-                assert file.segment is not None, "history files were left out"
-                yield file.segment, data
 
 
 def restore_postgres(
@@ -281,7 +228,8 @@ class _Run:
             )  # fmt: skip
         base, reached = home.outcome[-1]
         used = next(one for one in home.candidates if one.base == base)
-        report = self._report(done.place, done.kept, base, reached, [*notes, *_passed_over([used.reader])])
+        notes += _passed_over([used.reader])
+        report = self._report(done.place, done.kept, base, reached, notes)
         return Report(
             what=report.what, where=report.where, kept=report.kept, notes=report.notes,
             findings=(*report.findings, *done.findings),
@@ -346,6 +294,7 @@ class _Run:
             fetch=cluster.fetch,
             segment_bytes=cluster.segment_bytes,
             roles=roles,
+            begun=lambda: _control(cluster, base).written + timedelta(seconds=1),  # it is rounded down
         )
 
     def _on_replay(self, taken: int, of: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import struct
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from google_crc32c import value as crc32c
 
@@ -45,6 +46,7 @@ class Control:
     control_version: int
     catalog_version: int
     state: ClusterState
+    written: datetime  #: when the server last wrote the file, by its own clock, rounded down to the second
     checkpoint: Lsn
     redo: Lsn
     timeline: int
@@ -68,7 +70,7 @@ def parse_control(data: bytes) -> Control:
     """
     if len(data) < 512:
         raise DamageError(f"pg_control is too short: {len(data)} bytes")
-    system, version, catalog, state, _, checkpoint, redo, timeline, _ = _HEAD.unpack_from(data)
+    system, version, catalog, state, written, checkpoint, redo, timeline, _ = _HEAD.unpack_from(data)
     if version not in _MAJORS:
         raise UnknownFormatError(
             f"pg_control has version {version}, which is none of PostgreSQL 14 to 18 on a little-endian machine",
@@ -90,6 +92,7 @@ def parse_control(data: bytes) -> Control:
         control_version=version,
         catalog_version=catalog,
         state=ClusterState(state),
+        written=datetime.fromtimestamp(written, UTC),
         checkpoint=Lsn(checkpoint),
         redo=Lsn(redo),
         timeline=timeline,

@@ -14,6 +14,7 @@ import pwd
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ from recoup.engines.postgres.place_folder import unfinish
 from recoup.engines.postgres.programs import find_server
 from recoup.engines.postgres.recovery_choice import WalFile
 from recoup.engines.postgres.recovery_script import RECOVER, SPOOL, Reached, Said, recovery_settings
-from recoup.engines.postgres.recovery_target import AtLsn, Latest, Target
+from recoup.engines.postgres.recovery_target import AtLsn, AtTime, Latest, Target
 from recoup.engines.postgres.wal_feed import Fetch, WalFeed
 from recoup.engines.postgres.wal_screen import WalScreen
 from recoup.kernel import clock, files
@@ -57,6 +58,7 @@ class Recovery:
     fetch: Fetch
     segment_bytes: int
     roles: Sequence[str] = ("postgres",)
+    begun: Callable[[], datetime] | None = None  #: after when, by the server's clock, the base backup surely had begun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,9 +152,9 @@ def run_recovery(
     said = _run_once(start, recovery.target, recovery, on_replay)
     if said.target_not_reached and recovery.end_suffices:
         said = _run_once(start, Latest(), recovery, on_replay)
-    if said.finished:
+    if said.finished and not _too_late(recovery, said.reached()):
         return said
-    if said.target_too_early:
+    if said.finished or said.target_too_early:
         raise TargetTooEarlyError(f"{recovery.target} comes before the end of the base backup {recovery.base_id}")
     if said.target_not_reached:
         raise EngineError(
@@ -160,6 +162,13 @@ def run_recovery(
             hint="`recoup windows` shows how far one can go; --to-time and --to-lsn are checked before they start.",
         )
     raise EngineError(f"PostgreSQL did not recover to {recovery.target}: {said.fault}", hint=_hint(said.fault))
+
+
+def _too_late(recovery: Recovery, reached: Reached) -> bool:
+    """Whether the server may have begun after the target: it then stops at the first commit, having replayed none."""
+    if not isinstance(recovery.target, AtTime) or reached.last_commit is not None or recovery.begun is None:
+        return False
+    return recovery.begun() > recovery.target.time
 
 
 def _run_once(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from recoup.engines.postgres.lsn import Lsn
 from recoup.engines.postgres.recovery_target import AtLsn, AtName, AtTime, AtXid, Latest, Target
@@ -54,13 +55,16 @@ def choose(
     *,
     timeline: int | None = None,
     next_xid: Callable[[Base], int] | None = None,
+    server_time: Callable[[Base], datetime] | None = None,
     found: Lsn | None = None,
 ) -> Choice:
     """Choose for ``target``; ``timeline`` is the one the user named.
 
     ``next_xid`` gives the first transaction id that was not assigned when a base backup began; it is needed for a
-    transaction. ``found`` is where a named restore point lies, which is needed for a name. Raise ``RefusedError`` with
-    the reason and the windows when the target cannot be reached, or not without doubt.
+    transaction. ``server_time`` is when a base backup began or later, by the server's own clock; without it, the clock
+    of the machine that took the backup has to do. ``found`` is where a named restore point lies, which is needed for a
+    name. Raise ``RefusedError`` with the reason and the windows when the target cannot be reached, or not without
+    doubt.
     """
     reach = reach_of(inventory, bases)
     windows = reach.windows if timeline is None else tuple(one for one in reach.every if one.timeline == timeline)
@@ -72,7 +76,7 @@ def choose(
             window = max(windows, key=lambda one: (one.timeline, one.end))
             return Choice(target=target, window=window, bases=tuple(reversed(window.bases)), end_suffices=True)
         case AtTime():
-            return _by_time(target, windows, reach, inventory)
+            return _by_time(target, windows, reach, inventory, server_time)
         case AtLsn():
             return _by_lsn(target, target.lsn, windows, reach)
         case AtName():
@@ -83,7 +87,13 @@ def choose(
             return _by_xid(target, windows, reach, next_xid)
 
 
-def _by_time(target: AtTime, windows: Sequence[Window], reach: Reach, inventory: WalInventory) -> Choice:
+def _by_time(
+    target: AtTime,
+    windows: Sequence[Window],
+    reach: Reach,
+    inventory: WalInventory,
+    server_time: Callable[[Base], datetime] | None,
+) -> Choice:
     if all(target.time > window.end_time for window in windows):
         newest = max(window.end_time for window in windows)
         raise _refused(f"{target} is beyond the WAL that is archived, which ends at {show_time(newest)}", reach)
@@ -100,8 +110,14 @@ def _by_time(target: AtTime, windows: Sequence[Window], reach: Reach, inventory:
         return window.history.owner(window.run.segment_at(target.time), inventory.segment_bytes)
 
     window = _one_of(windows, fits, owner, target, reach)
-    bases = tuple(base for base in reversed(window.bases) if base.time <= target.time)
-    return Choice(target=target, window=window, bases=bases, end_suffices=True)
+    bases = [base for base in reversed(window.bases) if base.time <= target.time]
+    # A server that begins after the target finds no commit before it, and stops at the first one that it sees: too
+    # late, and without a word. So the clock that wrote the commits has to agree.
+    while server_time is not None and bases and server_time(bases[0]) > target.time:
+        bases.pop(0)
+    if not bases:
+        raise _refused(f"by the server's own clock, {target} is before the oldest base backup there is for it", reach)
+    return Choice(target=target, window=window, bases=tuple(bases), end_suffices=True)
 
 
 def _by_lsn(target: AtLsn | AtName, lsn: Lsn, windows: Sequence[Window], reach: Reach) -> Choice:

@@ -212,6 +212,14 @@ def test_the_base_backup_for_a_transaction_began_before_it_did() -> None:
     assert [one.id for one in chosen.bases] == ["base-2"]
 
 
+def test_a_base_backup_that_began_after_the_target_by_the_servers_clock_is_not_used() -> None:
+    held, bases = inventory(*on_one(1, 9)), [base(2), base(5)]
+    chosen = choose(AtTime(time=minute(6)), held, bases, server_time=lambda one: minute(7 if one.id == "base-5" else 1))
+    assert [one.id for one in chosen.bases] == ["base-2"]
+    with pytest.raises(RefusedError, match="by the server's own clock"):
+        choose(AtTime(time=minute(6)), held, bases, server_time=lambda _one: minute(7))
+
+
 def test_a_named_point_is_a_position_once_it_was_found() -> None:
     chosen = choose(AtName(name="before"), inventory(*on_one(1, 9)), [base(2), base(5)], found=Lsn(4 * MIB))
     assert [one.id for one in chosen.bases] == ["base-2"]
