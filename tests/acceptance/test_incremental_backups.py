@@ -180,7 +180,7 @@ def test_the_plan_s_schedule_takes_a_base_backup_first_and_incremental_ones_afte
     assert work.json("backup", "--due").get("copies", []) == []
 
 
-@pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
+@pytest.mark.parametrize("shell", ["dash", "busybox"])
 def test_stock_tools_put_a_chain_with_a_tablespace_together(
     tablespaces: tuple[Workplace, str, Path], server: PostgresServer, shell: str
 ) -> None:

@@ -58,6 +58,7 @@ def test_an_incremental_backup_is_small_and_intact(chain: Chain) -> None:
 # -- what comes back ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("chain", [18], indirect=True)
 def test_the_room_that_is_asked_for_is_enough_and_not_much_more(
     chain: Chain, server_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,6 +72,7 @@ def test_the_room_that_is_asked_for_is_enough_and_not_much_more(
     assert sum(size for _, size in asked) <= fetched + 2 * restored
 
 
+@pytest.mark.parametrize("chain", [17], indirect=True)
 def test_without_room_nothing_is_fetched(chain: Chain, server_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     statvfs = os.statvfs
 
@@ -85,6 +87,7 @@ def test_without_room_nothing_is_fetched(chain: Chain, server_folder: Path, monk
         )
 
 
+@pytest.mark.parametrize("chain", [17], indirect=True)
 @pytest.mark.parametrize(
     ("order", "error"),
     [((1, 0), "begins with an incremental"), ((0, 2), "do not follow"), ((0, 2, 1), "do not follow"), ((0, 0), "do")],
@@ -99,6 +102,7 @@ def test_a_wrong_order_is_refused_before_anything_is_written(
     assert list(server_folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("chain", [18], indirect=True)
 def test_an_incremental_backup_alone_is_refused(chain: Chain, server_folder: Path) -> None:
     with pytest.raises(DamageError, match="incremental"):
         restore_chain_to_folder([chain.copies[1]], server_folder / "restored")
@@ -115,6 +119,7 @@ def test_without_the_programs_of_its_version_a_chain_is_not_even_fetched(chain: 
     assert list(server_folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("chain", [18], indirect=True)
 def test_when_combining_fails_the_folder_does_not_start_and_the_same_call_finishes_it(
     chain: Chain, server_folder: Path
 ) -> None:
@@ -139,6 +144,7 @@ def test_when_combining_fails_the_folder_does_not_start_and_the_same_call_finish
         assert restored.execute("SELECT count(*) FROM wide WHERE t = 'twice'", chain.database) == [(100,)]
 
 
+@pytest.mark.parametrize("chain", [17], indirect=True)
 def test_a_damaged_block_of_an_incremental_file_is_found(chain: Chain) -> None:
     copy = MemoryCopy()
     whole = chain.copies[1]
