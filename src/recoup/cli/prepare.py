@@ -23,7 +23,7 @@ def prepare(file: Path | None, output: Output, *, undo: bool, yes: bool) -> Exit
             "no service of the plan streams its WAL", hint="Add `wal: continuous` to a PostgreSQL service."
         )
     for one in found:
-        output.line(f"{one.service} ({one.place}): " + ("" if one.steps else "nothing to do"))
+        output.line(f"{one.service} ({one.place}):" + ("" if one.steps else " nothing to do"))
         for step in one.steps:
             output.line(f"  {step.text}")
             output.line(f"      {step.why}" + (f"; by hand: {step.by_hand}" if step.by_hand else ""))
@@ -35,7 +35,7 @@ def prepare(file: Path | None, output: Output, *, undo: bool, yes: bool) -> Exit
             done += 1
             output.line(f"done: {step.text}")
     left = sum(len(one.steps) for one in found) - done
-    output.line("nothing is left to do" if left == 0 else f"{left} steps are left to do")
+    output.line("nothing is left to do" if left == 0 else f"left to do: {left}")
     output.document(
         "prepare",
         {
