@@ -85,3 +85,21 @@ def test_upkeep_is_first_due_after_the_repository_was_made_and_then_once_for_eac
         assert run.at > later
         assert (run.at < later + timedelta(hours=2)) == again
         (system.state_folder / "runs" / f"task:{WHOLE_PLAN}:prune.json").unlink()
+
+
+def test_a_stack_point_is_taken_by_its_schedule_and_its_copies_count_as_copies(work: Workplace, system: System) -> None:
+    work.extra += "stack: daily 02:00\n"
+    work.write_plan()
+    system = System.from_file(work.folder / "recoup.yaml")
+    later = clock.now() + timedelta(days=2)
+    due = {run.kind for run in agenda.decide(system, agenda.look(system, upkeep=True), later) if run.is_due(later)}
+    assert "stack" in due
+    record, said = _do(system, "stack")
+    assert record.outcome == "ok", said
+    (point,) = work.json("list", "stack")["artefacts"]
+    runs = {run.kind: run for run in agenda.decide(system, agenda.look(system, upkeep=True), clock.now())}
+    assert not runs["stack"].is_due(clock.now())
+    assert not runs["files"].is_due(clock.now())
+    (system.state_folder / "runs" / f"task:{WHOLE_PLAN}:stack.json").unlink()
+    again = {run.kind: run for run in agenda.decide(system, agenda.look(system, upkeep=True), clock.now())}
+    assert again["stack"].at == runs["stack"].at, f"the newest point {point['id']} says when, not this machine's notes"

@@ -15,7 +15,7 @@ from recoup.backup.run_records import WHOLE_PLAN, TaskRecord, read_requests, rea
 from recoup.kernel import clock
 from recoup.kernel.errors import Exit, NoRepositoryError, RecoupError
 from recoup.plan.schedule import Schedule, parse_schedule
-from recoup.repository.catalog import REPLACED, read_catalog
+from recoup.repository.catalog import REPLACED, STACK, read_catalog
 
 PRUNE: Final = "prune"
 VERIFY: Final = "verify "  #: followed by daily, weekly or monthly
@@ -52,11 +52,12 @@ def copies_scheduled(system: System) -> dict[tuple[str, str], Schedule]:
 
 
 def upkeep_scheduled(system: System) -> dict[str, Schedule]:
-    """When the whole plan's work is done: pruning, and each verification that the plan asks for."""
+    """When the whole plan's work is done: stack points, pruning, and each verification that the plan asks for."""
     verify = system.plan.verify
     wanted = {"daily": verify.daily, "weekly": verify.weekly, "monthly": verify.monthly}
     kinds = [PRUNE, *(VERIFY + name for name, grade in wanted.items() if grade is not None)]
-    return {kind: parse_schedule(_HOURS[kind]) for kind in kinds}
+    points = {} if system.plan.stack is None else {STACK: system.plan.stack}
+    return points | {kind: parse_schedule(_HOURS[kind]) for kind in kinds}
 
 
 def look(system: System, *, upkeep: bool) -> Known:
@@ -93,8 +94,9 @@ def look(system: System, *, upkeep: bool) -> Known:
     ]
     if upkeep and opened.repositories:
         since = min(one.created for one in opened.repositories)
-        tasks += [_upkeep(kind, when, records.get((WHOLE_PLAN, kind)), since) for kind, when in
-                  upkeep_scheduled(system).items()]  # fmt: skip
+        point = newest(begun.get((STACK, STACK), []), now) or since
+        tasks += [_upkeep(kind, when, records.get((WHOLE_PLAN, kind)), point if kind == STACK else since)
+                  for kind, when in upkeep_scheduled(system).items()]  # fmt: skip
     answered = tuple(name for name in system.plan.repositories if name not in silent)
     return Known(tasks=tuple(tasks), silent=silent, answered=answered)
 

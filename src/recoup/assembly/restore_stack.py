@@ -116,9 +116,12 @@ def find_stack(opened: Readable, reference: str, without: Sequence[str] = ()) ->
     return FoundStack(key=point.id, name=point.name, point=point, members=tuple(members), without=tuple(without))
 
 
-def find_instant(opened: Readable, instant: datetime, without: Sequence[str] = ()) -> FoundStack:
-    """The whole stack at an instant. Raise ``RefusedError`` when one of its services cannot be brought there."""
-    stamp = f"{instant.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}"
+def find_instant(opened: Readable, instant: datetime | None, without: Sequence[str] = ()) -> FoundStack:
+    """The whole stack at an instant, or (None) as far as there is anything of each service.
+
+    Raise ``RefusedError`` when one of its services cannot be brought there.
+    """
+    stamp = "latest" if instant is None else f"{instant.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}"
     members = choose_members(opened, instant, without)
     return FoundStack(key=stamp, name=stamp, point=None, members=members, without=tuple(without))
 

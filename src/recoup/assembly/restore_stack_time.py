@@ -45,8 +45,10 @@ class TimedMember:
         return f"from {self.moment}"
 
 
-def choose_members(opened: Readable, instant: datetime, without: Sequence[str]) -> tuple[Found | TimedMember, ...]:
-    """How each service of the plan reaches ``instant``, in the order of recovery.
+def choose_members(
+    opened: Readable, instant: datetime | None, without: Sequence[str]
+) -> tuple[Found | TimedMember, ...]:
+    """How each service of the plan reaches ``instant``, in the order of recovery; None is all that there is of each.
 
     Raise ``RefusedError`` naming the service that cannot, ``UsageError`` for what makes no sense.
     """
@@ -67,7 +69,7 @@ def choose_members(opened: Readable, instant: datetime, without: Sequence[str]) 
             members.append(_files_before(opened, name, instant))
             continue
         try:
-            moment, act = choose_moment(opened, name, MomentWish(time=instant))
+            moment, act = choose_moment(opened, name, MomentWish(time=instant, end=instant is None))
         except RecoupError as failure:
             failure.message = f"{name} cannot be brought there: {failure.message}"
             failure.args = (failure.message,)
@@ -79,13 +81,14 @@ def choose_members(opened: Readable, instant: datetime, without: Sequence[str]) 
     return tuple(members)
 
 
-def _files_before(opened: Readable, service: str, instant: datetime) -> Found:
+def _files_before(opened: Readable, service: str, instant: datetime | None) -> Found:
     catalog = opened.catalog()
     for entry in catalog.entries:
-        if (entry.service, entry.kind) == (service, "files") and entry.label != REPLACED and entry.ended <= instant:
+        early = instant is None or entry.ended <= instant
+        if (entry.service, entry.kind) == (service, "files") and entry.label != REPLACED and early:
             return opened.find(entry.id, catalog=catalog)
     raise RefusedError(
-        f"there is no copy of {service} from before {clock.to_text(instant)}",
+        f"there is no copy of {service}" + ("" if instant is None else f" from before {clock.to_text(instant)}"),
         hint=f"`recoup list {service}` shows what there is; --without {service} leaves it as it is.",
     )
 

@@ -22,6 +22,7 @@ from recoup.backup.run_records import WHOLE_PLAN, Outcome, TaskRecord, begin_tas
 from recoup.kernel import clock, files, leash
 from recoup.kernel.errors import Exit
 from recoup.kernel.process import Child, Command, spawn
+from recoup.repository.catalog import STACK
 from recoup.repository.lease import cannot_note
 
 _IN_FORCE: Final = "plan-in-force.yaml"
@@ -45,6 +46,8 @@ def arguments_of(system: System, run: Run) -> list[str]:
     plan = ["-f", str(system.loaded.file)]
     if run.service != WHOLE_PLAN:
         return ["backup", run.service, "--kind", run.kind, *plan]
+    if run.kind == STACK:
+        return ["backup", "--stack", *plan]
     if run.kind == PRUNE:
         return ["prune", *plan]
     return ["verify", "--grade", verifiable(grade_of(system, run.kind)), *plan]

@@ -8,7 +8,7 @@ from recoup.assembly.access import Readable
 from recoup.assembly.incremental import KINDS
 from recoup.kernel.errors import RecoupError
 from recoup.recovery.windows import Gap, Point, ServiceWindows, Window
-from recoup.repository.catalog import REPLACED, Catalog, Entry
+from recoup.repository.catalog import REPLACED, STACK, Catalog, Entry
 
 
 def read_windows(opened: Readable, only: str | None = None) -> tuple[ServiceWindows, ...]:
@@ -36,7 +36,7 @@ def _points(catalog: Catalog, name: str, but: Sequence[str] = ()) -> tuple[Point
 
 
 def _point(entry: Entry) -> Point:
-    return Point(at=entry.ended, copy=entry.id, kind=entry.kind)
+    return Point(at=entry.ended, copy=entry.id, kind=entry.kind, position=entry.label if entry.kind == STACK else None)
 
 
 def _redis(opened: Readable, catalog: Catalog, name: str) -> ServiceWindows:

@@ -113,8 +113,6 @@ def show(
 
 
 def _lines(output: Any, body: dict[str, Any], holders: list[str]) -> None:
-    from recoup.kernel.units import show_size
-
     for name in ("id", "system", "service", "engine", "kind", "label", "begun", "ended"):
         if body[name] is not None:
             output.line(f"{name + ':':<14} {body[name]}")
@@ -123,8 +121,21 @@ def _lines(output: Any, body: dict[str, Any], holders: list[str]) -> None:
         output.line(f"{'builds on:':<14} {', '.join(body['depends_on'])}")
     output.line(f"{'key:':<14} {body['key']['id'][:16]}")
     for name, value in sorted(body["facts"].items()):
+        if body["kind"] == "stack" and name == "members":
+            continue  # as a table, below
         text = str(value)
         output.line(f"{name + ':':<14} {text if len(text) <= 200 else text[:200] + ' …'}")
+    if body["kind"] == "stack":
+        _members(output, body["facts"])
+    else:
+        _streams(output, body)
+    for what, why in body["left_out"]:
+        output.line(f"left out: {what}: {why}")
+
+
+def _streams(output: Any, body: dict[str, Any]) -> None:
+    from recoup.kernel.units import show_size
+
     output.table(
         ("STREAM", "PLAIN", "STORED", "SHA256"),
         [
@@ -134,5 +145,11 @@ def _lines(output: Any, body: dict[str, Any], holders: list[str]) -> None:
     )
     if body["fingerprint"] is None:
         output.line("no fingerprint was taken")
-    for what, why in body["left_out"]:
-        output.line(f"left out: {what}: {why}")
+
+
+def _members(output: Any, facts: dict[str, Any]) -> None:
+    rows = []
+    for one in facts.get("members", ()):
+        position = ", ".join(f"{name} {value}" for name, value in one["position"].items())
+        rows.append((one["service"], one["kind"], one["artefact"], one["moment"], position))
+    output.table(("SERVICE", "KIND", "COPY", "STATE OF", "POSITION"), rows)

@@ -144,7 +144,8 @@ def restore_to_point(
         found = find_stack(opened, reference, asked.without)
     else:
         zone = "UTC" if opened.system is None else opened.system.plan.timezone
-        found = find_instant(opened, parse_instant(asked.time, zone), asked.without)
+        instant = None if asked.time == "latest" else parse_instant(asked.time, zone)
+        found = find_instant(opened, instant, asked.without)
     with output.progress() as listener, contextlib.ExitStack() as scope:
         job = StackJob(
             opened=opened,
@@ -174,7 +175,7 @@ def _command(reference: str, asked: Asked) -> str:
 
 def _target(found: FoundStack) -> str:
     if found.point is None:
-        return f"the stack as of {found.name}"
+        return "the stack as far as there is anything" if found.name == "latest" else f"the stack as of {found.name}"
     return f"the stack point {found.name} ({found.point.id}), {distance(found.point)}"
 
 

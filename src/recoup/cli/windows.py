@@ -73,7 +73,8 @@ def _show(output: Any, one: ServiceWindows) -> None:
         output.line(f"          {gap.why}")
     shown = one.points[-_MOST_POINTS:]
     for point in reversed(shown):
-        output.line(f"  point   {_text(point.at)}  {point.kind} {point.copy}")
+        name = f"  {point.position}" if point.kind == "stack" else ""
+        output.line(f"  point   {_text(point.at)}  {point.kind} {point.copy}{name}")
     if len(shown) < len(one.points):
         output.line(f"          and {len(one.points) - len(shown)} older; `recoup list {one.service} -n 0` shows all")
     if not (one.windows or one.points):

@@ -16,7 +16,7 @@ from recoup.objectives.objective import Objective
 from recoup.plan.people import Alarms, Channel, Communication, Drill, Listening, Member, RotatedSecret, Vendor
 from recoup.plan.services import PostgresService, RedisService, Section, Service
 from recoup.plan.template import Template
-from recoup.plan.types import Day, Duration, DurationOrZero, HttpUrl, Many, Name, RawText, Text, Variable, Zone
+from recoup.plan.types import Day, Duration, DurationOrZero, HttpUrl, Many, Name, RawText, Text, Variable, When, Zone
 
 CopyKind = Literal["base", "incremental", "dump", "rdb", "wal", "stream", "files"]
 Grade = Literal["stored", "intact", "boots", "same"]
@@ -168,6 +168,9 @@ class Plan(Section):
     services: dict[Name, Service] = Field(min_length=1, description="What is protected, in the order of recovery.")
     repositories: dict[Name, RepositoryPlan] = Field(
         min_length=1, description="Where copies live; the first is primary."
+    )
+    stack: When | None = Field(
+        default=None, description="When a stack point is taken: copies of all services under one label."
     )
     key: Key = Field(description="Where the backup key is.")
     retention: Retention = Field(
