@@ -73,7 +73,7 @@ def test_a_tablespace_made_after_the_base_backup_is_refused_and_untouched(server
         space = own(told, server_folder / "space")
         told.commit()
         told.base()
-        told.commit()
+        told.commit(2)
         before = told.archive()
         told.server.execute(f"CREATE TABLESPACE later LOCATION '{space}'")
         told.server.execute("CREATE TABLE precious TABLESPACE later AS SELECT 1 AS one")
@@ -84,8 +84,8 @@ def test_a_tablespace_made_after_the_base_backup_is_refused_and_untouched(server
             recover(told, server_folder, Latest())
         assert sorted(space.rglob("*")) == seen
         assert before
-        folder, _ = recover(told, server_folder, AtTime(time=told.commits[1].time, before=True))
-        assert rows_in(told, folder) == [1]
+        folder, _ = recover(told, server_folder, AtTime(time=told.commits[2].time, before=True))
+        assert rows_in(told, folder) == [1, 2]
 
 
 def test_a_recovery_starts_from_an_incremental_backup_when_that_is_the_newest(server_folder: Path) -> None:
