@@ -18,7 +18,7 @@ from tests.integration.wal_place import GatedSystem, wal_place
 from tests.real import require_found
 
 
-@pytest.fixture(params=[15, 18], ids=lambda major: f"postgres{major}")
+@pytest.fixture(params=[15], ids=lambda major: f"postgres{major}")
 def own_server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
     with PostgresServer(require_found(lambda: find_postgres(request.param))) as server:
         yield server
