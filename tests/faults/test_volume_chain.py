@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from recoup.assembly import homes
 from recoup.demo.programs import Programs
 from recoup.demo.servers import PostgresServer
+from recoup.engines.compose.one_off import OneOff
 from recoup.engines.postgres import volume_script
 from recoup.engines.postgres.incremental import tar_with_manifest
 from recoup.engines.postgres.volume_script import parse_status
+from recoup.kernel.secret import Secret
 from tests.integration.incrementals import summarizing, take
 from tests.integration.postgres_copies import MemoryCopy
 
@@ -80,13 +84,27 @@ def _deadly(tmp_path: Path, path: Sequence[Path]) -> Path:
     return folder
 
 
-def test_a_chain_is_combined_beside_the_old_data_and_starts_after_the_swap(
-    chain: tuple[PostgresServer, list[MemoryCopy]], data: Path
+def test_a_chain_is_staged_beside_the_old_data_and_starts_after_the_swap(
+    chain: tuple[PostgresServer, list[MemoryCopy]], data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, copies = chain
-    _stage(data, copies, [server.bin])
-    assert _old_is_there(data)
-    assert _run(volume_script.COMBINE, data, "3", path=[server.bin]) == 0
+
+    def here(_client: object, one_off: OneOff, pieces: Iterable[bytes] = (), **_: object) -> None:
+        environment = {"PATH": f"{server.bin}:{os.environ['PATH']}"}
+        done = subprocess.run(one_off.argv, input=b"".join(pieces), env=environment, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    for name in ("feed", "run_one_off", "remove_leftovers"):
+        monkeypatch.setattr(homes, name, here if name != "remove_leftovers" else lambda *_, **__: None)
+    inside = SimpleNamespace(environment={"PGDATA": Secret(str(data))})
+    home = homes.PostgresHome(
+        place=SimpleNamespace(name="postgres"),  # type: ignore[arg-type]
+        stack=SimpleNamespace(client=None, project=SimpleNamespace(service=lambda _: inside)),  # type: ignore[arg-type]
+        compose_service="db",
+        parents=tuple(copies[:-1]),
+    )
+    assert home.needs_bytes(copies[-1]) > 2 * sum(len(copy.data["base.tar"]) for copy in copies)
+    home.stage(copies[-1], ID, lambda _: None)
     assert _old_is_there(data)
     assert not (data / volume_script.PARTS).exists()
     assert _run(volume_script.SWAP, data, path=[server.bin]) == 0
