@@ -10,7 +10,7 @@ from recoup.assembly.postgres import PostgresPlace
 from recoup.assembly.stack import Stack
 from recoup.engines.compose.one_off import OneOff, remove_leftovers, run_one_off
 from recoup.engines.engine import CopyReader, ProgressListener
-from recoup.engines.postgres import volume_script
+from recoup.engines.postgres import recovery_volume, volume_script
 from recoup.engines.postgres.access import open_maintenance
 from recoup.engines.postgres.base_fingerprint import compare_with_base
 from recoup.engines.postgres.incremental import tar_with_manifest
@@ -91,6 +91,10 @@ class PostgresHome:
             self._one_off(restore_id, volume_script.COMBINE, str(len(chain))), timeout_seconds=_COMBINE_SECONDS
         )
         run_one_off(self.stack.client, combine)
+
+    def discard(self, restore_id: str) -> None:
+        """Remove what ``stage`` brought, when it will not be swapped in. Never after a swap began."""
+        run_one_off(self.stack.client, self._one_off(restore_id, recovery_volume.DISCARD))
 
     def swap(self, restore_id: str) -> str | None:
         """See ``DataHome``."""

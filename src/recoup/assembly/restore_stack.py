@@ -254,11 +254,13 @@ def _postgres(job: StackJob, system: System, found: Found) -> VolumeMember:
             hint="Restore the point into empty folders with --destination FOLDER, or everything but this with "
             f"--without {found.manifest.service}.",
         )
+    home = PostgresHome(place=place, stack=place.stack, compose_service=place.service.compose)
     return VolumeMember(
         service=found.manifest.service,
         compose=place.service.compose,
         what=_what(found),
-        home=PostgresHome(place=place, stack=place.stack, compose_service=place.service.compose),
+        home=home,
+        discard=home.discard,
         reader=job.job(found).reader,
         artefact_id=found.manifest.id,
         identity=str(found.manifest.facts["system_identifier"]),

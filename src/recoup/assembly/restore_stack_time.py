@@ -128,6 +128,7 @@ def in_volume(
             compose=recovery.compose,
             what=member.what,
             home=_Judged(recovery.home, recovery.findings),
+            discard=recovery.home.discard,
             reader=recovery.home.candidates[0].reader,
             artefact_id=recovery.placement_id,
             identity=recovery.identity,

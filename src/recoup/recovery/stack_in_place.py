@@ -31,6 +31,7 @@ class VolumeMember:
     artefact_id: str
     identity: str | None
     at_once: bool = False
+    discard: Callable[[str], None] | None = None  #: removes what was unpacked and will not be put in place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +165,7 @@ class _Run:
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     running: list[str] = field(default_factory=list)
+    unpacked: list[str] = field(default_factory=list)
 
     def carry_out(self, step: Step) -> None:
         match step.act:
@@ -184,6 +186,7 @@ class _Run:
         assert isinstance(member, VolumeMember), "only volumes are unpacked into"
         if self.occupants[member.service].unfinished is None:
             member.home.stage(member.reader, self.restore_ids[member.service], self.on_progress)
+            self.unpacked.append(member.service)
 
     def _swap(self, member: Member) -> None:
         assert isinstance(member, VolumeMember), "only volumes are swapped"
@@ -269,6 +272,7 @@ def restore_stack(
         except BaseException as failure:
             touched = not fresh or note.replaced or _may_leave_a_part(step, failure, run.members)
             if not touched:
+                _discard(members, run.restore_ids, run.unpacked, say)
                 _start_again(members, applications, occupants, stack, say)
                 note.end()
             elif isinstance(failure, RecoupError):
@@ -329,6 +333,18 @@ def _may_leave_a_part(step: Step, failure: BaseException, members: Mapping[str, 
         whole = isinstance(members[step.services[0]], VolumeMember) and isinstance(failure, RecoupError)
         return not whole and not isinstance(failure, RefusedError)
     return step.act not in (Act.STOP, Act.UNPACK)
+
+
+def _discard(
+    members: Sequence[Member], restore_ids: Mapping[str, str], unpacked: Sequence[str], say: Callable[[str], None]
+) -> None:
+    """What was unpacked for nothing must not fill the disk that the old data need."""
+    for one in members:
+        if isinstance(one, VolumeMember) and one.discard is not None and one.service in unpacked:
+            try:
+                one.discard(restore_ids[one.service])
+            except RecoupError as failure:
+                say(f"could not remove what was unpacked for {one.service}: {failure.message}")
 
 
 def _start_again(

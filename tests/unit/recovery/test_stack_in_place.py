@@ -91,7 +91,7 @@ def members_of(world: World, *, unfinished: str | None = None) -> list[Member]:
         home = Home(world, name, unfinished=None if at_once else unfinished)
         return VolumeMember(
             service=name, compose=name, what="copy", home=home, reader=_READER, artefact_id=name, identity=name,
-            at_once=at_once,
+            at_once=at_once, discard=None if at_once else lambda _: world.act(f"discard {name}"),
         )  # fmt: skip
 
     files = OpenMember(service="files", what="copy", where="/srv", replaces=lambda: None, put=put)
@@ -161,6 +161,7 @@ def test_a_failure_before_anything_is_replaced_starts_again_what_was_stopped(fai
     with pytest.raises(EngineError):
         run(world)
     assert world.acts[-1] == "start postgres redis worker api"
+    assert ("discard postgres" in world.acts) == (fails == "stage redis"), "what was unpacked for nothing is removed"
     assert not world.open
 
 
