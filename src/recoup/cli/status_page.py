@@ -115,7 +115,9 @@ def _service(one: dict[str, Any], at: str) -> Iterator[str]:
     yield _fact("next run", ahead([run["next"] for run in one["runs"]], at))
     for stream in one["streams"]:
         behind = duration(stream["lag_seconds"])
-        yield _fact("WAL stream" if stream['kind'] == 'wal' else "command stream", f"{stream['state']}, behind by {behind}")
+        yield _fact(
+            "WAL stream" if stream["kind"] == "wal" else "command stream", f"{stream['state']}, behind by {behind}"
+        )
         if stream["gap"]:
             yield _fact("missing", stream["gap"])
     yield "</dl>"
