@@ -140,24 +140,32 @@ class Machine:
         timeout: float = 120,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a command on the machine: its network, its default Docker socket and volume paths, its processes."""
-        # Neither the caller's Docker nor a proxy of its network is there on the machine.
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if name not in ("DOCKER_HOST", "DOCKER_CONTEXT") and not name.lower().endswith("_proxy")
-        }
         done = subprocess.run(
-            ["nsenter", "-t", str(self.pid), "-m", "-n", "-u", "-i", "-p", f"--wd={folder or Path.cwd()}", "--", *argv],
+            self.inside(argv, folder),
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
-            env={**inherited, "DOCKER_CONFIG": str(self._configuration), **(environment or {})},
+            env=self.environment_inside(environment or {}),
             timeout=timeout,
             check=False,
         )
         if check and done.returncode:
             raise AssertionError(f"{argv} on {self.name} ended with {done.returncode}: {done.stderr.decode()[-2000:]}")
         return done
+
+    def inside(self, argv: Sequence[str | os.PathLike[str]], folder: Path | None = None) -> list[str]:
+        """What to start here so that ``argv`` runs on the machine, in ``folder``. A power cut ends it."""
+        where = ["-t", str(self.pid), "-m", "-n", "-u", "-i", "-p", f"--wdns={folder or Path.cwd()}"]
+        return ["nsenter", *where, "--", *map(os.fspath, argv)]
+
+    def environment_inside(self, more: Mapping[str, str]) -> dict[str, str]:
+        """The environment of a command on the machine: neither the caller's Docker nor its proxies are there."""
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("DOCKER_HOST", "DOCKER_CONTEXT") and not name.lower().endswith("_proxy")
+        }
+        return {**inherited, "DOCKER_CONFIG": str(self._configuration), **more}
 
     def docker(self, *argv: str, stdin: bytes | None = None, folder: Path | None = None, timeout: float = 180) -> str:
         """Call ``docker`` for this machine from outside; return what it printed."""
