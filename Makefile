@@ -2,13 +2,15 @@
 # make test    everything that is checked, with real servers; TESTS=tests/unit ARGS="-k name" narrow it down
 # make lint    style, types and the dependency rule only
 # make bench   speed, side by side with the alternatives
-# make soak    long series of the tests
+# make soak    ten minutes of load, kills and restores (SECONDS=3600 SEED=7), then long series of the tests (ROUNDS=20)
 # make clean   remove everything these have made here
 
 JOBS ?= 2
 TESTS ?= tests
 ARGS ?=
 ROUNDS ?= 20
+SECONDS ?= 600
+SEED ?=
 # What draws its cases by chance: properties, fuzzing, kills at random instants.
 SOAK ?= tests/unit tests/faults
 
@@ -39,6 +41,7 @@ bench:
 soak:
 	scripts/packages
 	scripts/setup test
+	RECOUP_SOAK_SECONDS=$(SECONDS) RECOUP_SOAK_SEED=$(SEED) .venv/bin/python -m pytest -q -s tests/soak $(ARGS)
 	for round in $$(seq $(ROUNDS)); do \
 	  RECOUP_SOAK=1 .venv/bin/python -m pytest -n $(JOBS) --dist loadfile -q --timeout 3600 $(SOAK) $(ARGS) || exit 1; \
 	done
