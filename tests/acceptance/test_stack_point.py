@@ -219,7 +219,7 @@ def test_the_whole_stack_goes_back_to_an_instant(work: Workplace) -> None:
         work.write_plan()
         with daemon(work, "--grace", "40s") as running:
             _wait_for_stream(work)
-            work.recoup("backup", "--stack", "--name", "start")
+            point = _point(work.json("backup", "--stack", "--name", "start", "--quiet"))
             (work.folder / "shop.conf").write_text("version = 2\n")
             with (
                 psycopg.connect(server.url(), autocommit=True) as session,
@@ -240,6 +240,10 @@ def test_the_whole_stack_goes_back_to_an_instant(work: Workplace) -> None:
             running.ends(0)
         unreachable = ("restore", "--stack", "latest", "--to-time", "2020-01-01T00:00:00Z")
         assert "postgres cannot be brought there" in work.recoup(*unreachable, expect=5).err
+        members = {one["service"]: one for one in point["members"]}
+        assert "restore_point_lsn" in members["postgres"]["position"]
+        named = ("restore", "--to-name", "start", "--service", "postgres", "--destination", "named")
+        assert "the restore point 'start'" in work.recoup(*named, "--plan").out
         done = work.json(*to_time, "--quiet")
         assert all(one["verdict"] == "ok" for one in done["findings"]), done["findings"]
         back = work.folder / "back"

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from recoup.assembly.access import Found
-from recoup.assembly.postgres import BaseSource
+from recoup.assembly.postgres import BaseSource, postgres_place
 from recoup.assembly.protect import Options, Protected, Task
 from recoup.assembly.prove import note_verification, prove
 from recoup.assembly.recorded import protect_recorded
@@ -24,6 +24,7 @@ from recoup.assembly.stack import open_stack
 from recoup.assembly.system import System
 from recoup.backup.take import Source
 from recoup.engines.engine import Content, CopyFacts, ProgressListener, Sink, StreamSink
+from recoup.engines.postgres.create_restore_point import create_restore_point
 from recoup.inventory.order import start_order
 from recoup.kernel import clock
 from recoup.kernel.errors import EngineError, Exit, RecoupError, UsageError
@@ -111,7 +112,7 @@ def take_stack_point(
             why, hint = _why(failed)
             left = tuple(task for task in tasks if task not in run.results)
             return StackTaken(name=name, copies=copies, why=why, hint=hint, not_taken=left)
-        members = tuple(_member(run.results[task], run.moments) for task in tasks)
+        members = tuple(_member(run.results[task], run) for task in tasks)
         holding = {place for one in copies if one.taken is not None for place in one.taken.outcome.stored_in}
         images, left_out = _images(system)
         holders = [one for one in opened.repositories if one.name in holding]
@@ -120,7 +121,7 @@ def take_stack_point(
             holders,
             header_of(name, system.plan.system, begun),
             images=images,
-            left_out=(*_without_data(system), *left_out),
+            left_out=(*_without_data(system), *run.left_out, *left_out),
         )
         stored = tuple(one for one in holders if one.name in outcome.stored_in)
         proof = prove(Found(manifest=outcome.manifest, holders=stored), needed_grade(system).value)
@@ -138,6 +139,8 @@ class _Run:
     on_copy: Callable[[Protected], None]
     results: dict[Task, Protected] = field(default_factory=dict)
     moments: dict[str, datetime] = field(default_factory=dict)
+    marks: dict[str, str] = field(default_factory=dict)  #: the restore points: their LSN, by service
+    left_out: list[tuple[str, str]] = field(default_factory=list)
     _failure: RecoupError | None = None
 
     def take(self, tasks: Sequence[Task]) -> None:
@@ -184,9 +187,22 @@ class _Run:
         def fixed() -> None:
             self.moments[task.service] = clock.now()
             then()
+            self._mark(task.service)
 
         options = replace(self.options, wrap=lambda source: _observed(source, fixed))
         self.results[task] = protect_recorded(self.system, task, options, self.on_progress)
+
+    def _mark(self, service: str) -> None:
+        """Write the name into the WAL that is archived, so that a recovery of the one service can stop there."""
+        described = self.system.plan.services[service]
+        if not isinstance(described, PostgresService) or described.wal is None:
+            return
+        assert self.options.label is not None, "a point has a name"
+        try:
+            access = postgres_place(self.system, service).access
+            self.marks[service] = str(create_restore_point(access, self.options.label))
+        except EngineError as refused:
+            self.left_out.append((f"the restore point of {service}", refused.message))
 
     def _all_hold(self) -> bool:
         return all(_holds(one) for one in self.results.values())
@@ -269,16 +285,17 @@ def _why(result: Protected) -> tuple[str, str | None]:
     return f"{subject} is not proven: {bad.check}: {bad.subject}: {bad.detail}", bad.hint
 
 
-def _member(result: Protected, moments: Mapping[str, datetime]) -> StackMember:
+def _member(result: Protected, run: _Run) -> StackMember:
     assert result.taken is not None, "only copies that hold become members"
     manifest = result.taken.outcome.manifest
+    mark = run.marks.get(manifest.service)
     return StackMember(
         service=manifest.service,
         kind=manifest.kind,
         artefact=manifest.id,
         way="copy",
-        moment=moments.get(manifest.service, manifest.ended),
-        position=position_of(manifest),
+        moment=run.moments.get(manifest.service, manifest.ended),
+        position=position_of(manifest) | ({"restore_point_lsn": mark} if mark is not None else {}),
     )
 
 
