@@ -254,7 +254,6 @@ def test_the_whole_stack_goes_back_to_an_instant(work: Workplace) -> None:
         assert abs(written.database[in_database] - instant) < _SLACK
         assert written.apart(in_database, in_redis) < timedelta(milliseconds=100)
         assert (back / "configuration" / "shop.conf").read_text() == "version = 1\n"
-        print(f"by the application {written.apart(in_database, in_redis)} apart")
 
 
 def _wait_for_stream(work: Workplace) -> None:

@@ -129,4 +129,3 @@ def test_databases_and_files_go_back_to_one_label_also_after_kills(operator: Ope
     assert written.apart(in_database, in_redis) <= timedelta(milliseconds=point["apart_ms"]) + _SLACK
     assert changed.read_text() == original
     assert stack.answers()
-    print(f"apart {point['apart_ms']} ms; by the application {written.apart(in_database, in_redis)}")

@@ -76,6 +76,11 @@ class StackRun:
         self.id = ids.new_id(clock.now())
         self.resumed = self._resume()
 
+    def forget(self) -> None:
+        """Nothing of the earlier run counts any more: its data have been used since."""
+        self.replaced, self.stopped, self.resumed = [], [], False
+        self.id = ids.new_id(clock.now())
+
     def begin(self, stopped: Sequence[str]) -> None:
         """See ``Note``. Raise ``RecoupError`` when it cannot be noted: a run that nobody could resume is not begun."""
         self.stopped = list(stopped)

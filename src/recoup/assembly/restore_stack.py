@@ -163,6 +163,9 @@ def prepare(job: StackJob, scope: contextlib.ExitStack) -> Prepared:
     if not volumes:
         return Prepared(members=tuple(placed), applications=(), around=None, run=run)
     around = Surroundings(plan=system.plan, stack=open_stack(system))
+    if run.resumed and around.running() & set(run.stopped):
+        job.say("applications run since the interrupted restore, so it is begun anew")
+        run.forget()
     needing = {name for one in volumes for name in around.dependents(one)} | set(run.stopped)
     applications = around.in_order(needing - set(volumes))
     return Prepared(members=tuple(placed), applications=applications, around=around, run=run)

@@ -31,6 +31,10 @@ class Surroundings:
         needing = reversed(dependants([service], self._needs()))
         return [name for name in needing if name in running or (name in planned and service not in running)]
 
+    def running(self) -> set[str]:
+        """The services of which a container runs."""
+        return {one.service for one in self.stack.client.containers() if one.running}
+
     def in_order(self, services: Collection[str]) -> tuple[str, ...]:
         """Services in the order in which they start."""
         return tuple(name for name in start_order(self._needs()) if name in services)
