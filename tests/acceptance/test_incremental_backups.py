@@ -106,9 +106,9 @@ def test_without_a_parent_it_is_not_proven_not_restored_and_not_built_on(
 
 
 def test_a_restore_killed_while_it_combines_is_finished_by_the_same_command(
-    server: PostgresServer, chain: tuple[Workplace, str, list[str]]
+    server: PostgresServer, tablespaces: tuple[Workplace, str, Path]
 ) -> None:
-    work, _, ids = chain
+    work, artefact, _ = tablespaces
     folder, slow = work.folder.parent / "restored", work.folder.parent / "slow"
     slow.mkdir()
     real = server.bin / "pg_combinebackup"
@@ -116,7 +116,7 @@ def test_a_restore_killed_while_it_combines_is_finished_by_the_same_command(
         f'#!/bin/sh\n[ "$1" = --version ] && exec {real} --version\n{real} "$@"\necho $$ > {slow}/pid\nexec sleep 600\n'
     )
     (slow / "pg_combinebackup").chmod(0o755)
-    command = ["restore", ids[2], "--destination", str(folder)]
+    command = ["restore", artefact, "--destination", str(folder)]
     process = work.start(*command, environment={"PATH": f"{slow}{os.pathsep}{work.environment['PATH']}"})
     try:
         assert wait_until(
@@ -130,7 +130,7 @@ def test_a_restore_killed_while_it_combines_is_finished_by_the_same_command(
     assert not (folder / "global" / "pg_control").exists()
     work.recoup(*command)
     assert not list(folder.rglob("recoup-*"))
-    boots_as_copied(work, server, ids[2], folder)
+    boots_as_copied(work, server, artefact, folder)
     shutil.rmtree(folder)
 
 
