@@ -29,7 +29,8 @@ class Written:
     """What was acknowledged: the ids of moves, and for each number of Redis the server's time of its transaction."""
 
     moves: set[int] = field(default_factory=set)
-    numbers: list[datetime] = field(default_factory=list)  #: of the numbers 1, 2, ...
+    #: Of the numbers 1, 2, ...; None where the answer was lost, and the number was there nevertheless.
+    numbers: list[datetime | None] = field(default_factory=list)
 
 
 @contextlib.contextmanager
@@ -56,8 +57,14 @@ def load(database_server: PostgresServer, database: str, cache: RedisServer, see
     def count() -> None:
         with contextlib.closing(cache.client()) as client:
             while not stop.is_set():
-                written.numbers.append(_count(client, len(written.numbers) + 1))
-                stop.wait(_PAUSE_SECONDS / 2)
+                try:
+                    if int(client.get("number") or 0) > len(written.numbers):
+                        written.numbers.append(None)
+                    while not stop.is_set():
+                        written.numbers.append(_count(client, len(written.numbers) + 1))
+                        stop.wait(_PAUSE_SECONDS / 2)
+                except (redis.ConnectionError, redis.TimeoutError):
+                    stop.wait(0.1)
 
     def keep(failure: threading.ExceptHookArgs) -> None:
         if isinstance(failure.exc_value, Exception):

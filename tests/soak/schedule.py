@@ -12,10 +12,12 @@ class Target(enum.Enum):
 
     DAEMON = "kill -9 of the daemon"
     POSTGRES = "kill -9 of PostgreSQL"
+    REDIS = "kill -9 of Redis"
     S3 = "kill -9 of the S3 server"
     POSTGRES_CABLE = "cut cable to PostgreSQL"
     REDIS_CABLE = "cut cable to Redis"
     S3_CABLE = "cut cable to the S3 server"
+    MACHINE = "kill -9 of the daemon, PostgreSQL and Redis at once"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
