@@ -240,8 +240,7 @@ def test_what_a_power_cut_costs_is_seconds_and_the_bucket_alone_brings_the_stack
         admin = replace(admin, folder=restored)
         stack = admin.stack
         try:
-            admin.recoup("restore", "--to-time", "latest", "--service", "postgres")
-            admin.recoup("restore", "--to-time", "latest", "--service", "redis")
+            admin.recoup("restore", "--stack", "latest", "--to-time", "latest", "--yes")
             assert wait_until(stack.answers, limit_seconds=30)
             took = clock.monotonic() - began
             in_database, in_redis = _ticks(stack)
