@@ -17,12 +17,14 @@ from recoup.kernel.errors import Exit, NoRepositoryError, RecoupError
 from recoup.plan.schedule import Schedule, parse_schedule
 from recoup.repository.catalog import REPLACED, STACK, read_catalog
 
+SYNC: Final = "sync"
 PRUNE: Final = "prune"
 VERIFY: Final = "verify "  #: followed by daily, weekly or monthly
 
 #: When what the plan gives no hour is done, in its zone: after a night's copies, and clear of the hours that clocks
 #: skip or double when they change.
 _HOURS: Final[Mapping[str, str]] = {
+    SYNC: "daily 04:00",
     PRUNE: "daily 04:30",
     VERIFY + "daily": "daily 05:30",
     VERIFY + "weekly": "sunday 06:30",
@@ -52,10 +54,11 @@ def copies_scheduled(system: System) -> dict[tuple[str, str], Schedule]:
 
 
 def upkeep_scheduled(system: System) -> dict[str, Schedule]:
-    """When the whole plan's work is done: stack points, pruning, and each verification that the plan asks for."""
+    """When the whole plan's work is done: stack points, catching up, pruning, and each verification asked for."""
     verify = system.plan.verify
     wanted = {"daily": verify.daily, "weekly": verify.weekly, "monthly": verify.monthly}
-    kinds = [PRUNE, *(VERIFY + name for name, grade in wanted.items() if grade is not None)]
+    first = [SYNC] if len(system.plan.repositories) > 1 else []
+    kinds = [*first, PRUNE, *(VERIFY + name for name, grade in wanted.items() if grade is not None)]
     points = {} if system.plan.stack is None else {STACK: system.plan.stack}
     return points | {kind: parse_schedule(_HOURS[kind]) for kind in kinds}
 
@@ -133,6 +136,8 @@ def _upkeep(kind: str, when: Schedule, record: TaskRecord | None, since: datetim
     """Upkeep leaves no copy: its record says when it ran through; before the first time, the age of the repository."""
     last = since
     if record is not None:
-        through = record.started if record.exit_code in _RAN_THROUGH else record.last_ok
+        # A repository that could not be asked is tried again: it catches up soon after it answers.
+        done = _RAN_THROUGH if kind != SYNC else (Exit.OK,)
+        through = record.started if record.exit_code in done else record.last_ok
         last = max(since, through) if through is not None else since
     return Scheduled(service=WHOLE_PLAN, kind=kind, when=when, last=last, record=record)

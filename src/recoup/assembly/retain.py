@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -219,16 +219,24 @@ def _clusters(repository: Repository, catalog: Catalog) -> tuple[Cluster, ...]:
     clusters = []
     for service, identifier in clusters_in(repository):
         archive = WalArchive(repository, service, identifier)
-        sizes = [e.facts.get("wal_segment_bytes") for e in catalog.entries if _of_cluster(e, service, identifier)]
-        size = next((int(one) for one in sizes if one is not None), _SEGMENT_BYTES)
-        units: dict[WalUnit, tuple[WalEntry, ...]] = {}
-        for entry in archive.entries():
-            unit = _unit(entry, size)
-            if unit is not None:
-                units[unit] = (*units.get(unit, ()), entry)
-        newest = max((unit.stamp for unit in units), default=None)
-        clusters.append(Cluster(archive=archive, entries=units, newest=newest))
+        clusters.append(cluster_of(archive, archive.entries(), segment_bytes(catalog, service, identifier)))
     return tuple(clusters)
+
+
+def cluster_of(archive: WalArchive, entries: Iterable[WalEntry], size: int) -> Cluster:
+    """The WAL of a cluster with segments of ``size`` bytes, by its place in the log."""
+    units: dict[WalUnit, tuple[WalEntry, ...]] = {}
+    for entry in entries:
+        unit = unit_of(entry, size)
+        if unit is not None:
+            units[unit] = (*units.get(unit, ()), entry)
+    return Cluster(archive=archive, entries=units, newest=max((unit.stamp for unit in units), default=None))
+
+
+def segment_bytes(catalog: Catalog, service: str, identifier: str) -> int:
+    """The size of a cluster's WAL segments, as its base backups say; PostgreSQL's default when there are none."""
+    sizes = [e.facts.get("wal_segment_bytes") for e in catalog.entries if _of_cluster(e, service, identifier)]
+    return next((int(one) for one in sizes if one is not None), _SEGMENT_BYTES)
 
 
 def _of_cluster(entry: Entry, service: str, identifier: str) -> bool:
@@ -236,7 +244,7 @@ def _of_cluster(entry: Entry, service: str, identifier: str) -> bool:
     return same and entry.facts.get("system_identifier") == identifier
 
 
-def _unit(entry: WalEntry, size: int) -> WalUnit | None:
+def unit_of(entry: WalEntry, size: int) -> WalUnit | None:
     """The place of an entry in the log; None for history files, which stay."""
     match entry:
         case WalSegment() | WalPiece():

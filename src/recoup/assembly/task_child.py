@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Final
 
-from recoup.assembly.agenda import PRUNE, VERIFY
+from recoup.assembly.agenda import PRUNE, SYNC, VERIFY
 from recoup.assembly.system import PLAN_IN_FORCE, System
 from recoup.backup.due import Run
 from recoup.backup.run_records import WHOLE_PLAN, Outcome, TaskRecord, begin_task, end_task, read_task
@@ -48,8 +48,8 @@ def arguments_of(system: System, run: Run) -> list[str]:
         return ["backup", run.service, "--kind", run.kind, *plan]
     if run.kind == STACK:
         return ["backup", "--stack", *plan]
-    if run.kind == PRUNE:
-        return ["prune", *plan]
+    if run.kind in (SYNC, PRUNE):
+        return [run.kind, *plan]
     return ["verify", "--grade", verifiable(grade_of(system, run.kind)), *plan]
 
 

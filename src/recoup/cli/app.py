@@ -26,6 +26,7 @@ COMMANDS = {
     "windows": "recoup.cli.windows",
     "verify": "recoup.cli.verify",
     "restore": "recoup.cli.restore",
+    "sync": "recoup.cli.sync",
     "prune": "recoup.cli.prune",
     "hold": "recoup.cli.hold",
     "plan": "recoup.cli.plan_command",

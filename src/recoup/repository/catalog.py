@@ -202,7 +202,8 @@ def _refresh_cache(
     repository: Repository, there: Mapping[str, str], path: Path | None
 ) -> tuple[list[Entry], list[Problem]]:
     with contextlib.closing(_open_database(path)) as database:
-        known = dict(database.execute("select id, version from entry").fetchall())
+        # What was damaged is read again: it may have been the way there, or it was replaced.
+        known = dict(database.execute("select id, iif(fault = 'damage', '', version) from entry").fetchall())
         gone = [(identifier,) for identifier in known if identifier not in there]
         database.executemany("delete from entry where id = ?", gone)
         for identifier, version in there.items():

@@ -9,7 +9,6 @@ that has them. The manifest is written last, to each repository whose objects al
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import platform
 import queue
 import threading
@@ -25,10 +24,10 @@ from recoup.kernel import clock
 from recoup.kernel.errors import DamageError, RecoupError, StorageError
 from recoup.repository import layout
 from recoup.repository.frames import Compression
+from recoup.repository.landing import copy_object, read_back, write_manifest
 from recoup.repository.manifest import IndexReference, Manifest, StoredObject, serialise
 from recoup.repository.object_writer import ObjectSealer, SealedObject
 from recoup.repository.repository import Repository
-from recoup.storage.object_store import ObjectExistsError
 
 #: Blocks that may wait for one repository. A block is at most about one frame of cipher bytes.
 QUEUED_BLOCKS: Final = 32
@@ -242,7 +241,7 @@ class ArtefactWriter:
         data = serialise(manifest, self._repositories[0].key)
         stored_in = []
         for repository in [one for one in self._repositories if one in whole]:
-            error = _write_manifest(repository, manifest.id, data)
+            error = write_manifest(repository, manifest.id, data)
             if error is None:
                 stored_in.append(repository.name)
             else:
@@ -296,12 +295,10 @@ class ArtefactWriter:
         """Copy the objects from a repository that has them whole; the error when that fails as well."""
         try:
             for stored in self._objects:
-                for key, size in ((stored.key, stored.stored_bytes), (stored.index.key, stored.index.stored_bytes)):
-                    with behind.store.writer(key, expected_bytes=size) as writer:
-                        for piece in source.store.read(key):
-                            writer.write(piece)
-                        writer.commit()
-        except StorageError as failure:
+                index = stored.index
+                copy_object(source, behind, stored.key, stored.stored_bytes, stored.sha256)
+                copy_object(source, behind, index.key, index.stored_bytes, index.sha256)
+        except (StorageError, DamageError) as failure:
             return failure
         return self._prove(behind)
 
@@ -313,19 +310,6 @@ class ArtefactWriter:
         reasons = "; ".join(f"{lane.repository.name}: {lane.error}" for lane in lanes)
         hints = [lane.error.hint for lane in lanes if lane.error is not None and lane.error.hint]
         return StorageError(f"no repository takes the copy ({reasons})", hint=hints[0] if hints else None)
-
-
-def read_back(repository: Repository, key: str, stored_bytes: int, sha256: str) -> None:
-    """Read a stored object whole and compare. Raise ``DamageError`` when it is not what was written."""
-    digest, size = hashlib.sha256(), 0
-    for piece in repository.store.read(key):
-        digest.update(piece)
-        size += len(piece)
-    if size != stored_bytes or digest.hexdigest() != sha256:
-        raise DamageError(
-            f"{key} in {repository} does not read back as it was written ({size} of {stored_bytes} bytes)",
-            hint="The place that keeps it changes or loses bytes; check its disk or its provider before trusting it.",
-        )
 
 
 def remove_unfinished(repository: Repository, folder: str, artefact_id: str) -> bool:
@@ -341,18 +325,6 @@ def remove_unfinished(repository: Repository, folder: str, artefact_id: str) -> 
     except StorageError:
         return False
     return True
-
-
-def _write_manifest(repository: Repository, artefact_id: str, data: bytes) -> RecoupError | None:
-    key = layout.manifest_key(artefact_id)
-    try:
-        with contextlib.suppress(ObjectExistsError):  # a repeated request whose first answer was lost; compared below
-            repository.store.put(key, data, if_absent=True)
-        if repository.store.get(key) != data:
-            return DamageError(f"{key} in {repository} does not read back as it was written")
-    except StorageError as failure:
-        return failure
-    return None
 
 
 def _describe(

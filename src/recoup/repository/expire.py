@@ -61,7 +61,7 @@ def remove_copy(repository: Repository, place: Place, unfinished: UnfinishedCopi
     Repeated, it goes on where it stopped. Call it while holding the service's lease. Raise ``StorageError`` when
     something is still there, ``RecoupError`` when it cannot be noted.
     """
-    with unfinished.while_removing(place.id, place.service, place.kind, repository.identity):
+    with unfinished.under_way(place.id, place.service, place.kind, repository.identity):
         repository.store.delete(layout.manifest_key(place.id))
         for key in list(_objects(repository, place)):
             repository.store.delete(key)

@@ -46,9 +46,10 @@ class UnfinishedCopies:
         self._path(artefact_id).unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def while_removing(self, artefact_id: str, service: str, kind: str, repository: str) -> Iterator[None]:
-        """Note that a finished copy is being removed from ``repository`` (its identity): what is left of it when the
-        run dies inside is then cleaned up like that of a copy that was begun. What was noted before stays noted.
+    def under_way(self, artefact_id: str, service: str, kind: str, repository: str) -> Iterator[None]:
+        """Note that a finished copy is being removed from ``repository`` (its identity), or copied to it: what is left
+        there when the run dies inside is then cleaned up like that of a copy that was begun. What was noted before
+        stays noted.
         """
         before = _read(self._path(artefact_id)) if self._path(artefact_id).exists() else None
         others = () if before is None else before.repositories

@@ -43,8 +43,8 @@ class SealedWal:
 
 
 def seal_wal(
-    key: Key, *, service: str, system_identifier: str, name: str, stamp: datetime, plain: bytes | bytearray | memoryview,
-    level: int = 1, pool: ThreadPoolExecutor | None = None,
+    key: Key, *, service: str, system_identifier: str, name: str, stamp: datetime,
+    plain: bytes | bytearray | memoryview, level: int = 1, pool: ThreadPoolExecutor | None = None,
 ) -> SealedWal:  # fmt: skip
     """Compress and seal ``plain`` under ``name`` (as ``wal_names`` makes them). ``pool`` compresses in parallel.
 
@@ -168,20 +168,30 @@ class WalArchive:
 
         Raise as ``read`` and ``put`` do.
         """
-        name = entry.key.rsplit("/", 1)[-1].rsplit("-", 2)[0]
-        try:
-            data = other.repository.store.get(entry.key, limit_bytes=_MAX_STORED_BYTES)
-        except MissingObjectError as missing:
-            raise DamageError(f"{entry.key} is missing in {other.repository}") from missing
-        plain = open_wal(other.repository.key, entry.key, data)
         if other.repository.key.id != self.repository.key.id:
-            self.put(self._seal(name, plain, entry.stamp))
-            return
-        as_it_is = SealedWal(
-            name=name, stamp=entry.stamp, service=self.service, system_identifier=self.system_identifier,
-            key=entry.key, data=data,
-        )  # fmt: skip
-        self.put(as_it_is)
+            name = entry.key.rsplit("/", 1)[-1].rsplit("-", 2)[0]
+            self.put(self._seal(name, other.read(entry), entry.stamp))
+        else:
+            self.put(other.raw(entry))
+
+    def raw(self, entry: WalEntry) -> SealedWal:
+        """An entry as it is stored, proven authentic, to be put into another repository of the same key.
+
+        Raise as ``read`` does.
+        """
+        try:
+            data = self.repository.store.get(entry.key, limit_bytes=_MAX_STORED_BYTES)
+        except MissingObjectError as missing:
+            raise DamageError(f"{entry.key} is missing in {self.repository}") from missing
+        open_wal(self.repository.key, entry.key, data)
+        return SealedWal(
+            name=entry.key.rsplit("/", 1)[-1].rsplit("-", 2)[0],
+            stamp=entry.stamp,
+            service=self.service,
+            system_identifier=self.system_identifier,
+            key=entry.key,
+            data=data,
+        )
 
     def _seal(self, name: str, plain: bytes | bytearray | memoryview, stamp: datetime) -> SealedWal:
         return seal_wal(

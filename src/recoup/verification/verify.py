@@ -11,7 +11,7 @@ from recoup.engines.engine import CopyReader
 from recoup.kernel.errors import DamageError, MissingObjectError, RecoupError, StorageError, WrongKeyError
 from recoup.kernel.finding import Finding, Verdict, overall
 from recoup.repository.copy_reader import ArtefactReader
-from recoup.repository.copy_writer import read_back
+from recoup.repository.landing import read_back
 from recoup.repository.layout import manifest_key
 from recoup.repository.manifest import Manifest
 from recoup.repository.repository import Repository
