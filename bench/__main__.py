@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from bench.catalog import measure_catalog
 from bench.contenders import LIMIT, PGBACKREST, Scene, backups, make_sources, restores
 from bench.data import fill
 from bench.incremental import measure_incremental
@@ -20,10 +21,12 @@ from bench.load import measure_load
 from bench.measure import Series, interleave
 from bench.memory import measure_memory
 from bench.report import Judged, Part, at_least, speed_data, speed_table, surroundings, write
+from bench.wal import measure_wal
+from bench.wal_load import measure_wal_load
 from recoup.demo.programs import find_postgres
 from recoup.demo.servers import PostgresServer
 
-_PARTS = ("backup", "restore", "incremental", "memory", "load")
+_PARTS = ("backup", "restore", "incremental", "memory", "load", "wal", "wal-load", "catalog")
 
 
 def _say(text: str) -> None:
@@ -40,6 +43,8 @@ def _options() -> argparse.Namespace:
     add("--memory-mib", type=int, nargs="+", default=[1024, 10240], help="sizes for memory (default 1024 10240)")
     add("--load-scale", type=int, default=50, help="pgbench's scale, 15 MiB each (default %(default)s)")
     add("--load-seconds", type=int, default=20, help="for each run of pgbench (default %(default)s)")
+    add("--wal-segments", type=int, default=48, help="of 16 MiB each, for wal (default %(default)s)")
+    add("--artefacts", type=int, default=10_000, help="for the catalog (default %(default)s)")
     add("--work", type=Path, help="where the copies go (default: a temporary folder)")
     return parser.parse_args()
 
@@ -72,6 +77,19 @@ def main() -> int:
         if "load" in wanted:
             _say("load")
             parts.append(measure_load(options.load_scale, options.load_seconds, options.rounds, work / "load", _say))
+        if "wal" in wanted:
+            _say("wal")
+            parts.append(measure_wal(options.wal_segments, options.rounds, work / "wal", _say))
+            shutil.rmtree(work / "wal")
+        if "wal-load" in wanted:
+            _say("wal-load")
+            where = work / "wal-load"
+            parts.append(measure_wal_load(options.load_scale, options.load_seconds, options.rounds, where, _say))
+            shutil.rmtree(where)
+        if "catalog" in wanted:
+            _say("catalog")
+            parts.append(measure_catalog(options.artefacts, options.rounds, work / "catalog", _say))
+            shutil.rmtree(work / "catalog")
     finally:
         shutil.rmtree(work, ignore_errors=True)
     _say(write(parts, machine, {"rounds": options.rounds, "after": "one warm-up", "asked for MiB": options.size_mib}))

@@ -47,6 +47,7 @@ class Scene:
         (work / "key").write_text(_KEY + "\n")
         scene._write_plan("recoup", "fingerprint: false", "stored")
         scene._write_plan("recoup-default", "fingerprint: true", "intact")
+        scene._write_plan("recoup-wal", "wal: continuous", "stored")
         for name in ("spool", "log", "lock"):
             scene.fresh(name)()
         (work / "pgbackrest.conf").write_text(
@@ -58,11 +59,11 @@ class Scene:
         )
         return scene
 
-    def _write_plan(self, name: str, fingerprint: str, after_backup: str) -> None:
+    def _write_plan(self, name: str, more: str, after_backup: str) -> None:
         work = self.work
         (work / f"{name}.yaml").write_text(
             f"recoup: 1\nsystem: {name}\nkey: {{file: {work}/key}}\nrepositories:\n  local: {{path: {work}/{name}}}\n"
-            f"services:\n  postgres: {{engine: postgres, url: '{self.server.url(self.database)}', {fingerprint}}}\n"
+            f"services:\n  postgres: {{engine: postgres, url: '{self.server.url(self.database)}', {more}}}\n"
             f"verify: {{after_backup: {after_backup}}}\n"
         )
 
@@ -88,7 +89,7 @@ class Scene:
 
     def without_recoup(self) -> None:
         """No repository, and no memory of one."""
-        for name in ("recoup", "recoup-default", "state"):
+        for name in ("recoup", "recoup-default", "recoup-wal", "state"):
             self._retire(name)
 
     def fresh(self, name: str) -> Callable[[], None]:
@@ -97,10 +98,14 @@ class Scene:
         def prepare() -> None:
             self._retire(name)
             (self.work / name).mkdir()
-            if self.owner is not None:
-                os.chown(self.work / name, self.owner, self.owner)
+            self.give(self.work / name)
 
         return prepare
+
+    def give(self, path: Path) -> None:
+        """Make the server's user the owner."""
+        if self.owner is not None:
+            os.chown(path, self.owner, self.owner)
 
     def _retire(self, name: str) -> None:
         """Put a folder out of the way and empty its files, without removing them.
@@ -164,21 +169,21 @@ def recoup_restore(scene: Scene) -> Contender:
     )
 
 
+def new_stanza(scene: Scene, folder: str = "pgbackrest", *options: str) -> None:
+    """An empty repository of pgBackRest."""
+    scene.fresh(folder)()
+    scene.run(Contender(name="stanza-create", argv=scene.pgbackrest("stanza-create", *options), user=scene.owner))
+
+
 def pgbackrest_backup(scene: Scene, *, bundle: bool = False) -> Contender:
     """pgBackRest's full backup; bundled, it puts small files together, which its default does not."""
     folder = "pgbackrest-bundle" if bundle else "pgbackrest"
     options = _where(scene, bundle=bundle)
 
-    def no_pgbackrest() -> None:
-        scene.fresh(folder)()
-        scene.run(
-            Contender(name="stanza-create", argv=scene.pgbackrest("stanza-create", *options[:1]), user=scene.owner)
-        )
-
     return Contender(
         name=f"{PGBACKREST} full, {'bundled, ' if bundle else ''}zst 3, aes, 2 processes",
         argv=scene.pgbackrest("backup", "--type=full", *options),
-        prepare=no_pgbackrest,
+        prepare=lambda: new_stanza(scene, folder, *options[:1]),
         size=lambda: bytes_in(scene.work / folder),
         user=scene.owner,
     )

@@ -43,11 +43,11 @@ def measure_load(scale: int, seconds: int, rounds: int, work: Path, say: Say) ->
         scene = Scene.prepare(server, database, work)
         ways: list[Contender | None] = [None, recoup_backup(scene), pgbackrest_backup(scene)]
         found: dict[str, list[Sample]] = {_name(way): [] for way in ways}
-        _pgbench(server, url, min(seconds, 5))
+        pgbench(server, url, min(seconds, 5))
         for number in range(1, rounds + 1):
             turn = number % len(ways)
             for way in (*ways[turn:], *ways[:turn]):
-                sample = _beside(way, work, lambda: _pgbench(server, url, seconds), server)
+                sample = _beside(way, work, lambda: pgbench(server, url, seconds), server)
                 found[_name(way)].append(sample)
                 say(
                     f"  round {number}  {_name(way)}: {sample.tps:.0f} tps, {len(sample.backups_seconds)} backups ended"
@@ -60,12 +60,12 @@ def _name(way: Contender | None) -> str:
 
 
 def _beside(
-    way: Contender | None, work: Path, pgbench: Callable[[], tuple[float, float]], server: PostgresServer
+    way: Contender | None, work: Path, transact: Callable[[], tuple[float, float]], server: PostgresServer
 ) -> Sample:
     """Run pgbench while ``way`` is done over and over. The one under way at the end is not counted."""
     server.execute("checkpoint")
     if way is None:
-        tps, latency = pgbench()
+        tps, latency = transact()
         return Sample(tps=tps, latency_ms=latency, backups_seconds=())
     way.prepare()
     again = replace(way, prepare=lambda: None, settle=False)
@@ -84,7 +84,7 @@ def _beside(
     thread = threading.Thread(target=loop)
     thread.start()
     try:
-        tps, latency = pgbench()
+        tps, latency = transact()
     finally:
         stop.set()
         thread.join()
@@ -93,7 +93,7 @@ def _beside(
     return Sample(tps=tps, latency_ms=latency, backups_seconds=tuple(ended))
 
 
-def _pgbench(server: PostgresServer, url: str, seconds: int) -> tuple[float, float]:
+def pgbench(server: PostgresServer, url: str, seconds: int) -> tuple[float, float]:
     """Transactions per second, and the mean latency of one in milliseconds."""
     argv = [server.program("pgbench"), "-c", str(CLIENTS), "-j", "1", "-T", str(seconds), url]
     said = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
