@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,11 @@ from recoup.assembly.postgres_address import open_stream
 from recoup.assembly.prepare import preparations, wal_findings
 from recoup.demo.programs import find_postgres
 from recoup.demo.servers import PostgresServer
+from recoup.engines.postgres.access import ProgramAccess
+from recoup.engines.postgres.prepare import carry_out, plan_preparation, plan_undo, take_back
+from recoup.kernel.errors import EngineError
 from recoup.kernel.finding import Verdict
+from recoup.kernel.process import LocalRunner
 from recoup.kernel.secret import Secret
 from recoup.plan.services import PostgresService
 from tests.acceptance.workplace import new_workplace
@@ -139,3 +144,54 @@ def test_a_stream_through_a_database_does_not_hold_the_one_that_is_restored(own_
     with open_stream(Secret(own_server.url(database)), application_name="test") as wire:
         assert wire.identify().timeline == 1
         own_server.execute(f'ALTER DATABASE "{database}" RENAME TO "{database}_old"')
+
+
+def _closed(server: PostgresServer) -> tuple[ProgramAccess, Secret, Path]:
+    """A server that lets nobody in over its network, and its file; as reached beside it, and from here."""
+    hba = server.data_folder / "pg_hba.conf"
+    hba.write_text("local all all trust\nhost all all 127.0.0.1/32 reject\n# the end, and no new line")
+    hba.chmod(0o640)
+    inside = {"PGHOST": server.execute("SHOW unix_socket_directories")[0][0], "PGPORT": str(server.port)}
+    server.execute(f"ALTER ROLE {server.user} PASSWORD 'a word'")
+    server.execute("SELECT pg_reload_conf()")
+    address = Secret(f"postgresql://{server.user}:a%20word@127.0.0.1:{server.port}/postgres")
+    return ProgramAccess(LocalRunner(), user=server.user, environment=inside, folder=None), address, hba
+
+
+def test_the_line_that_allows_replication_is_added_once_and_only_it_is_removed(own_server: PostgresServer) -> None:
+    access, url, hba = _closed(own_server)
+    before, owned = hba.read_bytes(), hba.stat()
+    found = plan_preparation(access, url, "recoup_x", keep_bytes=1 << 30)
+    assert [(step.kind, step.by_hand) for step in found.steps] == [("setting", None), ("hba", None), ("slot", None)]
+    line = found.steps[1].note
+    for step in (*found.steps[:2], found.steps[1], found.steps[2]):
+        carry_out(access, url, step)
+    assert hba.read_bytes() == line.encode() + b"\n" + before
+    kept = hba.stat()
+    assert (kept.st_mode, kept.st_uid, kept.st_gid) == (owned.st_mode, owned.st_uid, owned.st_gid)
+    assert plan_preparation(access, url, "recoup_x", keep_bytes=1 << 30).steps == ()
+
+    own = hba.read_text().replace("# the end", "host  replication  other  samenet  md5\n# the end")
+    hba.write_text(own)  # somebody else's line, added meanwhile
+    back = plan_undo(access, "recoup_x", (("hba", line),))
+    assert [step.kind for step in back.steps] == ["slot", "hba"]
+    for step in back.steps:
+        take_back(access, url, step)
+    assert hba.read_text().rstrip("\n") == own.removeprefix(line + "\n")
+    take_back(access, url, back.steps[1])  # again: nothing is left to remove
+    assert [path.name for path in hba.parent.glob("*.recoup")] == []
+
+
+def test_a_broken_file_is_not_touched_and_a_line_that_does_not_help_is_removed(own_server: PostgresServer) -> None:
+    access, url, hba = _closed(own_server)
+    good = hba.read_text()
+    step = next(one for one in plan_preparation(access, url, "x", keep_bytes=1 << 30).steps if one.kind == "hba")
+    hba.write_text("nonsense\n" + good)
+    with pytest.raises(EngineError, match=r"line 1 of pg_hba.conf in .* is wrong"):
+        carry_out(access, url, step)
+    assert hba.read_text() == "nonsense\n" + good
+    hba.write_text(good)
+    wrong = Secret(url.reveal().replace("a%20word", "another"))
+    with pytest.raises(EngineError, match="password authentication failed"):
+        carry_out(access, wrong, step)
+    assert hba.read_text().rstrip("\n") == good

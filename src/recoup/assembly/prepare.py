@@ -41,8 +41,15 @@ class ServicePreparation:
             take_back(self.access, self.url, step)
             _write(self.notes, [one for one in _read(self.notes) if one != (step.kind, step.note)])
             return
+        if step.kind == "hba":  # noted first: to remove a line that never came to be harms nothing
+            self._note(step)
         carry_out(self.access, self.url, step)
-        _write(self.notes, [*_read(self.notes), (step.kind, step.note)])
+        self._note(step)
+
+    def _note(self, step: Step) -> None:
+        noted = _read(self.notes)
+        if (step.kind, step.note) not in noted:
+            _write(self.notes, [*noted, (step.kind, step.note)])
 
 
 def preparations(system: System, *, undo: bool) -> Iterator[ServicePreparation]:
@@ -108,7 +115,7 @@ def wal_findings(system: System, name: str, service: PostgresService) -> Iterato
 def _read(notes: Path) -> list[tuple[Kind, str]]:
     try:
         said = json.loads(notes.read_bytes())
-        return [(kind, str(note)) for kind, note in said if kind in ("role", "setting", "slot")]
+        return [(kind, str(note)) for kind, note in said if kind in ("role", "setting", "hba", "slot")]
     except (OSError, ValueError, TypeError):
         return []  # nothing was prepared from here, so nothing but the slot is taken back
 

@@ -156,6 +156,10 @@ class ProgramAccess:
         """See ``ServerAccess``."""
         return self._wrapped(program, arguments, database or self._default or "postgres")
 
+    def beside(self, *argv: str, timeout_seconds: float) -> Command:
+        """The command that runs any program beside the server, in its container, without the server's credentials."""
+        return self._runner.wrap(Command(argv=argv, timeout_seconds=timeout_seconds))
+
     def _wrapped(self, program: str, arguments: Sequence[str], database: str) -> Command:
         path = program if self._folder is None else str(self._folder / program)
         environment = {**self._environment, "PGDATABASE": database}

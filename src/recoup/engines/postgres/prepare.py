@@ -6,10 +6,11 @@ A step is data: the same list is printed and carried out. Nothing here restarts 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
-from recoup.engines.postgres.access import ServerAccess, open_maintenance
+from recoup.engines.postgres.access import ProgramAccess, ServerAccess, open_maintenance
 from recoup.engines.postgres.connection_errors import ReplicationNotAllowedError, hba_line
+from recoup.engines.postgres.hba_file import MARK, add_line, neighbour_line, remove_line
 from recoup.engines.postgres.server_facts import as_rows
 from recoup.engines.postgres.session import identifier
 from recoup.engines.postgres.slot import check_slot_name, create_slot, drop_slot
@@ -17,8 +18,6 @@ from recoup.engines.postgres.wire import connect
 from recoup.kernel.errors import RefusedError
 from recoup.kernel.secret import Secret
 
-#: Every line of ``pg_hba.conf`` that Recoup adds ends so.
-MARK: Final = "# added by recoup check --prepare"
 _FACTS = """
 SELECT current_user AS role, r.rolsuper AS superuser, r.rolreplication AS replication,
        current_setting('wal_level') AS wal_level,
@@ -57,9 +56,9 @@ def plan_preparation(access: ServerAccess, url: Secret, slot: str, *, keep_bytes
     """Look at the server and list what is missing. Changes nothing. Raise ``EngineError`` when it does not answer."""
     with open_maintenance(access) as session:
         facts = as_rows(session, _FACTS.format(slot=check_slot_name(slot)))[0]
-    steps = [*_role(facts), *_settings(facts, keep_bytes), *_hba(facts, url)]
+    steps = [*_role(facts), *_settings(facts, keep_bytes), *_hba(access, facts, url)]
     if facts["slot_active"] is None:
-        blocked = any(step.kind in ("hba", "restart") or step.by_hand for step in steps)
+        blocked = any(step.by_hand for step in steps)
         steps.append(
             Step(
                 kind="slot",
@@ -122,13 +121,17 @@ def _settings(facts: dict[str, Any], keep_bytes: int) -> list[Step]:
     return steps
 
 
-def _hba(facts: dict[str, Any], url: Secret) -> list[Step]:
+def _hba(access: ServerAccess, facts: dict[str, Any], url: Secret) -> list[Step]:
     try:
         with connect(url, application_name="recoup check") as wire:
             wire.identify()
     except ReplicationNotAllowedError as refused:
         if "pg_hba.conf" not in refused.message:
             return []  # the role's right is missing, which is a step of its own
+        ours = neighbour_line(str(facts["role"]))
+        if ours is not None and facts["hba_file"] and isinstance(access, ProgramAccess):
+            why = f"{facts['hba_file']} in {access.place} allows no replication from here: a line is added there"
+            return [Step(kind="hba", why=why, text=ours, note=ours)]
         line = (refused.hint or "").partition('"')[2].partition('"')[0] or hba_line(None, str(facts["role"]))
         where = facts["hba_file"] or "pg_hba.conf"
         return [
@@ -147,6 +150,10 @@ def carry_out(access: ServerAccess, url: Secret, step: Step) -> None:
     if step.kind == "slot":
         with connect(url, application_name="recoup check") as wire:
             create_slot(wire, step.note)
+        return
+    if step.kind == "hba":
+        assert isinstance(access, ProgramAccess), "planned so"
+        add_line(access, url, step.note)
         return
     _run(access, step.text)
 
@@ -167,6 +174,9 @@ def plan_undo(access: ServerAccess, slot: str, done: tuple[tuple[Kind, str], ...
         if kind == "setting":
             text = f"ALTER SYSTEM RESET {note}; SELECT pg_reload_conf();"
             steps.append(Step(kind=kind, why="as it was before", text=text, by_hand=_not_superuser(facts), note=note))
+        elif kind == "hba" and isinstance(access, ProgramAccess):
+            why = f"the line is removed from {facts['hba_file'] or 'pg_hba.conf'} in {access.place}"
+            steps.append(Step(kind=kind, why=why, text=note, by_hand=_not_superuser(facts), note=note))
         elif kind == "role":
             text = f"ALTER ROLE {identifier(note)} NOREPLICATION;"
             steps.append(Step(kind=kind, why="as it was before", text=text, by_hand=_not_superuser(facts), note=note))
@@ -177,6 +187,10 @@ def take_back(access: ServerAccess, url: Secret, step: Step) -> None:
     """Carry out one step of ``plan_undo``. Raise ``EngineError``."""
     if step.by_hand is not None:
         raise RefusedError(f"not done by Recoup: {step.text}", hint=f"{step.by_hand}.")
+    if step.kind == "hba":
+        assert isinstance(access, ProgramAccess), "planned so"
+        remove_line(access, step.note)
+        return
     if step.kind != "slot":
         _run(access, step.text)
         return
