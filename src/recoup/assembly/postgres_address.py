@@ -8,6 +8,7 @@ from psycopg.conninfo import make_conninfo
 
 from recoup.assembly.postgres import PostgresPlace
 from recoup.assembly.system import System
+from recoup.engines.compose.accounts import postgres_password
 from recoup.engines.compose.client import ComposeProject
 from recoup.engines.postgres.connection_errors import UnreachableError, parse_connection
 from recoup.engines.postgres.wire import Wire, connect
@@ -26,14 +27,20 @@ def replication_url(system: System, place: PostgresPlace) -> Secret:
     assert place.stack is not None, "a place has an address or a stack"
     resolver, service = system.resolver, place.service
     assert service.compose is not None, "a stack is opened for a Compose service"
-    given = {key: value.reveal() for key, value in place.stack.project.service(service.compose).environment.items()}
+    inside = place.stack.project.service(service.compose)
+    given = {key: value.reveal() for key, value in inside.environment.items()}
     user = resolver.text(service.user) if service.user else given.get("POSTGRES_USER", "postgres")
     database = resolver.text(service.database) if service.database else given.get("POSTGRES_DB", user)
-    password = resolver.resolve(service.password).reveal() if service.password else given.get("POSTGRES_PASSWORD")
     host = container_address(place.stack.client, service.compose)
+    password = (
+        resolver.resolve(service.password)
+        if service.password
+        else postgres_password(inside, place.stack.client.runner(service.compose))
+    )
     port = given.get("PGPORT", "5432")
-    word = f":{quote(password, safe='')}" if password else ""
-    return Secret(f"postgresql://{quote(user, safe='')}{word}@{host}:{port}/{quote(database, safe='')}")
+    word = f":{quote(password.reveal(), safe='')}" if password else ""
+    where = f"[{host}]" if ":" in host else host
+    return Secret(f"postgresql://{quote(user, safe='')}{word}@{where}:{port}/{quote(database, safe='')}")
 
 
 def open_stream(url: Secret, *, application_name: str, options: str = "") -> Wire:

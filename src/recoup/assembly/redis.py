@@ -78,10 +78,11 @@ def redis_place(system: System, name: str) -> RedisPlace:
     assert service.compose is not None, "the plan was checked: url or compose"
     stack = open_stack(system)
     password = resolver.resolve(service.password) if service.password else None
+    runner = stack.client.runner(service.compose)
     program = RedisProgram(
-        runner=stack.client.runner(service.compose),
+        runner=runner,
         user=resolver.text(service.user) if service.user else None,
-        password=password or redis_password(stack.project.service(service.compose)),
+        password=password or redis_password(stack.project.service(service.compose), runner),
     )
     return RedisPlace(name=name, service=service, url=None, program=program, stack=stack)
 

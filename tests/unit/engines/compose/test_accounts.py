@@ -11,6 +11,7 @@ from recoup.engines.compose.accounts import postgres_account, redis_password
 from recoup.engines.compose.docker import ComposeSource
 from recoup.engines.compose.project import ComposeService, parse_project
 from recoup.kernel.errors import EngineError
+from recoup.kernel.process import LocalRunner
 from recoup.kernel.secret import Secret
 
 
@@ -61,3 +62,15 @@ def test_a_password_file_is_read_on_the_host_and_named_when_it_cannot_be(tmp_pat
         postgres_account(service(tmp_path, body, {"db": {"file": str(tmp_path / "none")}}))
     with pytest.raises(EngineError, match="only its container has"):
         postgres_account(service(tmp_path, {"environment": {"POSTGRES_PASSWORD_FILE": "/in/the/image"}}))
+
+
+def test_a_password_file_that_only_the_container_has_is_read_in_there(tmp_path: Path) -> None:
+    (tmp_path / "pw").write_text("pa ss\n")
+    body = {"environment": {"POSTGRES_PASSWORD_FILE": str(tmp_path / "pw")}}
+    assert postgres_account(service(tmp_path, body), LocalRunner()).password == Secret("pa ss")
+    listed = {"environment": {"REDIS_PASSWORD_FILE": str(tmp_path / "pw")}, "secrets": [{"source": "db"}]}
+    unreadable = service(tmp_path, {**listed}, {"db": {"file": "/root/none"}})
+    assert redis_password(unreadable, LocalRunner()) == Secret("pa ss")
+    missing = {"environment": {"POSTGRES_PASSWORD_FILE": str(tmp_path / "none")}}
+    with pytest.raises(EngineError, match="inside its container"):
+        postgres_account(service(tmp_path, missing), LocalRunner())
