@@ -38,7 +38,8 @@ def backup(
         list[str] | None, typer.Argument(metavar="[SERVICE]...", help="Default: all with data.")
     ] = None,
     kind: Annotated[
-        Literal["base", "incremental", "dump", "rdb", "files"] | None, typer.Option(help="Default: what the plan schedules.")
+        Literal["base", "incremental", "dump", "rdb", "files"] | None,
+        typer.Option(help="Default: what the plan schedules."),
     ] = None,
     form: Annotated[
         Literal["custom", "plain"] | None, typer.Option("--format", help="Of dumps; default: the plan's.")
