@@ -37,7 +37,8 @@ SEGMENT_BYTES = 4 << 20
 #: What is held in memory while no repository answers; above it the connection is closed until there is room again.
 HELD_BYTES = 48 << 20
 _DRAIN_SECONDS = 30.0
-_BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
+#: Never long: until the server is asked again, what it writes is nowhere else.
+_BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 _BASE_PAUSE_SECONDS = 30.0
 _SAY_SECONDS = 1.0
 _TELL_SECONDS = 1.0  #: how often a replica acknowledges at least (Redis, src/replication.c, replicationCron)
@@ -133,8 +134,8 @@ class RedisStream:
                 self._say(keeper, at_once=True, connected=False, problem=failure.message)
             else:
                 continue
-            attempt = 0 if clock.monotonic() - begun > _BACKOFF_SECONDS[-1] else attempt + 1
-            stop.wait(_BACKOFF_SECONDS[min(attempt, len(_BACKOFF_SECONDS)) - 1])
+            attempt, pause_seconds = next_attempt(attempt, clock.monotonic() - begun)
+            stop.wait(pause_seconds)
 
     def _session(self, stop: threading.Event, keeper: StreamKeeper) -> None:
         """One connection, from its beginning to its end."""
@@ -342,6 +343,15 @@ class _BaseTaker:
                 hint="The server had no backlog when it was taken; the next attempt will find one.",
             )
         return Tip(replication_id=line, offset=offset, stamp_ms=0)
+
+
+def next_attempt(attempt: int, lasted_seconds: float) -> tuple[int, float]:
+    """The number of the next attempt and the pause before it, after one that lasted so long.
+
+    A connection that held for a while counts as good: its loss is the first.
+    """
+    attempt = 1 if lasted_seconds > _BACKOFF_SECONDS[-1] else attempt + 1
+    return attempt, _BACKOFF_SECONDS[min(attempt, len(_BACKOFF_SECONDS)) - 1]
 
 
 def _instant(milliseconds: int) -> datetime:
