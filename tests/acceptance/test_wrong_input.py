@@ -94,7 +94,7 @@ def ready(servers: tuple[PostgresServer, RedisServer]) -> Iterator[Workplace]:
         (["verify", "nothing"], 2, "no artefact"),
         (["verify", "--grade", "boots"], 2, "boots"),
         (["verify", "latest", "--service", "nobody"], 2, "no artefact"),
-        (["restore"], 2, "missing"),
+        (["restore"], 2, "restore what?"),
         (["restore", "nothing"], 2, "no artefact"),
         (["restore", "latest", "--service", "nobody"], 2, "no artefact"),
         (["restore", "latest", "--service", "postgres", "--kind", "rdb"], 2, "no artefact"),

@@ -131,8 +131,8 @@ class WalPlace:
     def commit(self, text: str = "a row") -> int:
         """Commit a row that holds ``text``; the position behind its commit record."""
         with self.server.connect() as connection:
-            connection.execute("CREATE TABLE IF NOT EXISTS kept (what text)")
-            connection.execute("INSERT INTO kept VALUES (%s)", [text])
+            connection.execute("CREATE TABLE IF NOT EXISTS kept_by_wal (what text)")
+            connection.execute("INSERT INTO kept_by_wal VALUES (%s)", [text])
             row = connection.execute("SELECT pg_current_wal_flush_lsn()::text").fetchone()
         assert row is not None
         return Lsn.parse(row[0]).value

@@ -256,7 +256,7 @@ def test_a_wrong_service_is_named_with_its_place(service: str, expected: str) ->
         ("{url: «'bk'}", "repositories.local.url: not an address of a repository (write s3://bucket/folder"),
         (
             "{path: a, copy: [«bse]}",
-            "repositories.local.copy.0: 'bse' is not one of: base, dump, rdb, wal, stream, files",
+            "repositories.local.copy.0: 'bse' is not one of: base, incremental, dump, rdb, wal, stream, files",
         ),
         ("{path: a, lock: «30d}", "repositories.local.lock: lock is for repositories with a url"),
         ("{url: 's3://bk', lock: «0d}", "repositories.local.lock: must be longer than zero"),
