@@ -52,5 +52,5 @@ def test_a_lost_server_comes_back_with_its_last_committed_row_by_stock_tools(ser
             assert wait_until(lambda: restored.execute("SELECT pg_is_in_recovery()") == [(False,)], limit_seconds=30), (
                 restored.log_tail()
             )
-            rows = restored.execute("SELECT what FROM kept")
+            rows = restored.execute("SELECT what FROM kept_by_wal")
             assert rows == [("before the backup",), ("the last row",)]
