@@ -17,7 +17,8 @@ from recoup.storage.faults import Fault, FaultyStore
 from recoup.storage.local import LocalStore
 from recoup.storage.memory import MemoryStore
 from recoup.storage.object_store import ObjectStore
-from recoup.verification.verify import Grade, verify_artefact
+from recoup.verification.grade import Grade
+from recoup.verification.verify import verify_artefact
 from tests.faults.artefacts import SampleSource, is_whole, repository, sample_tar, take
 
 LIMIT = 400  #: far more operations than one backup of the sample has

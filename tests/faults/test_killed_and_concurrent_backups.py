@@ -31,7 +31,8 @@ from recoup.repository.seal import Key, authenticate
 from recoup.storage.faults import Fault, FaultyStore
 from recoup.storage.local import LocalStore
 from recoup.storage.memory import MemoryStore
-from recoup.verification.verify import Grade, verify_artefact
+from recoup.verification.grade import Grade
+from recoup.verification.verify import verify_artefact
 from tests.faults.artefacts import KEY, SampleSource, is_whole, repository, sample_tar, take
 
 ROOT = Path(__file__).parents[2]

@@ -23,7 +23,8 @@ from recoup.kernel.finding import exit_code
 from recoup.plan.services import FilesService, PostgresService, RedisService
 from recoup.repository.catalog import read_catalog
 from recoup.repository.copy_writer import Packing
-from recoup.verification.verify import Grade, Verification, verify_artefact
+from recoup.verification.grade import Grade
+from recoup.verification.verify import Verification, verify_artefact
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,9 @@ from recoup.kernel.finding import Verdict, overall
 from recoup.repository.catalog import STACK
 from recoup.repository.proofs import ProofRecord, Proofs
 from recoup.repository.repository import Repository
+from recoup.verification.grade import Grade
 from recoup.verification.stack_members import check_members
-from recoup.verification.verify import Grade, Verification, verify_artefact
+from recoup.verification.verify import Verification, verify_artefact
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +70,10 @@ def prove(found: Found, grade: str) -> Verification:
     verification = verify_artefact(found.manifest, found.holders, Grade(grade), check_content(found.manifest.kind))
     if found.manifest.kind != STACK:
         return verification
-    findings = (*verification.findings, *check_members(found.manifest, found.holders))
-    reached = verification.reached if overall(findings) is Verdict.OK else None
-    return replace(verification, findings=findings, reached=reached)
+    # Nothing of the point is stored when a copy that it names is not.
+    stored, *others = verification.rungs
+    stored = replace(stored, findings=(*stored.findings, *check_members(found.manifest, found.holders)))
+    return replace(verification, rungs=(stored, *others))
 
 
 def note_verification(state_folder: Path, holders: Sequence[Repository], verification: Verification) -> None:

@@ -22,7 +22,8 @@ from recoup.repository.retention import Copy, Decision, Hold, Proof, Rules, Snap
 from recoup.repository.wal_archive import WalArchive, clusters_in
 from recoup.repository.wal_names import WalEntry, WalGap, WalPiece, WalSegment
 from recoup.repository.wal_retention import WalBase, WalDecision, WalUnit, decide_wal
-from recoup.verification.verify import Grade, verify_artefact
+from recoup.verification.grade import Grade
+from recoup.verification.verify import verify_artefact
 
 _SEGMENT_BYTES = 16 << 20  #: PostgreSQL's default, for clusters whose base backups are all gone
 

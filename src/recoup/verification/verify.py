@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import enum
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from recoup.engines.engine import CopyReader
+from recoup.kernel import clock
 from recoup.kernel.errors import DamageError, MissingObjectError, RecoupError, StorageError, WrongKeyError
 from recoup.kernel.finding import Finding, Verdict, overall
 from recoup.repository.copy_reader import ArtefactReader
@@ -15,16 +15,10 @@ from recoup.repository.landing import read_back
 from recoup.repository.layout import manifest_key
 from recoup.repository.manifest import Manifest
 from recoup.repository.repository import Repository
+from recoup.verification.grade import Grade, Rung, reached
 
 _NEW_CHAIN = "Restore from another repository; then take a new base backup, from which a new chain begins."
 _REPAIR = "Restore from another repository; then take a new backup."
-
-
-class Grade(enum.StrEnum):
-    """What was proven of a recovery point. Each grade includes the ones before."""
-
-    STORED = "stored"
-    INTACT = "intact"
 
 
 ContentCheck = Callable[[CopyReader], Sequence[Finding]]
@@ -32,12 +26,21 @@ ContentCheck = Callable[[CopyReader], Sequence[Finding]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What verifying one artefact established. ``reached`` is None when not even the lowest grade holds."""
+    """What verifying one artefact established, grade by grade."""
 
     artefact_id: str
     asked: Grade
-    reached: Grade | None
-    findings: tuple[Finding, ...]
+    rungs: tuple[Rung, ...]
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Everything that was found, the lowest grade first."""
+        return tuple(finding for rung in self.rungs for finding in rung.findings)
+
+    @property
+    def reached(self) -> Grade | None:
+        """The highest grade that holds, with every grade below it. None when not even the lowest does."""
+        return reached(self.rungs)
 
     @property
     def verdict(self) -> Verdict:
@@ -50,21 +53,36 @@ def verify_artefact(
 ) -> Verification:
     """Given a manifest and the repositories that hold it, prove it up to ``asked``.
 
+    Grades above *intact* need a sandbox (``live.climb``) and are not looked at here.
     Every repository is checked by itself: a copy that could be restored from one place is still *failed* when
     another place has lost it. ``check_content`` is the engine's own check of what is inside.
     """
+    rungs = [_rung(Grade.STORED, lambda: _stored_everywhere(manifest, holders))]
+    if asked.rank >= Grade.INTACT.rank:
+        rungs.append(_rung(Grade.INTACT, lambda: _intact(manifest, holders, check_content)))
+    return Verification(artefact_id=manifest.id, asked=asked, rungs=tuple(rungs))
+
+
+def _rung(grade: Grade, check: Callable[[], Sequence[Finding]]) -> Rung:
+    begun = clock.monotonic()
+    findings = tuple(check())
+    return Rung(grade=grade, findings=findings, seconds=clock.monotonic() - begun)
+
+
+def _stored_everywhere(manifest: Manifest, holders: Sequence[Repository]) -> list[Finding]:
     findings: list[Finding] = []
     for repository in holders:
         findings += check_stored(manifest, repository)
         findings += check_chain(manifest, repository)
-    reached = Grade.STORED if overall(findings) is Verdict.OK else None
-    if asked is Grade.INTACT:
-        sound = [one for one in holders if _report(findings, check_bytes(manifest, one))]
-        if sound:
-            findings += _inside(ArtefactReader(manifest, sound[:1]), manifest, check_content)
-        if reached is not None and overall(findings) is Verdict.OK:
-            reached = Grade.INTACT
-    return Verification(artefact_id=manifest.id, asked=asked, reached=reached, findings=tuple(findings))
+    return findings
+
+
+def _intact(manifest: Manifest, holders: Sequence[Repository], check_content: ContentCheck) -> list[Finding]:
+    findings: list[Finding] = []
+    sound = [one for one in holders if _report(findings, check_bytes(manifest, one))]
+    if sound:
+        findings += _inside(ArtefactReader(manifest, sound[:1]), manifest, check_content)
+    return findings
 
 
 def _manifest_stored(manifest: Manifest, repository: Repository) -> Finding:
