@@ -8,7 +8,6 @@ the connection is closed, and the server's backlog decides what can be asked for
 
 from __future__ import annotations
 
-import json
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,6 +26,7 @@ from recoup.kernel import clock
 from recoup.kernel.errors import BusyError, DamageError, EngineError, RecoupError
 from recoup.plan.services import RedisService
 from recoup.repository.lease import hold_lease
+from recoup.repository.named_objects import reason_text
 from recoup.repository.repository import Repository
 from recoup.repository.stream_archive import StreamArchive, gap_name, join_name, segment_name
 
@@ -249,8 +249,9 @@ class RedisStream:
 
     def _note_gap(self, keeper: StreamKeeper, line: str, start: int, tip: Tip, reason: str) -> None:
         name = gap_name(start, tip.replication_id, tip.offset)
-        text = json.dumps({"reason": reason}).encode() + b"\n"
-        keeper.offer(Item(replication_id=line, name=name, start=start, end=None, stamp=clock.now(), plain=text))
+        keeper.offer(
+            Item(replication_id=line, name=name, start=start, end=None, stamp=clock.now(), plain=reason_text(reason))
+        )
         self._facts |= {"gap": reason, "gap_at": clock.to_text(clock.now())}
 
     def _say(

@@ -8,31 +8,36 @@ the inventory: docs/decisions/0012 says why, and ``docs/repository-format.md`` s
 from __future__ import annotations
 
 import contextlib
-import hmac
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from recoup.kernel.errors import DamageError, MissingObjectError
 from recoup.repository import layout
-from recoup.repository.frames import new_packer, zstd
+from recoup.repository.named_objects import (
+    ENDING,
+    fetch,
+    mac_text,
+    open_bytes,
+    parse_reason,
+    parse_stamp,
+    require_authentic,
+    seal_bytes,
+    stamp_text,
+    stored_limit,
+)
 from recoup.repository.repository import Repository
-from recoup.repository.seal import Key, mac_of, seal, unseal
-from recoup.repository.wal_names import MAC_DIGITS, stamp_text
+from recoup.repository.seal import Key
 from recoup.storage.object_store import ObjectExistsError
 
 PURPOSE: Final = "redis-stream"
 #: The largest segment: it is held in memory. A command or a transaction alone is at most 64 MiB.
 MAX_SEGMENT_BYTES: Final = 160 << 20
-_FRAME_BYTES: Final = 1 << 20
-_MAX_STORED_BYTES: Final = MAX_SEGMENT_BYTES + MAX_SEGMENT_BYTES // 16 + (64 << 10)
-_REST: Final = rf"-(\d{{8}}T\d{{9}}Z)-([0-9a-f]{{{MAC_DIGITS}}}){re.escape(layout.WAL_ENDING)}"
-_SEGMENT: Final = re.compile(rf"([0-9a-f]{{16}})-([0-9a-f]{{16}}){_REST}")
-_JOIN: Final = re.compile(rf"([0-9a-f]{{16}})\.after-([0-9a-f]{{40}}){_REST}")
-_GAP: Final = re.compile(rf"([0-9a-f]{{16}})\.gap-([0-9a-f]{{40}})-([0-9a-f]{{16}}){_REST}")
+_MAX_STORED_BYTES: Final = stored_limit(MAX_SEGMENT_BYTES)
+_SEGMENT: Final = re.compile(rf"([0-9a-f]{{16}})-([0-9a-f]{{16}}){ENDING}")
+_JOIN: Final = re.compile(rf"([0-9a-f]{{16}})\.after-([0-9a-f]{{40}}){ENDING}")
+_GAP: Final = re.compile(rf"([0-9a-f]{{16}})\.gap-([0-9a-f]{{40}})-([0-9a-f]{{16}}){ENDING}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,12 +106,9 @@ def seal_stream(
     """Compress and seal ``plain`` under a name. Raise ``ValueError`` for too many bytes, and for impossible names."""
     if len(plain) > MAX_SEGMENT_BYTES:
         raise ValueError(f"{len(plain)} bytes of a command stream at once")
-    view = memoryview(plain)
-    packer = new_packer("zstd", level)
-    parts = [view[at : at + _FRAME_BYTES] for at in range(0, len(view), _FRAME_BYTES)] or [view]
-    data = seal(key, b"".join(packer.pack(part, len(part)) for part in parts))
+    data = seal_bytes(key, plain, level=level)
     bound = f"{layout.commands_folder(service, replication_id)}{name}-{stamp_text(stamp)}"
-    return SealedStream(key=layout.commands_key(bound, _mac(key, bound, data)), data=data)
+    return SealedStream(key=layout.commands_key(bound, mac_text(key, PURPOSE, bound, data)), data=data)
 
 
 class StreamArchive:
@@ -140,15 +142,8 @@ class StreamArchive:
 
         Raise ``DamageError`` when it is missing, changed, renamed or cut, ``StorageError``.
         """
-        try:
-            data = self.repository.store.get(entry.key, limit_bytes=_MAX_STORED_BYTES)
-        except MissingObjectError as missing:
-            raise DamageError(f"{entry.key} is missing in {self.repository}") from missing
-        bound = entry.key[: -len(f"-{entry.mac}{layout.WAL_ENDING}")]
-        if not hmac.compare_digest(_mac(self.repository.key, bound, data), entry.mac):
-            raise DamageError(
-                f"{entry.key} in {self.repository} is not authentic: changed, cut, renamed, or sealed with another key"
-            )
+        data = fetch(self.repository, entry.key, limit_bytes=_MAX_STORED_BYTES)
+        require_authentic(self.repository.key, PURPOSE, entry.key, entry.mac, data, f" in {self.repository}")
         return SealedStream(key=entry.key, data=data)
 
     def read(self, entry: StreamEntry) -> bytes:
@@ -156,18 +151,11 @@ class StreamArchive:
 
         Raise as ``raw`` does, and ``WrongKeyError`` when authentic bytes do not decrypt.
         """
-        packed = unseal(self.repository.key, self.raw(entry).data, what=entry.key)
-        try:
-            return zstd.decompress(packed)
-        except zstd.ZstdError as failure:
-            raise DamageError(f"{entry.key} in {self.repository} does not decompress: {failure}") from failure
+        return open_bytes(self.repository.key, entry.key, self.raw(entry).data, f" in {self.repository}")
 
     def reason(self, gap: StreamGap) -> str:
         """Why what lies in a gap is lost, as it was recorded. Raise as ``read`` does."""
-        try:
-            return str(json.loads(self.read(gap))["reason"])
-        except (ValueError, KeyError, TypeError) as wrong:
-            raise DamageError(f"{gap.key} is authentic but is not what Recoup writes") from wrong
+        return parse_reason(gap.key, self.read(gap))
 
     def delete(self, entry: StreamEntry) -> None:
         """Remove an entry. Removing what is gone is fine. Raise ``StorageError``."""
@@ -188,17 +176,17 @@ def parse(key: str, stored_bytes: int) -> StreamEntry | None:
             if start >= end:
                 return None
             return StreamSegment(
-                key=key, replication_id=line, start=start, stamp=_stamp(match[3]), mac=match[4],
+                key=key, replication_id=line, start=start, stamp=parse_stamp(match[3]), mac=match[4],
                 stored_bytes=stored_bytes, end=end,
             )  # fmt: skip
         if match := _JOIN.fullmatch(name):
             return StreamJoin(
-                key=key, replication_id=line, start=int(match[1], 16), stamp=_stamp(match[3]), mac=match[4],
+                key=key, replication_id=line, start=int(match[1], 16), stamp=parse_stamp(match[3]), mac=match[4],
                 stored_bytes=stored_bytes, before=match[2],
             )  # fmt: skip
         if match := _GAP.fullmatch(name):
             return StreamGap(
-                key=key, replication_id=line, start=int(match[1], 16), stamp=_stamp(match[4]), mac=match[5],
+                key=key, replication_id=line, start=int(match[1], 16), stamp=parse_stamp(match[4]), mac=match[5],
                 stored_bytes=stored_bytes, before=match[2], before_end=int(match[3], 16),
             )  # fmt: skip
     except ValueError:
@@ -211,11 +199,3 @@ def services_in(repository: Repository) -> list[str]:
     found = {entry.key.split("/")[1] for info in repository.store.list(layout.COMMANDS)
              if (entry := parse(info.key, info.size_bytes)) is not None}  # fmt: skip
     return sorted(found)
-
-
-def _stamp(text: str) -> datetime:
-    return datetime.strptime(text[:-1] + "000+0000", "%Y%m%dT%H%M%S%f%z")
-
-
-def _mac(key: Key, bound: str, data: bytes) -> str:
-    return mac_of(key, PURPOSE, bound, data).hex()[:MAC_DIGITS]

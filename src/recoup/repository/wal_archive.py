@@ -6,28 +6,34 @@ docs/decisions/0012-wal-names-carry-the-mac.md. The format is in ``docs/reposito
 
 from __future__ import annotations
 
-import hmac
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from recoup.kernel.errors import DamageError, MissingObjectError, RefusedError
+from recoup.kernel.errors import DamageError, RefusedError
 from recoup.repository import layout, wal_names
-from recoup.repository.frames import new_packer, zstd
+from recoup.repository.named_objects import (
+    fetch,
+    mac_text,
+    open_bytes,
+    parse_reason,
+    reason_text,
+    require_authentic,
+    seal_bytes,
+    stamp_text,
+    stored_limit,
+)
 from recoup.repository.repository import Repository
-from recoup.repository.seal import Key, mac_of, seal, unseal
+from recoup.repository.seal import Key
 from recoup.repository.wal_names import WalEntry, WalGap, WalHistory, WalPiece, WalSegment
 from recoup.storage.object_store import ObjectExistsError
 
 PURPOSE: Final = "wal"
 #: The largest segment that is archived: it is held in memory. PostgreSQL's default is 16 MiB.
 MAX_SEGMENT_BYTES: Final = 64 << 20
-_FRAME_BYTES: Final = 1 << 20
-#: What a stored object can be at most: the plain bytes, and what frames add to bytes that do not compress.
-_MAX_STORED_BYTES: Final = MAX_SEGMENT_BYTES + MAX_SEGMENT_BYTES // 16 + (64 << 10)
+_MAX_STORED_BYTES: Final = stored_limit(MAX_SEGMENT_BYTES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,20 +58,14 @@ def seal_wal(
     """
     if len(plain) > MAX_SEGMENT_BYTES:
         raise ValueError(f"{len(plain)} bytes of WAL at once")
-    view = memoryview(plain)
-    parts = [view[at : at + _FRAME_BYTES] for at in range(0, len(view), _FRAME_BYTES)] or [view]
-
-    def pack(part: memoryview) -> bytes:
-        return new_packer("zstd", level).pack(part, len(part))
-
-    data = seal(key, b"".join(pool.map(pack, parts) if pool and len(parts) > 1 else map(pack, parts)))
-    bound = layout.wal_bound(layout.wal_folder(service, system_identifier), name, wal_names.stamp_text(stamp))
+    data = seal_bytes(key, plain, level=level, pool=pool)
+    bound = layout.wal_bound(layout.wal_folder(service, system_identifier), name, stamp_text(stamp))
     return SealedWal(
         name=name,
         stamp=stamp,
         service=service,
         system_identifier=system_identifier,
-        key=layout.wal_key(bound, _mac(key, bound, data)),
+        key=layout.wal_key(bound, mac_text(key, PURPOSE, bound, data)),
         data=data,
     )
 
@@ -113,8 +113,7 @@ class WalArchive:
 
     def put_gap(self, timeline: int, start: int, end: int, reason: str, stamp: datetime) -> WalGap:
         """Record that WAL ``[start, end)`` of a timeline is lost, and why: people will read it."""
-        text = json.dumps({"reason": reason}, ensure_ascii=True).encode() + b"\n"
-        stored = self.put(self._seal(wal_names.gap_name(timeline, start, end), text, stamp))
+        stored = self.put(self._seal(wal_names.gap_name(timeline, start, end), reason_text(reason), stamp))
         assert isinstance(stored, WalGap)
         return stored
 
@@ -141,10 +140,7 @@ class WalArchive:
         """
         if not entry.key.startswith(self._folder):
             raise ValueError(f"{entry.key} is not in {self._folder}")
-        try:
-            data = self.repository.store.get(entry.key, limit_bytes=_MAX_STORED_BYTES)
-        except MissingObjectError as missing:
-            raise DamageError(f"{entry.key} is missing") from missing
+        data = fetch(self.repository, entry.key, limit_bytes=_MAX_STORED_BYTES)
         plain = open_wal(self.repository.key, entry.key, data)
         if isinstance(entry, WalPiece) and len(plain) != entry.end - entry.start:
             raise DamageError(f"{entry.key} holds {len(plain)} bytes instead of {entry.end - entry.start}")
@@ -152,10 +148,7 @@ class WalArchive:
 
     def reason(self, gap: WalGap) -> str:
         """Why the WAL of a gap is lost, as it was recorded. Raise as ``read`` does."""
-        try:
-            return str(json.loads(self.read(gap))["reason"])
-        except (ValueError, KeyError, TypeError) as wrong:
-            raise DamageError(f"{gap.key} is authentic but is not what Recoup writes") from wrong
+        return parse_reason(gap.key, self.read(gap))
 
     def delete(self, entry: WalEntry) -> None:
         """Remove an entry. Removing what is gone is fine. Raise ``StorageError``."""
@@ -179,10 +172,7 @@ class WalArchive:
 
         Raise as ``read`` does.
         """
-        try:
-            data = self.repository.store.get(entry.key, limit_bytes=_MAX_STORED_BYTES)
-        except MissingObjectError as missing:
-            raise DamageError(f"{entry.key} is missing in {self.repository}") from missing
+        data = fetch(self.repository, entry.key, limit_bytes=_MAX_STORED_BYTES)
         open_wal(self.repository.key, entry.key, data)
         return SealedWal(
             name=entry.key.rsplit("/", 1)[-1].rsplit("-", 2)[0],
@@ -217,14 +207,8 @@ def open_wal(key: Key, object_key: str, data: bytes) -> bytes:
     entry = wal_names.parse(object_key, len(data))
     if entry is None:
         raise DamageError(f"{object_key} is not the name of an object of WAL")
-    bound = object_key[: -len(f"-{entry.mac}{layout.WAL_ENDING}")]
-    if not hmac.compare_digest(_mac(key, bound, data), entry.mac):
-        raise DamageError(f"{object_key} is not authentic: changed, cut, renamed, or sealed with another key")
-    packed = unseal(key, data, what=object_key)
-    try:
-        return zstd.decompress(packed)
-    except zstd.ZstdError as failure:
-        raise DamageError(f"{object_key} does not decompress: {failure}") from failure
+    require_authentic(key, PURPOSE, object_key, entry.mac, data)
+    return open_bytes(key, object_key, data)
 
 
 def clusters_in(repository: Repository) -> list[tuple[str, str]]:
@@ -246,7 +230,3 @@ def entries_of(repository: Repository, service: str) -> Iterator[tuple[str, WalE
         entry = wal_names.parse(info.key, info.size_bytes)
         if entry is not None:
             yield layout.wal_cluster(info.key), entry
-
-
-def _mac(key: Key, bound: str, data: bytes) -> str:
-    return mac_of(key, PURPOSE, bound, data).hex()[: wal_names.MAC_DIGITS]

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from recoup.repository import layout
+from recoup.repository.named_objects import ENDING, parse_stamp
 
-#: Half of HMAC-SHA256, which RFC 2104 (section 5) allows: 128 bits.
-MAC_DIGITS: Final = 32
-_STAMP: Final = r"(\d{8}T\d{9}Z)"
-_REST: Final = rf"-{_STAMP}-([0-9a-f]{{{MAC_DIGITS}}}){re.escape(layout.WAL_ENDING)}"
-_SEGMENT: Final = re.compile(rf"([0-9A-F]{{24}}){_REST}")
-_PIECE: Final = re.compile(rf"([0-9A-F]{{24}})\.([0-9A-F]{{8}})-([0-9A-F]{{8}})\.partial{_REST}")
-_HISTORY: Final = re.compile(rf"([0-9A-F]{{8}})\.history{_REST}")
-_GAP: Final = re.compile(rf"([0-9A-F]{{8}})\.([0-9A-F]{{16}})-([0-9A-F]{{16}})\.gap{_REST}")
+_SEGMENT: Final = re.compile(rf"([0-9A-F]{{24}}){ENDING}")
+_PIECE: Final = re.compile(rf"([0-9A-F]{{24}})\.([0-9A-F]{{8}})-([0-9A-F]{{8}})\.partial{ENDING}")
+_HISTORY: Final = re.compile(rf"([0-9A-F]{{8}})\.history{ENDING}")
+_GAP: Final = re.compile(rf"([0-9A-F]{{8}})\.([0-9A-F]{{16}})-([0-9A-F]{{16}})\.gap{ENDING}")
 _SEGMENT_NAME: Final = re.compile(r"[0-9A-F]{24}")
 
 
@@ -109,14 +106,6 @@ def check_segment_name(name: str) -> str:
     return name
 
 
-def stamp_text(stamp: datetime) -> str:
-    """An aware instant as names carry it, cut to the millisecond: ``20261123T020000123Z``."""
-    if stamp.tzinfo is None:
-        raise ValueError("a stamp without a zone")
-    utc = stamp.astimezone(UTC)
-    return f"{utc:%Y%m%dT%H%M%S}{utc.microsecond // 1000:03d}Z".rjust(19, "0")
-
-
 def piece_name(segment: str, start: int, end: int) -> str:
     """The name of a piece without stamp and MAC."""
     return f"{check_segment_name(segment)}.{start:08X}-{end:08X}.partial"
@@ -139,28 +128,30 @@ def parse(key: str, stored_bytes: int) -> WalEntry | None:
         return None
     try:
         if match := _SEGMENT.fullmatch(name):
-            return WalSegment(key=key, stored_bytes=stored_bytes, stamp=_stamp(match[2]), mac=match[3], name=match[1])
+            return WalSegment(
+                key=key, stored_bytes=stored_bytes, stamp=parse_stamp(match[2]), mac=match[3], name=match[1]
+            )
         if match := _PIECE.fullmatch(name):
             start, end = int(match[2], 16), int(match[3], 16)
             if start >= end:
                 return None
             return WalPiece(
-                key=key, stored_bytes=stored_bytes, stamp=_stamp(match[4]), mac=match[5],
+                key=key, stored_bytes=stored_bytes, stamp=parse_stamp(match[4]), mac=match[5],
                 segment=match[1], start=start, end=end,
             )  # fmt: skip
         if match := _HISTORY.fullmatch(name):
             return WalHistory(
-                key=key, stored_bytes=stored_bytes, stamp=_stamp(match[2]), mac=match[3], timeline=int(match[1], 16)
+                key=key,
+                stored_bytes=stored_bytes,
+                stamp=parse_stamp(match[2]),
+                mac=match[3],
+                timeline=int(match[1], 16),
             )
         if match := _GAP.fullmatch(name):
             return WalGap(
-                key=key, stored_bytes=stored_bytes, stamp=_stamp(match[4]), mac=match[5],
+                key=key, stored_bytes=stored_bytes, stamp=parse_stamp(match[4]), mac=match[5],
                 timeline=int(match[1], 16), start=int(match[2], 16), end=int(match[3], 16),
             )  # fmt: skip
     except ValueError:
         pass  # a stamp that is no instant
     return None
-
-
-def _stamp(text: str) -> datetime:
-    return datetime.strptime(text[:-1] + "000+0000", "%Y%m%dT%H%M%S%f%z")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recoup.kernel.errors import DamageError, RecoupError, RefusedError
-from recoup.repository import wal_names
+from recoup.repository import named_objects, wal_names
 from recoup.repository.repository import Repository, create_repository
 from recoup.repository.seal import Key
 from recoup.repository.wal_archive import (
@@ -209,7 +209,7 @@ def test_names_sort_as_timelines_and_positions_do(drawn: list[tuple[int, int, in
 def test_stamps_keep_the_millisecond_and_sort_as_instants(instant: datetime) -> None:
     wal = archive()
     times = [instant - timedelta(milliseconds=1), instant] if instant.year > 1970 else [instant]
-    texts = [wal_names.stamp_text(one) for one in times]
+    texts = [named_objects.stamp_text(one) for one in times]
     assert all(a < b for a, b in pairwise(texts))
     stored = wal.put_segment(NAME, b"x", instant)
     assert stored.stamp == instant.replace(microsecond=instant.microsecond // 1000 * 1000)
