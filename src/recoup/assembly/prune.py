@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from recoup.assembly.retain import Cluster, Facts, decide_all, decide_cluster, gather, prove_newest
-from recoup.assembly.retain_stream import StreamFate, prune_streams
+from recoup.assembly.retain_stream import LogFate, log_fate, prune_streams
 from recoup.assembly.system import System
 from recoup.kernel import clock
 from recoup.kernel.errors import BusyError, Exit, RecoupError, StorageError, WrongKeyError
 from recoup.plan.services import ComposeService
-from recoup.repository.expire import Orphan, Place, find_orphans, locked_until, remove_copy, remove_orphan
+from recoup.repository.expire import Orphan, Place, cut_log, find_orphans, locked_until, remove_copy, remove_orphan
 from recoup.repository.lease import hold_lease
 from recoup.repository.proofs import Proofs
 from recoup.repository.repository import Repository
-from recoup.repository.retention import CLOCK_TOLERANCE, Copy, Decision, Proof, removal_order, shown_instant
+from recoup.repository.retention import CLOCK_TOLERANCE, Copy, Decision, Proof, removal_order
 from recoup.repository.unfinished import UnfinishedCopies
 from recoup.repository.wal_names import WalEntry
 
@@ -42,27 +42,13 @@ class Fate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WalFate:
-    """What was decided of one cluster's WAL and what became of it. ``expired`` counts objects, removed or not."""
-
-    service: str
-    system_identifier: str
-    kept: int
-    expired: int
-    expired_bytes: int
-    reason: str
-    removed: int = 0
-    error: RecoupError | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
     """One repository. ``error`` is set when nothing could be decided there; ``problems`` are what stops pruning."""
 
     repository: str
     copies: tuple[Fate, ...] = ()
-    wal: tuple[WalFate, ...] = ()
-    streams: tuple[StreamFate, ...] = ()
+    wal: tuple[LogFate, ...] = ()
+    streams: tuple[LogFate, ...] = ()
     orphans: tuple[Orphan, ...] = ()
     orphans_removed: int = 0
     problems: tuple[str, ...] = ()
@@ -234,38 +220,21 @@ def _fates(
     )
 
 
-def _wal(facts: Facts, decisions: Sequence[Decision], *, dry_run: bool) -> tuple[WalFate, ...]:
+def _wal(facts: Facts, decisions: Sequence[Decision], *, dry_run: bool) -> tuple[LogFate, ...]:
     return tuple(_one_wal(facts, cluster, decisions, dry_run=dry_run) for cluster in facts.clusters)
 
 
-def _one_wal(facts: Facts, cluster: Cluster, decisions: Sequence[Decision], *, dry_run: bool) -> WalFate:
+def _one_wal(facts: Facts, cluster: Cluster, decisions: Sequence[Decision], *, dry_run: bool) -> LogFate:
     """Decide and remove, the oldest first; at the first object that is locked or fails, all younger ones stay too."""
     decided = decide_cluster(facts, cluster, decisions)
     going: list[WalEntry] = [entry for unit in decided.remove for entry in cluster.entries[unit]]
-    reason, error, removed, expired = decided.reason, None, 0, 0
-    store = facts.repository.store
-    for entry in going:
-        try:
-            until = store.stat(entry.key).locked_until
-            if until is not None and until > facts.snapshot.now:
-                reason = f"locked by the store until {shown_instant(until)}"
-                break
-            if not dry_run:
-                cluster.archive.delete(entry)
-                removed += 1
-            expired += 1
-        except StorageError as failure:
-            error = failure
-            break
-    return WalFate(
+    cut = cut_log(facts.repository, going, cluster.archive.delete, now=facts.snapshot.now, dry_run=dry_run)
+    return log_fate(
+        cut,
         service=cluster.archive.service,
         system_identifier=cluster.archive.system_identifier,
-        kept=sum(len(entries) for entries in cluster.entries.values()) - expired,
-        expired=expired,
-        expired_bytes=sum(entry.stored_bytes for entry in going[:expired]),
-        reason=reason,
-        removed=removed,
-        error=error,
+        held=sum(len(entries) for entries in cluster.entries.values()),
+        reason=decided.reason,
     )
 
 

@@ -137,15 +137,8 @@ def decide_cluster(facts: Facts, cluster: Cluster, decisions: Sequence[Decision]
     of_service = [one for one in facts.catalog.entries if (one.service, one.kind) == (archive.service, "base")]
     own = [one for one in of_service if one.facts.get("system_identifier") == archive.system_identifier]
     newest = next((one for one in of_service if one.label != REPLACED), None)
-    stopped = snapshot.frozen or snapshot.blocked.get((archive.service, "base"))
-    if stopped is None and archive.service not in snapshot.rules:
-        stopped = f"the plan has no service {archive.service!r}"
-    everything = next((hold for hold in snapshot.holds if hold.begins is None), None)
-    if stopped is None and everything is not None:
-        stopped = f"hold {everything.name}: {everything.reason}"
     copy = next((one.copy for one in decisions if newest is not None and one.copy.id == newest.id), None)
-    if stopped is None and copy is not None and copy.proof is not Proof.GOOD:
-        stopped = f"the newest base backup, {copy.id}, is {'damaged' if copy.proof is Proof.BAD else 'not proven'}"
+    stopped = log_is_kept(facts, archive.service, "base", copy)
     try:
         bases = [_base(entry) for entry in own if entry.id in stays]
     except (KeyError, ValueError) as wrong:
@@ -158,6 +151,26 @@ def decide_cluster(facts: Facts, cluster: Cluster, decisions: Sequence[Decision]
         superseded=newest is not None and newest.facts.get("system_identifier") != archive.system_identifier,
         blocked=stopped,
     )
+
+
+def log_is_kept(facts: Facts, service: str, kind: str, newest: Copy | None) -> str | None:
+    """Why nothing may go of the log (WAL, command stream) that leads on from copies of ``kind``; None when it may.
+
+    ``newest`` is the newest of these copies: while it is not proven, an older one may have to be used.
+    """
+    snapshot = facts.snapshot
+    stopped = snapshot.frozen or snapshot.blocked.get((service, kind))
+    if stopped is not None:
+        return stopped
+    if service not in snapshot.rules:
+        return f"the plan has no service {service!r}"
+    everything = next((hold for hold in snapshot.holds if hold.begins is None), None)
+    if everything is not None:
+        return f"hold {everything.name}: {everything.reason}"
+    if newest is None or newest.proof is Proof.GOOD:
+        return None
+    what = "base backup" if kind == "base" else "copy"
+    return f"the newest {what}, {newest.id}, is {'damaged' if newest.proof is Proof.BAD else 'not proven'}"
 
 
 def rules_for(system: System, repository: str) -> dict[str, Rules]:

@@ -8,18 +8,23 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from recoup.assembly.retain import Facts
-from recoup.kernel.errors import RecoupError, StorageError
+from recoup.assembly.retain import Facts, log_is_kept
+from recoup.kernel.errors import RecoupError
+from recoup.repository.expire import Cut, cut_log
 from recoup.repository.retention import Decision, Proof, shown_instant
 from recoup.repository.stream_archive import StreamArchive, StreamEntry, services_in
 from recoup.repository.stream_retention import StreamStart, decide_stream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StreamFate:
-    """What was decided of one service's command stream, and what became of it. ``expired`` counts objects."""
+class LogFate:
+    """What was decided of one log, a cluster's WAL or a command stream, and what became of it.
+
+    ``expired`` counts objects, removed or not. A command stream has no ``system_identifier``.
+    """
 
     service: str
+    system_identifier: str | None = None
     kept: int
     expired: int
     expired_bytes: int
@@ -28,7 +33,7 @@ class StreamFate:
     error: RecoupError | None = None
 
 
-def prune_streams(facts: Facts, decisions: Sequence[Decision], *, dry_run: bool) -> tuple[StreamFate, ...]:
+def prune_streams(facts: Facts, decisions: Sequence[Decision], *, dry_run: bool) -> tuple[LogFate, ...]:
     """Decide and remove, for every service that has a stream in the repository. Raise ``StorageError``."""
     return tuple(
         _one(facts, StreamArchive(facts.repository, service), decisions, dry_run=dry_run)
@@ -36,37 +41,33 @@ def prune_streams(facts: Facts, decisions: Sequence[Decision], *, dry_run: bool)
     )
 
 
-def _one(facts: Facts, archive: StreamArchive, decisions: Sequence[Decision], *, dry_run: bool) -> StreamFate:
+def _one(facts: Facts, archive: StreamArchive, decisions: Sequence[Decision], *, dry_run: bool) -> LogFate:
     entries = list(archive.entries())
+    copies = (one.copy for one in decisions if (one.copy.service, one.copy.kind) == (archive.service, "rdb"))
+    newest = next(copies, None)
     decided = decide_stream(
         entries,
         _starts(facts, archive.service, decisions),
         reach=_reach(facts, entries),
         now=facts.snapshot.now,
-        blocked=_stopped(facts, archive.service, decisions),
+        blocked=log_is_kept(facts, archive.service, "rdb", newest),
     )
-    reason, error, removed, expired = decided.reason, None, 0, 0
-    for entry in decided.remove:
-        try:
-            until = facts.repository.store.stat(entry.key).locked_until
-            if until is not None and until > facts.snapshot.now:
-                reason = f"locked by the store until {shown_instant(until)}"
-                break
-            if not dry_run:
-                archive.delete(entry)
-                removed += 1
-            expired += 1
-        except StorageError as failure:
-            error = failure
-            break
-    return StreamFate(
-        service=archive.service,
-        kept=len(entries) - expired,
-        expired=expired,
-        expired_bytes=sum(entry.stored_bytes for entry in decided.remove[:expired]),
-        reason=reason,
-        removed=removed,
-        error=error,
+    cut = cut_log(facts.repository, decided.remove, archive.delete, now=facts.snapshot.now, dry_run=dry_run)
+    return log_fate(cut, service=archive.service, held=len(entries), reason=decided.reason)
+
+
+def log_fate(cut: Cut, *, service: str, held: int, reason: str, system_identifier: str | None = None) -> LogFate:
+    """What became of a log of ``held`` objects. ``reason`` says why the rest stays, unless the store locks it."""
+    locked = None if cut.locked_until is None else f"locked by the store until {shown_instant(cut.locked_until)}"
+    return LogFate(
+        service=service,
+        system_identifier=system_identifier,
+        kept=held - cut.expired,
+        expired=cut.expired,
+        expired_bytes=cut.expired_bytes,
+        reason=locked or reason,
+        removed=cut.removed,
+        error=cut.error,
     )
 
 
@@ -91,17 +92,3 @@ def _starts(facts: Facts, service: str, decisions: Sequence[Decision]) -> list[S
             if known.get("replid") and isinstance(known.get("offset"), int):
                 found.append(StreamStart(id=entry.id, begun=entry.begun, ended=entry.ended))
     return found
-
-
-def _stopped(facts: Facts, service: str, decisions: Sequence[Decision]) -> str | None:
-    snapshot = facts.snapshot
-    stopped = snapshot.frozen or snapshot.blocked.get((service, "rdb"))
-    if stopped is None and service not in snapshot.rules:
-        stopped = f"the plan has no service {service!r}"
-    everything = next((hold for hold in snapshot.holds if hold.begins is None), None)
-    if stopped is None and everything is not None:
-        stopped = f"hold {everything.name}: {everything.reason}"
-    newest = next((one.copy for one in decisions if (one.copy.service, one.copy.kind) == (service, "rdb")), None)
-    if stopped is None and newest is not None and newest.proof is not Proof.GOOD:
-        stopped = f"the newest copy, {newest.id}, is {'damaged' if newest.proof is Proof.BAD else 'not proven'}"
-    return stopped

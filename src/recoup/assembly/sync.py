@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 from recoup.assembly.lacking import Holding, Lack, holding_of, lack_of, wal_name
 from recoup.assembly.prune import LEASE
@@ -32,15 +33,17 @@ from recoup.repository.copy_writer import remove_unfinished
 from recoup.repository.landing import GoneError, SourceError, copy_artefact, heal_artefact
 from recoup.repository.lease import hold_lease
 from recoup.repository.repository import Repository
-from recoup.repository.stream_archive import StreamArchive, StreamEntry
+from recoup.repository.stream_archive import SealedStream, StreamArchive, StreamEntry
 from recoup.repository.unfinished import UnfinishedCopies
-from recoup.repository.wal_archive import WalArchive
+from recoup.repository.wal_archive import SealedWal, WalArchive
 from recoup.repository.wal_names import WalEntry
 
 #: After so many failures in a row a repository is given up for this run: it is down, or refuses everything.
 _FAILURES_IN_A_ROW: Final = 3
 
 OnWork = Callable[[str], None]
+_Sealed = TypeVar("_Sealed")
+_Entry = TypeVar("_Entry")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -211,42 +214,49 @@ def _one_copy(system: System, entry: Entry, sources: Sequence[Repository], targe
 
 
 def _one_wal(target: WalArchive, holders: Sequence[tuple[WalArchive, WalEntry]]) -> int:
-    """Copy one object of WAL and read it back; 0 when it has gone meanwhile. Raise as ``copy_artefact`` does."""
-    wrong: list[RecoupError] = []
-    for source, entry in holders:
-        try:
-            sealed = source.raw(entry)
-        except (DamageError, StorageError) as failure:
-            wrong.append(failure)
-            continue
+    def land(sealed: SealedWal) -> None:
         target.put(sealed)
-        for landed in list(target.entries(wal_name(entry) + "-")):
-            try:
+        for landed in list(target.entries(sealed.name + "-")):
+            with _gone_if_damaged(target.delete, landed):
                 target.read(landed)
-            except DamageError:
-                target.delete(landed)  # under its name nothing right could be stored later
-                raise
-        return 1
-    return _not_found(wrong)
+
+    return _one_object([partial(archive.raw, entry) for archive, entry in holders], land)
 
 
 def _one_segment(target: StreamArchive, entry: StreamEntry, holders: Sequence[StreamArchive]) -> int:
-    """As ``_one_wal``."""
+    def land(sealed: SealedStream) -> None:
+        target.put(sealed)
+        with _gone_if_damaged(target.delete, entry):
+            target.raw(entry)
+
+    return _one_object([partial(archive.raw, entry) for archive in holders], land)
+
+
+def _one_object(sources: Sequence[Callable[[], _Sealed]], land: Callable[[_Sealed], None]) -> int:
+    """Copy one object of a log from the first source that has it right, and read it back where it landed.
+
+    Return 0 when it has gone meanwhile. Raise as ``copy_artefact`` does.
+    """
     wrong: list[RecoupError] = []
-    for source in holders:
+    for source in sources:
         try:
-            sealed = source.raw(entry)
+            sealed = source()
         except (DamageError, StorageError) as failure:
             wrong.append(failure)
             continue
-        target.put(sealed)
-        try:
-            target.raw(entry)
-        except DamageError:
-            target.delete(entry)
-            raise
+        land(sealed)
         return 1
     return _not_found(wrong)
+
+
+@contextlib.contextmanager
+def _gone_if_damaged(delete: Callable[[_Entry], None], landed: _Entry) -> Iterator[None]:
+    """What landed damaged is removed: under its name nothing right could be stored later."""
+    try:
+        yield
+    except DamageError:
+        delete(landed)
+        raise
 
 
 def _not_found(wrong: Sequence[RecoupError]) -> int:

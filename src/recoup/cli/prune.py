@@ -10,8 +10,8 @@ from recoup.cli.options import FileOption, JsonOption, PlanOption, QuietOption, 
 from recoup.kernel.errors import Exit
 
 if TYPE_CHECKING:
-    from recoup.assembly.prune import Fate, Pruned, WalFate
-    from recoup.assembly.retain_stream import StreamFate
+    from recoup.assembly.prune import Fate, Pruned
+    from recoup.assembly.retain_stream import LogFate
 
 _ORDER = (Exit.OK, Exit.BUSY, Exit.UNKNOWN, Exit.REFUSED, Exit.BAD, Exit.NO_REPOSITORY, Exit.FAILED)
 
@@ -76,18 +76,12 @@ def _say(output: Any, result: Pruned) -> None:
         rows.append((_word(fate, result.dry_run), copy.id, copy.service, copy.kind, size, why))
     output.line(f"{result.repository}:")
     output.table(("", "ID", "SERVICE", "KIND", "STORED", "WHY"), rows)
-    for wal in result.wal:
-        verb = "goes" if result.dry_run else "removed"
-        count = wal.expired if result.dry_run else wal.removed
+    for log in (*result.wal, *result.streams):
+        named = f"WAL of {log.service}, cluster {log.system_identifier}"
         output.line(
-            f"WAL of {wal.service}, cluster {wal.system_identifier}: {count} objects "
-            f"({show_size(wal.expired_bytes)}) {verb}, {wal.kept} stay: {wal.reason}"
-        )
-    for stream in result.streams:
-        verb = "goes" if result.dry_run else "removed"
-        output.line(
-            f"command stream of {stream.service}: {stream.expired if result.dry_run else stream.removed} objects "
-            f"({show_size(stream.expired_bytes)}) {verb}, {stream.kept} stay: {stream.reason}"
+            f"{named if log.system_identifier else f'command stream of {log.service}'}: "
+            f"{log.expired if result.dry_run else log.removed} objects ({show_size(log.expired_bytes)}) "
+            f"{'goes' if result.dry_run else 'removed'}, {log.kept} stay: {log.reason}"
         )
     if result.orphans:
         ripe = sum(orphan.ripe for orphan in result.orphans)
@@ -129,8 +123,8 @@ def _document(result: Pruned) -> dict[str, Any]:
             }
             for fate in result.copies
         ],
-        "wal": [_wal_document(wal) for wal in result.wal],
-        "streams": [_stream_document(stream) for stream in result.streams],
+        "wal": [_log_document(wal) for wal in result.wal],
+        "streams": [_log_document(stream) for stream in result.streams],
         "orphans": [
             {"id": one.place.id, "service": one.place.service, "kind": one.place.kind, "old_enough": one.ripe}
             for one in result.orphans
@@ -141,28 +135,16 @@ def _document(result: Pruned) -> dict[str, Any]:
     }
 
 
-def _stream_document(stream: StreamFate) -> dict[str, Any]:
+def _log_document(log: LogFate) -> dict[str, Any]:
     return {
-        "service": stream.service,
-        "kept": stream.kept,
-        "expired": stream.expired,
-        "expired_bytes": stream.expired_bytes,
-        "removed": stream.removed,
-        "reason": stream.reason,
-        "error": _error(stream.error),
-    }
-
-
-def _wal_document(wal: WalFate) -> dict[str, Any]:
-    return {
-        "service": wal.service,
-        "system_identifier": wal.system_identifier,
-        "kept": wal.kept,
-        "expired": wal.expired,
-        "expired_bytes": wal.expired_bytes,
-        "removed": wal.removed,
-        "reason": wal.reason,
-        "error": _error(wal.error),
+        "service": log.service,
+        **({} if log.system_identifier is None else {"system_identifier": log.system_identifier}),
+        "kept": log.kept,
+        "expired": log.expired,
+        "expired_bytes": log.expired_bytes,
+        "removed": log.removed,
+        "reason": log.reason,
+        "error": _error(log.error),
     }
 
 

@@ -5,10 +5,10 @@ next run remove them. Nothing is removed whose key ``layout`` does not spell.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 from recoup.kernel.errors import MissingObjectError, StorageError
 from recoup.repository import layout
@@ -121,3 +121,64 @@ def _exists(repository: Repository, key: str) -> bool:
     except MissingObjectError:
         return False
     return True
+
+
+class LogObject(Protocol):
+    """An object of a log: of WAL, or of a command stream."""
+
+    @property
+    def key(self) -> str:
+        """Its object key."""
+        ...
+
+    @property
+    def stored_bytes(self) -> int:
+        """What it takes."""
+        ...
+
+
+_Entry = TypeVar("_Entry", bound=LogObject)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """How far the oldest side of a log went. ``expired`` counts objects, also in a dry run; ``removed`` what is gone.
+
+    ``locked_until`` is set when the store keeps the next one, ``error`` when removing it failed.
+    """
+
+    expired: int
+    expired_bytes: int
+    removed: int
+    locked_until: datetime | None = None
+    error: StorageError | None = None
+
+
+def cut_log(
+    repository: Repository, going: Sequence[_Entry], delete: Callable[[_Entry], None], *, now: datetime, dry_run: bool
+) -> Cut:
+    """Remove objects of a log, the oldest first.
+
+    At the first one that the store locks or that fails, all younger ones stay too, so that no hole is cut.
+    """
+    expired = 0
+    until, error = None, None
+    for entry in going:
+        try:
+            until = repository.store.stat(entry.key).locked_until
+            if until is not None and until > now:
+                break
+            until = None
+            if not dry_run:
+                delete(entry)
+            expired += 1
+        except StorageError as failure:
+            error = failure
+            break
+    return Cut(
+        expired=expired,
+        expired_bytes=sum(entry.stored_bytes for entry in going[:expired]),
+        removed=0 if dry_run else expired,
+        locked_until=until,
+        error=error,
+    )
