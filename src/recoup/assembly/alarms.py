@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final
@@ -270,20 +270,16 @@ def _written(known: Known) -> dict[str, Any]:
                 "what": one.alarm.what,
                 "hint": one.alarm.hint,
                 "verdict": one.alarm.verdict.value,
-                "since": _text(one.alarm.since),
+                "since": clock.optional_text(one.alarm.since),
                 "hold_seconds": one.alarm.hold.total_seconds(),
-                "first_seen": _text(one.first_seen),
-                "gone_since": _text(one.gone_since),
-                "told": _text(one.told),
+                "first_seen": clock.optional_text(one.first_seen),
+                "gone_since": clock.optional_text(one.gone_since),
+                "told": clock.optional_text(one.told),
                 "told_severity": one.told_severity,
             }
             for key, one in known.episodes.items()
         },
-        "last_message": _text(known.last_message),
-        "last_attempt": _text(known.last_attempt),
+        "last_message": clock.optional_text(known.last_message),
+        "last_attempt": clock.optional_text(known.last_attempt),
         "failures": known.failures,
     }
-
-
-def _text(instant: datetime | None) -> str | None:
-    return None if instant is None else clock.to_text(instant.astimezone(UTC))

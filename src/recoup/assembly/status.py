@@ -52,7 +52,7 @@ def document(found: Status) -> dict[str, Any]:
         "services": [_service(one, found.survey.days.get(one.name, ()), facts.now) for one in facts.services],
         "repositories": [_repository(one) for one in facts.repositories],
         "upkeep": [_run(one) for one in facts.runs],
-        "daemon": {"state": facts.daemon, "heard": _text(facts.daemon_since)},
+        "daemon": {"state": facts.daemon, "heard": clock.optional_text(facts.daemon_since)},
     }
 
 
@@ -64,7 +64,7 @@ def _alarm(alarm: Alarm) -> dict[str, Any]:
         "verdict": alarm.verdict.value,
         "what": alarm.what,
         "hint": alarm.hint,
-        "since": _text(alarm.since),
+        "since": clock.optional_text(alarm.since),
     }
 
 
@@ -81,7 +81,7 @@ def _service(service: ServiceFacts, days: Sequence[timedelta | None], now: datet
         "rpo_now_seconds": _seconds(stands.rpo_now),
         "rpo_now_from": stands.rpo_from or None,
         "rpo_worst_seconds": _seconds(stands.worst),
-        "rpo_worst_since": _text(stands.worst_since),
+        "rpo_worst_since": clock.optional_text(stands.worst_since),
         "rpo_worst_by_day_seconds": [_seconds(one) for one in days],
         "copies": len(service.points),
         "last_good": _point(service, stands.last_good),
@@ -111,7 +111,7 @@ def _stream(stream: Stream, now: datetime) -> dict[str, Any]:
     return {
         "kind": stream.kind,
         "state": stream.state,
-        "as_of": _text(stream.as_of),
+        "as_of": clock.optional_text(stream.as_of),
         "lag_seconds": None if stream.as_of is None else max(0.0, _seconds(now - stream.as_of) or 0.0),
         "position": stream.position,
         "error": stream.error,
@@ -126,11 +126,11 @@ def _run(run: Run) -> dict[str, Any]:
     return {
         "kind": run.kind,
         "outcome": run.outcome,
-        "started": _text(run.started),
-        "ended": _text(run.ended),
+        "started": clock.optional_text(run.started),
+        "ended": clock.optional_text(run.ended),
         "error": run.error,
         "failures": run.failures,
-        "next": _text(run.next),
+        "next": clock.optional_text(run.next),
     }
 
 
@@ -151,7 +151,3 @@ def _repository(one: RepositoryFacts) -> dict[str, Any]:
 
 def _seconds(duration: timedelta | None) -> float | None:
     return None if duration is None else round(duration.total_seconds(), 3)
-
-
-def _text(instant: datetime | None) -> str | None:
-    return None if instant is None else clock.to_text(instant)

@@ -139,10 +139,10 @@ def record_supervision(state_folder: Path, record: WorkerRecord) -> None:
     view = {
         "name": record.name,
         "state": record.state,
-        "since": _text(record.since),
+        "since": clock.optional_text(record.since),
         "restarts": record.restarts,
         "error": None if record.error is None else record.error[:_LONGEST_ERROR],
-        "next_attempt": _text(record.next_attempt),
+        "next_attempt": clock.optional_text(record.next_attempt),
     }
     _write(state_folder, f"supervised:{record.name}.json", view)
 
@@ -159,14 +159,14 @@ def record_daemon(state_folder: Path, record: DaemonRecord) -> None:
     """Record that the daemon is there, or how it ended. Raise ``RecoupError`` when that cannot be written."""
     document = {
         "pid": record.pid,
-        "started": _text(record.started),
-        "alive": _text(record.alive),
+        "started": clock.optional_text(record.started),
+        "alive": clock.optional_text(record.alive),
         "state": record.state,
-        "plan_loaded": _text(record.plan_loaded),
+        "plan_loaded": clock.optional_text(record.plan_loaded),
         "plan_fault": None if record.plan_fault is None else record.plan_fault[:_LONGEST_ERROR],
         "next_service": record.next_service,
         "next_kind": record.next_kind,
-        "next_at": _text(record.next_at),
+        "next_at": clock.optional_text(record.next_at),
     }
     _write(state_folder, "daemon.json", document)
 
@@ -234,14 +234,14 @@ def _task_document(record: TaskRecord) -> dict[str, Any]:
     return {
         "service": record.service,
         "kind": record.kind,
-        "started": _text(record.started),
+        "started": clock.optional_text(record.started),
         "outcome": record.outcome,
         "pid": record.pid,
-        "ended": _text(record.ended),
+        "ended": clock.optional_text(record.ended),
         "exit_code": record.exit_code,
         "error": record.error,
         "failures": record.failures,
-        "last_ok": _text(record.last_ok),
+        "last_ok": clock.optional_text(record.last_ok),
     }
 
 
@@ -282,10 +282,6 @@ def _worker(folder: Path, name: str) -> WorkerRecord:
         )
     except (ValueError, TypeError):
         return WorkerRecord(name=name, facts={}, said=None)
-
-
-def _text(instant: datetime | None) -> str | None:
-    return None if instant is None else clock.to_text(instant)
 
 
 def _instant(text: str | None) -> datetime | None:

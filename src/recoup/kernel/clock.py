@@ -31,6 +31,11 @@ def to_text(instant: datetime) -> str:
     return instant.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+def optional_text(instant: datetime | None) -> str | None:
+    """``to_text``, and None for None."""
+    return None if instant is None else to_text(instant)
+
+
 def from_text(text: str) -> datetime:
     """The reverse of ``to_text``. Raise ``ValueError`` for anything without a zone."""
     instant = datetime.fromisoformat(text)
