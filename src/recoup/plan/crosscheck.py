@@ -18,6 +18,7 @@ Found = tuple[Path, str]
 
 _KEY_SOURCES = ("env", "file", "command", "credential")
 _METHODS = ("get", "post", "put", "patch", "delete")
+_ACTS = (*_METHODS, "sql", "command")
 _WAYS = ("postgres_role", "redis_user", "generate", "manual", "recoup_key")
 _CHECKS = ("at_least", "at_most", "equals")
 _FOR_URL_ONLY = ("region", "endpoint", "credentials", "lock", "storage_class")
@@ -39,7 +40,7 @@ def cross_check(value: Any) -> Iterator[Found]:
     compose = _mapping(root.get("compose"))
     if compose.get("file") is not None and compose.get("files"):
         yield ("compose", "files"), "file and files exclude each other; list all of them under files"
-    yield from _flows(_mapping(root.get("drill")).get("flows"))
+    yield from _flows(_mapping(root.get("drill")).get("flows"), services)
     yield from _people(root)
     yield from _pings(root.get("pings"), list(services))
     for name, secret in _entries(root.get("secrets")):
@@ -166,11 +167,33 @@ def _repository(path: Path, repository: Mapping[str, Any]) -> Iterator[Found]:
         yield from _must_refer((*path, "credentials", name), credentials.get(name), f"${{S3_{name.upper()}}}")
 
 
-def _flows(flows: Any) -> Iterator[Found]:
+def _flows(flows: Any, services: Mapping[str, Any]) -> Iterator[Found]:
     for number, flow in enumerate(_list(flows)):
         for place, step in enumerate(_list(_mapping(flow).get("steps"))):
             if isinstance(step, dict):
-                yield from _exactly_one(("drill", "flows", number, "steps", place), step, _METHODS)
+                yield from _flow_step(("drill", "flows", number, "steps", place), step, services)
+
+
+def _flow_step(path: Path, step: Mapping[str, Any], services: Mapping[str, Any]) -> Iterator[Found]:
+    yield from _exactly_one(path, step, _ACTS)
+    engines = {name: entry.get("engine") for name, entry in _entries(services)}
+    act = next((name for name in _ACTS if step.get(name) is not None), None)
+    service = step.get("service")
+    if isinstance(service, str) and service not in engines:
+        yield (*path, "service"), f"there is no service {service!r}{suggest(service, list(engines))}"
+    elif act == "sql" and isinstance(service, str) and engines[service] != "postgres":
+        yield (*path, "service"), "sql is for a PostgreSQL service"
+    elif act == "sql" and service is None and list(engines.values()).count("postgres") != 1:
+        yield path, "service says which PostgreSQL the sql is for; there is not exactly one"
+    elif act == "command" and service is None:
+        yield path, "service says where the command runs"
+    expect = _mapping(step.get("expect"))
+    for name, acts in (("status", _METHODS), ("exit", ("command",)), ("json", (*_METHODS, "command"))):
+        if act is not None and expect.get(name) is not None and act not in acts:
+            yield (*path, "expect", name), f"{name} is not for {act}"
+    for name in ("headers", "json"):
+        if act in ("sql", "command") and step.get(name):
+            yield (*path, name), f"{name} is for requests, not for {act}"
 
 
 def _people(root: Mapping[str, Any]) -> Iterator[Found]:

@@ -6,7 +6,6 @@ Every key has a description; the JSON Schema and the reference page are generate
 from __future__ import annotations
 
 import re
-import shlex
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -16,7 +15,20 @@ from recoup.objectives.objective import Objective
 from recoup.plan.people import Alarms, Channel, Communication, Drill, Listening, Member, RotatedSecret, Vendor
 from recoup.plan.services import PostgresService, RedisService, Section, Service
 from recoup.plan.template import Template
-from recoup.plan.types import Day, Duration, DurationOrZero, HttpUrl, Many, Name, RawText, Text, Variable, When, Zone
+from recoup.plan.types import (
+    Day,
+    Duration,
+    DurationOrZero,
+    HttpUrl,
+    Many,
+    Name,
+    RawText,
+    Text,
+    Variable,
+    When,
+    Zone,
+    splittable,
+)
 
 CopyKind = Literal["base", "incremental", "dump", "rdb", "wal", "stream", "files"]
 Grade = Literal["stored", "intact", "boots", "same"]
@@ -120,22 +132,12 @@ class RepositoryPlan(Section):
         return self.copies is None or kind in self.copies
 
 
-def _splittable(value: str) -> str:
-    try:
-        words = shlex.split(value)
-    except ValueError as wrong:
-        raise ValueError(f"cannot be split into a program and its arguments: {str(wrong).lower()}") from None
-    if not words:
-        raise ValueError("names no program")
-    return value
-
-
 class Key(Section):
     """Where the backup key is. Exactly one of these."""
 
     env: Variable | None = Field(default=None, description="A variable of the environment or of an env file.")
     file: Template | None = Field(default=None, description="A file; its first line is the key.")
-    command: Annotated[str, AfterValidator(_splittable)] | Annotated[Many[RawText], Field(min_length=1)] | None = Field(
+    command: Annotated[str, AfterValidator(splittable)] | Annotated[Many[RawText], Field(min_length=1)] | None = Field(
         default=None, description="A program and its arguments (no shell); the first line it writes is the key."
     )
     credential: Name | None = Field(default=None, description="The name of a systemd credential.")

@@ -10,32 +10,61 @@ from pydantic import AfterValidator, Field, JsonValue, WithJsonSchema
 
 from recoup.plan.services import Section
 from recoup.plan.template import Template
-from recoup.plan.types import Duration, DurationOrZero, Many, Name, RawText, Text, Variable, When
+from recoup.plan.types import Duration, DurationOrZero, Many, Name, RawText, Text, Variable, When, splittable
 
 Situation = Literal["database-corruption", "server-loss", "data-loss", "security-breach"]
 
 
 class Expectation(Section):
-    """What the answer to a request must be."""
+    """What the answer must be."""
 
-    status: int = Field(default=200, ge=100, le=599, description="The HTTP status.")
+    status: int | None = Field(
+        default=None, ge=100, le=599, description="The HTTP status, by default 200. Redirects are not followed."
+    )
+    exit_status: int | None = Field(
+        default=None, ge=0, le=255, alias="exit", description="How a command must end, by default with 0."
+    )
     json_body: JsonValue = Field(default=None, alias="json", description="Each of these keys must have this value.")
     contains: RawText | None = Field(default=None, description="A text that the answer must hold.")
+    value: RawText | None = Field(
+        default=None,
+        description="A path in the JSON answer (`orders`, `data.items[0].total`) to what is compared below; of a list "
+        "its length. By default the whole answer; of `sql` the first value of the first row.",
+    )
+    at_least: int | float | None = Field(default=None, description="The value must be this or more.")
+    at_most: int | float | None = Field(default=None, description="The value must be this or less.")
+    equals: bool | int | float | str | None = Field(default=None, description="The value must be exactly this.")
 
 
 class FlowStep(Section):
-    """One request of a user flow. Exactly one of `get`, `post`, `put`, `patch`, `delete`."""
+    """One act of a user flow. Exactly one of `get`, `post`, `put`, `patch`, `delete`, `sql`, `command`."""
 
     get: Template | None = Field(default=None, description="The address of a GET request.")
     post: Template | None = Field(default=None, description="The address of a POST request.")
     put: Template | None = Field(default=None, description="The address of a PUT request.")
     patch: Template | None = Field(default=None, description="The address of a PATCH request.")
     delete: Template | None = Field(default=None, description="The address of a DELETE request.")
+    sql: RawText | None = Field(default=None, description="One SQL query, asked of `service`.")
+    command: Annotated[str, AfterValidator(splittable)] | Annotated[Many[RawText], Field(min_length=1)] | None = Field(
+        default=None, description="A program and its arguments (no shell, no references), run where `service` runs."
+    )
+    service: Name | None = Field(
+        default=None, description="The service that `sql` or `command` is for; of `sql` by default the only PostgreSQL."
+    )
+    database: Text | None = Field(default=None, description="Where `sql` is asked; by default the service's own.")
     headers: dict[str, Template] = Field(default={}, description="Headers to send.")
     json_body: JsonValue = Field(default=None, alias="json", description="A JSON body to send.")
     expect: Expectation = Field(default=Expectation(), description="What must come back; by default status 200.")
     save: dict[Variable, RawText] = Field(
-        default={}, description="Variables for later steps, from paths in the JSON answer."
+        default={},
+        description="Variables for later steps of the flow: paths in the JSON answer, or column names of the first row "
+        "of `sql`. Later steps write them as `${NAME}`.",
+    )
+    timeout: Duration = Field(default=timedelta(seconds=10), description="How long it may take.")
+    reads_data: bool = Field(
+        default=False,
+        description="Says that this step cannot pass on an empty database. For `sql`, and where `expect` has "
+        "`at_least`, that is found out by itself.",
     )
 
 
@@ -43,7 +72,11 @@ class Flow(Section):
     """Something a user does; recovery ends when all flows pass."""
 
     name: Text = Field(description="What the user does, as a sentence.")
-    steps: Many[FlowStep] = Field(min_length=1, description="The requests, in order.")
+    steps: Many[FlowStep] = Field(min_length=1, description="The acts, in order.")
+    within: DurationOrZero = Field(
+        default=timedelta(minutes=5), description="How long it is tried again until it passes; `0s` tries once."
+    )
+    passes: int = Field(default=1, ge=1, le=100, description="How often in a row it must pass.")
 
 
 class Drill(Section):
@@ -52,6 +85,13 @@ class Drill(Section):
     schedule: When | None = Field(default=None, description="When it is held.")
     situations: Many[Situation] = Field(default=(), description="What is rehearsed.")
     flows: Many[Flow] = Field(default=(), description='What "recovered" means to a user.')
+    expires: Duration = Field(
+        default=timedelta(days=35), description="How long a drill proves the plan, when nothing of it changes."
+    )
+    owner: Text | None = Field(
+        default=None, description="Who is given the issues that a drill finds; by default the first of `team`."
+    )
+    due: Duration = Field(default=timedelta(days=14), description="How long the owner has for an issue.")
 
 
 class Member(Section):

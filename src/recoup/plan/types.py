@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from datetime import date, timedelta
 from typing import Annotated, Any, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -156,6 +157,17 @@ def _variable(value: str) -> str:
 
 
 Variable = Annotated[str, AfterValidator(_variable)]
+
+
+def splittable(value: str) -> str:
+    """A command line, checked to be one. Raise ``ValueError`` when it cannot be split, or names nothing."""
+    try:
+        words = shlex.split(value)
+    except ValueError as wrong:
+        raise ValueError(f"cannot be split into a program and its arguments: {str(wrong).lower()}") from None
+    if not words:
+        raise ValueError("names no program")
+    return value
 
 
 def _zone(value: str) -> str:

@@ -152,12 +152,36 @@ def check(text: str, expected: str) -> None:
         ),
         (
             "drill: {flows: [{name: x, steps: [«{save: {a: b}}]}]}",
-            "drill.flows.0.steps.0: one of these is needed: get, post, put, patch, delete",
+            "drill.flows.0.steps.0: one of these is needed: get, post, put, patch, delete, sql, command",
         ),
         ("drill: {flows: [{name: x, steps: «[]}]}", "drill.flows.0.steps: at least one entry is needed"),
         (
             "drill: {flows: [{name: x, steps: [{get: http://a, expect: {status: «20}}]}]}",
             "drill.flows.0.steps.0.expect.status: must be 100 or more, not 20",
+        ),
+        (
+            "drill: {flows: [{name: x, steps: [«{sql: select 1}]}]}",
+            "drill.flows.0.steps.0: service says which PostgreSQL the sql is for; there is not exactly one",
+        ),
+        (
+            "drill: {flows: [{name: x, steps: [{sql: select 1, service: «files}]}]}",
+            "drill.flows.0.steps.0.service: sql is for a PostgreSQL service",
+        ),
+        (
+            "drill: {flows: [{name: x, steps: [{command: [ls], service: «file}]}]}",
+            "drill.flows.0.steps.0.service: there is no service 'file'",
+        ),
+        (
+            "drill: {flows: [{name: x, steps: [«{command: [ls]}]}]}",
+            "drill.flows.0.steps.0: service says where the command runs",
+        ),
+        (
+            "drill: {flows: [{name: x, steps: [{command: ls, service: files, expect: {status: «200}}]}]}",
+            "drill.flows.0.steps.0.expect.status: status is not for command",
+        ),
+        (
+            "drill: {flows: [{name: x, steps: [{command: ls, service: files, headers: «{a: b}}]}]}",
+            "drill.flows.0.steps.0.headers: headers is for requests, not for command",
         ),
     ],
 )
