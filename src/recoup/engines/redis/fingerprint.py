@@ -14,7 +14,7 @@ It is no proof against an attacker who may choose keys; the copy's digests are.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, cast
@@ -79,15 +79,29 @@ def group_of(expires_ms: int, origin_ms: int) -> tuple[int, int]:
     return origin_ms + begin, origin_ms + 2 * begin
 
 
-class Fingerprinter:
-    """Takes the records of one RDB and sums them. ``at_ms`` is the moment that decides what has expired."""
+class _Moment:
+    """What has been summed as of one moment."""
 
-    def __init__(self, *, at_ms: int, origin_ms: int | None = None) -> None:
-        self._at = at_ms
+    def __init__(self, at_ms: int) -> None:
+        self.at = at_ms
+        self.sums: dict[int, dict[Kind, _PerKind]] = {}
+        self.expired = 0
+
+    def of(self, entry: Entry) -> _PerKind:
+        """Where keys like this one are summed."""
+        return self.sums.setdefault(entry.database, {}).setdefault(entry.kind, _PerKind())
+
+
+class Fingerprinter:
+    """Takes the records of one RDB and sums them. ``at_ms`` is the moment that decides what has expired.
+
+    ``also_at_ms`` are further moments, each with a fingerprint of its own, from one reading.
+    """
+
+    def __init__(self, *, at_ms: int, origin_ms: int | None = None, also_at_ms: Sequence[int] = ()) -> None:
         self._origin = at_ms if origin_ms is None else origin_ms
-        self._sums: dict[int, dict[Kind, _PerKind]] = {}
+        self._moments = [_Moment(moment) for moment in (at_ms, *also_at_ms)]
         self._functions = Sum()
-        self._expired = 0
 
     def add(self, record: Record) -> None:
         """Take the next record."""
@@ -97,40 +111,57 @@ class Fingerprinter:
             self._functions.add(_hash(record.code))
 
     def _add_entry(self, entry: Entry) -> None:
-        if entry.expires_ms is not None and entry.expires_ms <= self._at:
-            self._expired += 1
+        alive = []
+        for moment in self._moments:
+            if entry.expires_ms is not None and entry.expires_ms <= moment.at:
+                moment.expired += 1
+            else:
+                alive.append(moment)
+        if not alive:
             return
-        sums = self._sums.setdefault(entry.database, {}).setdefault(entry.kind, _PerKind())
         head = b"%b:%d:%b" % (entry.kind.encode(), len(entry.key), entry.key)
         if entry.kind is Kind.HASH:
-            self._add_hash(sums, head, entry)
+            self._add_hash(alive, head, entry)
             return
+        content = None
         if entry.kind is Kind.MODULE:
             value, content = _of_module(entry)
-            sums.content.add(_hash(head + content))
         else:
             value = _ordered(entry) if entry.kind in _ORDERED else _unordered(entry)
-        self._put(sums, head + value, entry.expires_ms)
-        sums.keys += 1
+        for moment in alive:
+            sums = moment.of(entry)
+            if content is not None:
+                sums.content.add(_hash(head + content))
+            self._put(sums, head + value, entry.expires_ms)
+            sums.keys += 1
 
-    def _add_hash(self, sums: _PerKind, head: bytes, entry: Entry) -> None:
+    def _add_hash(self, alive: Sequence[_Moment], head: bytes, entry: Entry) -> None:
         """A hash, with each expiring field summed for itself, because it may go while the hash stays."""
-        permanent, fields, last = Sum(), 0, 0
+        permanent = Sum()
+        fields, last = dict.fromkeys(alive, 0), dict.fromkeys(alive, 0)
         for batch in entry.batches:
             for name, value, expires in cast("list[tuple[bytes, bytes, int | None]]", batch):
                 if expires is None:
                     permanent.add(_hash(b"%d:%b%b" % (len(name), name, value)))
-                elif expires > self._at:
-                    moment = expires if entry.expires_ms is None else min(expires, entry.expires_ms)
-                    self._put(sums, head + _framed(b"field", name, value, b"%d" % expires), moment)
-                    fields, last = fields + 1, max(last, expires)
-        if not permanent.count and not fields:
-            self._expired += 1
+                    continue
+                ends = expires if entry.expires_ms is None else min(expires, entry.expires_ms)
+                for moment in alive:
+                    if expires > moment.at:
+                        self._put(moment.of(entry), head + _framed(b"field", name, value, b"%d" % expires), ends)
+                        fields[moment], last[moment] = fields[moment] + 1, max(last[moment], expires)
+        for moment in alive:
+            self._end_hash(moment, head, entry, permanent, last[moment] if fields[moment] else None)
+
+    def _end_hash(self, moment: _Moment, head: bytes, entry: Entry, permanent: Sum, last: int | None) -> None:
+        """``last``: when its last expiring field goes; None without one."""
+        if not permanent.count and last is None:
+            moment.expired += 1
             return
         lasting = entry.expires_ms
-        if not permanent.count:  # gone with its last field
+        if not permanent.count and last is not None:  # gone with its last field
             lasting = last if lasting is None else min(last, lasting)
         stated = b"" if entry.expires_ms is None else b"%d" % entry.expires_ms
+        sums = moment.of(entry)
         self._put(sums, head + _summed(permanent) + stated, lasting)
         sums.keys += 1
 
@@ -142,10 +173,17 @@ class Fingerprinter:
             sums.expiring.setdefault(end, Sum()).add(_hash(data + b"@%d" % expires_ms))
 
     def result(self) -> dict[str, Any]:
-        """The fingerprint, ready for JSON."""
+        """The fingerprint as of the first moment, ready for JSON."""
+        return self.results()[0]
+
+    def results(self) -> list[dict[str, Any]]:
+        """The fingerprints, one for each moment in their order."""
+        return [self._result(moment) for moment in self._moments]
+
+    def _result(self, moment: _Moment) -> dict[str, Any]:
         return {
             "format": FORMAT,
-            "at_ms": self._at,
+            "at_ms": moment.at,
             "origin_ms": self._origin,
             "databases": {
                 str(database): {
@@ -157,10 +195,10 @@ class Fingerprinter:
                     }
                     for kind, sums in sorted(kinds.items())
                 }
-                for database, kinds in sorted(self._sums.items())
+                for database, kinds in sorted(moment.sums.items())
             },
             "functions": self._functions.to_json(),
-            "expired_left_out": self._expired,
+            "expired_left_out": moment.expired,
         }
 
 

@@ -1,0 +1,169 @@
+"""The plan's own checks of a Redis: one read-only command each, and what its answer must be.
+
+A command is run only when the server itself says that it only reads. An answer that an empty Redis gives as well
+proves nothing, so each check that holds is asked of an empty one too.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+
+from recoup.engines.redis.connection import Connection, RefusedByServerError, Reply
+from recoup.engines.redis.sandbox_server import SandboxRedis
+from recoup.kernel.errors import EngineError
+from recoup.kernel.finding import Finding, Verdict
+
+_ANSWER_SECONDS = 120.0
+_NEVER = frozenset(("write", "admin", "blocking", "pubsub", "dangerous"))
+_READ_ONLY_HINT = (
+    "Use a command that only reads (GET, EXISTS, DBSIZE, LLEN, HGET …); a function by FCALL_RO, a script by EVAL_RO."
+)
+_NO_CHECKS_HINT = (
+    "Add what must always hold to the service in the plan, for example checks: [{redis: DBSIZE, at_least: 1}]."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisCheck:
+    """One command, its database, and what is expected of its answer. At least one expectation is given."""
+
+    command: str
+    name: str | None = None
+    database: int = 0
+    at_least: float | None = None
+    at_most: float | None = None
+    equals: bool | float | str | None = None
+
+    @property
+    def called(self) -> str:
+        """What reports call it."""
+        return self.name or self.command
+
+
+def check_plan(
+    server: SandboxRedis, checks: Sequence[RedisCheck], empty: Callable[[], AbstractContextManager[SandboxRedis]]
+) -> list[Finding]:
+    """Make every check. ``empty`` starts a Redis of the same kind that holds nothing.
+
+    No checks, a command that is no reading, and a check that holds in an empty Redis too are *unknown*.
+    """
+    if not checks:
+        nothing = "the plan has no checks for this service"
+        return [_finding("the plan's checks hold", "redis", Verdict.UNKNOWN, nothing, _NO_CHECKS_HINT)]
+    findings: list[Finding] = []
+    with ExitStack() as until_stopped:
+        blank: SandboxRedis | None = None
+        for check in checks:
+            finding = _ask(server, check)
+            if finding.verdict is Verdict.OK:
+                if blank is None:
+                    blank = until_stopped.enter_context(empty())
+                if _ask(blank, check).verdict is Verdict.OK:
+                    finding = _finding(
+                        check.called,
+                        f"database {check.database}",
+                        Verdict.UNKNOWN,
+                        f"{finding.detail}; it holds in an empty Redis as well, and so proves nothing",
+                        "Ask for what only the data can answer: a key that is always there, a number above zero.",
+                    )
+            findings.append(finding)
+    return findings
+
+
+def _ask(server: SandboxRedis, check: RedisCheck) -> Finding:
+    subject = f"database {check.database}"
+    try:
+        words = shlex.split(check.command)
+    except ValueError as wrong:
+        return _finding(check.called, subject, Verdict.UNKNOWN, f"the command cannot be split: {wrong}".lower())
+    if not words:
+        return _finding(check.called, subject, Verdict.UNKNOWN, "the check names no command")
+    try:
+        with server.connect(check.database) as connection:
+            connection.limit_silence(_ANSWER_SECONDS)
+            refusal = _why_not(connection, words)
+            if refusal is not None:
+                return _finding(check.called, subject, Verdict.UNKNOWN, refusal, _READ_ONLY_HINT)
+            verdict, detail = judge(connection.command(*words), check)
+    except RefusedByServerError as refused:
+        # A key of another type is another value than was promised; all else is a check that could not be made.
+        verdict = Verdict.FAILED if refused.code == "WRONGTYPE" else Verdict.UNKNOWN
+        said = refused.message.partition(" refused: ")[2] or refused.message
+        return _finding(check.called, subject, verdict, said)
+    except EngineError as failure:
+        return _finding(check.called, subject, Verdict.UNKNOWN, failure.message, failure.hint)
+    return _finding(check.called, subject, verdict, detail)
+
+
+def _why_not(connection: Connection, words: Sequence[str]) -> str | None:
+    """Why the command may not be run, or None: the server's own table of commands decides (COMMAND INFO)."""
+    flags = _flags(connection, words[0].lower())
+    if flags is not None and "readonly" not in flags and len(words) > 1:
+        # From Redis 7 on, commands such as OBJECT have an entry for each of their subcommands.
+        flags = _flags(connection, f"{words[0]}|{words[1]}".lower()) or flags
+    if flags is None:
+        return f"{words[0].upper()} is no command of this Redis"
+    if "readonly" in flags and not flags & _NEVER:
+        return None
+    return f"{words[0].upper()} does more than read, so it was not run"
+
+
+def _flags(connection: Connection, name: str) -> set[str] | None:
+    answer = connection.command("COMMAND", "INFO", name)
+    entry = answer[0] if isinstance(answer, list) and answer else None
+    if not isinstance(entry, list) or len(entry) < 3 or not isinstance(entry[2], list):
+        return None
+    return {one.decode() if isinstance(one, bytes) else str(one) for one in entry[2]}
+
+
+def judge(reply: Reply, check: RedisCheck) -> tuple[Verdict, str]:
+    """Given an answer, return whether it is what the check expects, and what it was. Pure.
+
+    Numbers compare as numbers, also when they come as text; of a list, its length. Of a text that is no number only
+    the length is told: it may be anybody's.
+    """
+    if reply is None:
+        return Verdict.FAILED, "there is no such key or field"
+    number = _as_number(reply)
+    text = reply.decode(errors="replace") if isinstance(reply, bytes) else reply if isinstance(reply, str) else None
+    what = f"a list of {len(reply)}" if isinstance(reply, list) else _shown(number, text)
+    faults = []
+    if check.at_least is not None and (number is None or number < check.at_least):
+        faults.append(f"at least {check.at_least:g} was expected")
+    if check.at_most is not None and (number is None or number > check.at_most):
+        faults.append(f"at most {check.at_most:g} was expected")
+    if check.equals is not None and not _equal(number, text, check.equals):
+        faults.append(f"{check.equals!r} was expected" if not isinstance(check.equals, str) else "another was expected")
+    if faults:
+        return Verdict.FAILED, f"{what}; {' and '.join(faults)}"
+    return Verdict.OK, what
+
+
+def _as_number(reply: Reply) -> float | None:
+    if isinstance(reply, list):
+        return len(reply)
+    if isinstance(reply, int):
+        return reply
+    try:
+        return float(reply) if isinstance(reply, bytes | str) else None
+    except ValueError:
+        return None
+
+
+def _equal(number: float | None, text: str | None, expected: bool | float | str) -> bool:
+    if isinstance(expected, str):
+        return text == expected or (text is None and number is not None and f"{number:g}" == expected)
+    return number is not None and number == float(expected)
+
+
+def _shown(number: float | None, text: str | None) -> str:
+    if number is not None:
+        return f"{number:g}" if text is None else text[:40]
+    return f"a text of {len(text or '')} characters"
+
+
+def _finding(called: str, subject: str, verdict: Verdict, detail: str, hint: str | None = None) -> Finding:
+    return Finding(check=called, subject=subject, verdict=verdict, detail=detail, hint=hint)
