@@ -63,6 +63,8 @@ _SETTINGS: Final = {
     "huge_pages": "off",
     "shared_buffers": "64MB",
     "max_connections": "20",
+    # A check may lock every table of a database at once (``emptied.py``).
+    "max_locks_per_transaction": "4096",
     "jit": "off",
 }
 _START_SECONDS: Final = 6 * 3600.0
