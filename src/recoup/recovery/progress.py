@@ -1,0 +1,187 @@
+"""How far a run has come, read from its journal, and what has to happen next. Pure.
+
+The journal is the only memory of a run. A step that was begun and of whose end nothing is written may have done
+nothing, half of its work, or all of it: it is begun again, and its own first look finds out which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final, Literal
+
+from recoup.kernel.errors import RefusedError
+from recoup.kernel.finding import Verdict
+from recoup.recovery.journal import Line
+from recoup.recovery.step import Step
+
+#: What orders steps in this version of Recoup. It grows by hand when the order, or what a step does, changes meaning:
+#: a run that began under another number is not continued.
+ORDER: Final = 1
+
+RUN_BEGUN: Final = "run-begun"
+RUN_RESUMED: Final = "run-resumed"
+RUN_ENDED: Final = "run-ended"
+STEP_BEGUN: Final = "step-begun"
+STEP_DONE: Final = "step-done"
+STEP_FAILED: Final = "step-failed"
+STEP_SKIPPED: Final = "step-skipped"
+APPROVED: Final = "approved"
+
+Standing = Literal["waiting", "begun", "done", "failed", "skipped"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepProgress:
+    """One step: where it stands, how often it was begun, and when it was first begun and ended."""
+
+    standing: Standing = "waiting"
+    attempts: int = 0
+    approved_by: str | None = None
+    first_begun: datetime | None = None
+    ended: datetime | None = None
+    verdict: Verdict = Verdict.UNKNOWN  #: of the looks at what was done; unknown for a step that was left out
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """A run. ``steps`` holds every step of the list that was frozen when it began, in its order."""
+
+    run: str
+    situation: str
+    begun: datetime
+    order: int
+    frozen: tuple[str, ...]
+    steps: Mapping[str, StepProgress] = field(default_factory=dict)
+    ended: str | None = None  #: how it ended; None while it goes on
+    facts: Mapping[str, Any] = field(default_factory=dict)  #: what was chosen when it began, and must not change
+
+    @property
+    def verdict(self) -> Verdict:
+        """Ok when every step was done and looked at with good result; failed when one failed; else unknown."""
+        seen = {one.verdict for one in self.steps.values()}
+        if Verdict.FAILED in seen:
+            return Verdict.FAILED
+        return Verdict.OK if seen == {Verdict.OK} else Verdict.UNKNOWN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carry:
+    """Carry this step out now, for the ``attempt``-th time."""
+
+    step: Step
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approve:
+    """A person has to agree before this step."""
+
+    step: Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """Nothing is left to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stuck:
+    """A step failed, and nobody said that it is to be tried again or left out."""
+
+    step: Step
+    why: str
+
+
+Move = Carry | Approve | Finished | Stuck
+
+
+def read_progress(lines: Sequence[Line]) -> Progress | None:
+    """What a journal says; None when no run was begun in it. A line that is there twice counts once."""
+    found: Progress | None = None
+    seen: set[str] = set()
+    for line in lines:
+        if line.id in seen:
+            continue
+        seen.add(line.id)
+        if line.event == RUN_BEGUN:
+            found = Progress(
+                run=str(line.data["run"]),
+                situation=str(line.data["situation"]),
+                begun=line.at,
+                order=int(line.data["order"]),
+                frozen=tuple(line.data["steps"]),
+                steps={name: StepProgress() for name in line.data["steps"]},
+                facts=line.data.get("facts", {}),
+            )
+        elif found is not None:
+            found = _after(found, line)
+    return found
+
+
+def _after(progress: Progress, line: Line) -> Progress:
+    if line.event == RUN_ENDED:
+        return replace(progress, ended=str(line.data["outcome"]))
+    if line.event == RUN_RESUMED:
+        # What failed may be tried again now; what was begun is begun again.
+        again = {
+            name: replace(one, standing="waiting", verdict=Verdict.UNKNOWN) if one.standing == "failed" else one
+            for name, one in progress.steps.items()
+        }
+        return replace(progress, steps=again)
+    step = line.data.get("step")
+    before = progress.steps.get(str(step))
+    if before is None:
+        return progress
+    now = before
+    if line.event == STEP_BEGUN:
+        now = replace(before, standing="begun", attempts=before.attempts + 1, first_begun=before.first_begun or line.at)
+    elif line.event == STEP_DONE:
+        verdict = Verdict(line.data.get("verdict", Verdict.UNKNOWN.value))
+        now = replace(before, standing="done", ended=line.at, verdict=verdict, detail=str(line.data.get("detail", "")))
+    elif line.event == STEP_FAILED:
+        now = replace(
+            before, standing="failed", ended=line.at, verdict=Verdict.FAILED, detail=str(line.data.get("detail", ""))
+        )
+    elif line.event == STEP_SKIPPED:
+        now = replace(before, standing="skipped", ended=line.at, detail=str(line.data.get("because", "")))
+    elif line.event == APPROVED:
+        now = replace(before, approved_by=line.who)
+    return replace(progress, steps={**progress.steps, str(step): now})
+
+
+def require_same_run(progress: Progress, steps: Sequence[Step]) -> None:
+    """Raise ``RefusedError`` unless the list of steps is the one that the run began with."""
+    names = tuple(step.id for step in steps)
+    if progress.order == ORDER and progress.frozen == names:
+        return
+    hint = (
+        "Continue it with the version of Recoup that began it, or end it with "
+        f"`recoup recover --abandon {progress.run}` and begin a new one: every step looks first what is already done."
+    )
+    if progress.order != ORDER:
+        raise RefusedError(
+            f"the run {progress.run} was begun by a Recoup that orders steps otherwise "
+            f"(number {progress.order}, this one has {ORDER})",
+            hint=hint,
+        )
+    changed = sorted(set(names) ^ set(progress.frozen)) or ["their order"]
+    raise RefusedError(
+        f"the steps of the run {progress.run} would not be the same any more: {', '.join(changed)}", hint=hint
+    )
+
+
+def next_move(progress: Progress, steps: Sequence[Step], *, needs_approval: frozenset[str] = frozenset()) -> Move:
+    """What has to happen next. ``needs_approval`` are the ids of the steps that a person must agree to."""
+    for step in steps:
+        stands = progress.steps[step.id]
+        if stands.standing in ("done", "skipped"):
+            continue
+        if stands.standing == "failed":
+            return Stuck(step=step, why=stands.detail)
+        if step.id in needs_approval and stands.approved_by is None:
+            return Approve(step=step)
+        return Carry(step=step, attempt=stands.attempts + 1)
+    return Finished()
