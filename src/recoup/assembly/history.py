@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from recoup.assembly.access import Found, Readable
-from recoup.kernel.errors import RecoupError, WrongKeyError
+from recoup.kernel.errors import RecoupError, RefusedError, WrongKeyError
 from recoup.kernel.finding import Finding
 from recoup.repository.catalog import REPLACED, Entry
 from recoup.repository.manifest import Manifest
@@ -24,15 +24,40 @@ def history_of(opened: Readable, found: Found) -> list[Finding]:
     manifest = found.manifest
     if manifest.engine not in ("postgres", "redis"):
         return []
+    unread: list[str] = []
+    earlier = _band(opened, manifest, unread)
+    return history_findings(_counts(manifest), earlier, subject=manifest.service, unread=unread)
+
+
+def require_not_emptied(opened: Readable, found: Found) -> None:
+    """Raise ``RefusedError`` when ``found``, which is the newest copy, holds nothing and one before it held something.
+
+    After a loss, a service that was started empty is copied like any other; *latest* would then bring back nothing.
+    """
+    manifest = found.manifest
+    if manifest.engine not in ("postgres", "redis"):
+        return
+    counts = _counts(manifest)
+    if counts is None or any(one != 0 for one in counts.values()):  # None: not counted, so perhaps not empty
+        return
+    for before in _band(opened, manifest, []):
+        held = sum(one or 0 for one in before.counts.values())
+        if held:
+            raise RefusedError(
+                f"the newest copy of {manifest.service}, {manifest.id}, is empty, and {before.id} before it holds "
+                f"{held} {'keys' if manifest.engine == 'redis' else 'rows'}",
+                hint=f"Say which one: `recoup restore {before.id}`, or {manifest.id} if empty is what it should be.",
+            )
+
+
+def _band(opened: Readable, manifest: Manifest, unread: list[str]) -> list[EarlierCopy]:
     before = [
         one
         for one in opened.catalog().entries
         if one.service == manifest.service and one.begun < manifest.begun and one.label != REPLACED
     ]
     alike = [one for one in before if one.kind in _ALIKE.get(manifest.kind, (manifest.kind,))]
-    unread: list[str] = []
-    earlier = _earlier(opened, alike, unread) or _earlier(opened, [one for one in before if one not in alike], unread)
-    return history_findings(_counts(manifest), earlier, subject=manifest.service, unread=unread)
+    return _earlier(opened, alike, unread) or _earlier(opened, [one for one in before if one not in alike], unread)
 
 
 def _earlier(opened: Readable, entries: Sequence[Entry], unread: list[str]) -> list[EarlierCopy]:

@@ -103,6 +103,10 @@ def restore(
         return _restore_file(output, reference, file, service, key_file, wish, consent)
     opened = open_readable(output, file, source, key_file)
     found = opened.find(reference, service=service, kinds=(kind,) if kind else ())
+    if reference == "latest":
+        from recoup.assembly.history import require_not_emptied
+
+        require_not_emptied(opened, found)
     if dry_run:
         _show_plan(output, found, wish)
         return Exit.OK
