@@ -92,7 +92,7 @@ def _service(
             yield (*path, "daily"), "every and daily exclude each other"
         if not service.get("paths") and not service.get("git"):
             yield path, "nothing to protect: paths or git is needed (example: paths: [uploads])"
-    for number, check in enumerate(_list(service.get("checks"))):
+    for number, check in enumerate(_list(service.get("checks")) if engine != "files" else ()):
         if isinstance(check, dict) and all(check.get(name) is None for name in _CHECKS):
             yield (*path, "checks", number), f"nothing is expected: one of {', '.join(_CHECKS)} is needed"
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from recoup.plan.schedule import Schedule, daily_at
 from recoup.plan.template import Template
@@ -28,6 +29,41 @@ class Check(Section):
     at_least: int | float | None = Field(default=None, description="The value must be this or more.")
     at_most: int | float | None = Field(default=None, description="The value must be this or less.")
     equals: bool | int | float | str | None = Field(default=None, description="The value must be exactly this.")
+
+
+def _splittable(value: str) -> str:
+    try:
+        words = shlex.split(value)
+    except ValueError as wrong:
+        raise ValueError(f"cannot be split into a command and its arguments: {str(wrong).lower()}") from None
+    if not words:
+        raise ValueError("names no command")
+    return value
+
+
+class RedisCheck(Section):
+    """A command that only reads, and what its answer must be in every restored copy."""
+
+    redis: Annotated[RawText, AfterValidator(_splittable)] = Field(
+        description="One Redis command that only reads, as in `GET config:version`; no shell. Of a list, its length "
+        "is compared."
+    )
+    name: Text | None = Field(default=None, description="What the reports call it; by default the command itself.")
+    database: Annotated[int, Field(ge=0)] = Field(default=0, description="The number of the database to ask.")
+    at_least: int | float | None = Field(default=None, description="The answer must be this or more.")
+    at_most: int | float | None = Field(default=None, description="The answer must be this or less.")
+    equals: bool | int | float | str | None = Field(default=None, description="The answer must be exactly this.")
+
+
+class FilesCheck(Section):
+    """Files that must be in every restored copy."""
+
+    file: RawText = Field(
+        description="A path in the copy, relative to the plan's folder; `*` stands for anything, also for `/`."
+    )
+    name: Text | None = Field(default=None, description="What the reports call it; by default the path itself.")
+    at_least: Annotated[int, Field(ge=1)] = Field(default=1, description="So many files must have such a path.")
+    contains: RawText | None = Field(default=None, description="A text that must be in each of them.")
 
 
 class _Service(Section):
@@ -122,6 +158,7 @@ class RedisService(_Service):
     fingerprint: bool = Field(
         default=True, description="Computes a fingerprint of every key, to compare restored copies with."
     )
+    checks: Many[RedisCheck] = Field(default=(), description="Must hold in every restored copy.")
 
     def schedules(self) -> Mapping[str, Schedule]:
         """When copies are taken: ``rdb``."""
@@ -140,6 +177,7 @@ class FilesService(_Service):
     every: Duration | None = Field(default=None, description="How often a copy is taken. Or give `daily`.")
     daily: TimeOfDay | None = Field(default=None, description='When a copy is taken each day, as in "03:00".')
     keep: Duration | None = Field(default=None, description="How long copies are kept, instead of `retention`.")
+    checks: Many[FilesCheck] = Field(default=(), description="Must hold in every restored copy.")
 
     def schedules(self) -> Mapping[str, Schedule]:
         """When copies are taken: ``files``."""

@@ -16,7 +16,10 @@ from recoup.engines.redis.sandbox_server import SandboxRedis
 from recoup.kernel.errors import EngineError
 from recoup.kernel.finding import Finding, Verdict
 
+CHECK = "the plan's check holds"
+
 _ANSWER_SECONDS = 120.0
+_LONGEST_SUBJECT = 120
 _NEVER = frozenset(("write", "admin", "blocking", "pubsub", "dangerous"))
 _READ_ONLY_HINT = (
     "Use a command that only reads (GET, EXISTS, DBSIZE, LLEN, HGET …); a function by FCALL_RO, a script by EVAL_RO."
@@ -38,9 +41,10 @@ class RedisCheck:
     equals: bool | float | str | None = None
 
     @property
-    def called(self) -> str:
+    def subject(self) -> str:
         """What reports call it."""
-        return self.name or self.command
+        text = self.name or " ".join(self.command.split())
+        return text if len(text) <= _LONGEST_SUBJECT else text[: _LONGEST_SUBJECT - 1] + "…"
 
 
 def check_plan(
@@ -52,7 +56,7 @@ def check_plan(
     """
     if not checks:
         nothing = "the plan has no checks for this service"
-        return [_finding("the plan's checks hold", "redis", Verdict.UNKNOWN, nothing, _NO_CHECKS_HINT)]
+        return [Finding(check=CHECK, subject="redis", verdict=Verdict.UNKNOWN, detail=nothing, hint=_NO_CHECKS_HINT)]
     findings: list[Finding] = []
     with ExitStack() as until_stopped:
         blank: SandboxRedis | None = None
@@ -63,8 +67,7 @@ def check_plan(
                     blank = until_stopped.enter_context(empty())
                 if _ask(blank, check).verdict is Verdict.OK:
                     finding = _finding(
-                        check.called,
-                        f"database {check.database}",
+                        check,
                         Verdict.UNKNOWN,
                         f"{finding.detail}; it holds in an empty Redis as well, and so proves nothing",
                         "Ask for what only the data can answer: a key that is always there, a number above zero.",
@@ -74,28 +77,27 @@ def check_plan(
 
 
 def _ask(server: SandboxRedis, check: RedisCheck) -> Finding:
-    subject = f"database {check.database}"
     try:
         words = shlex.split(check.command)
     except ValueError as wrong:
-        return _finding(check.called, subject, Verdict.UNKNOWN, f"the command cannot be split: {wrong}".lower())
+        return _finding(check, Verdict.UNKNOWN, f"the command cannot be split: {wrong}".lower())
     if not words:
-        return _finding(check.called, subject, Verdict.UNKNOWN, "the check names no command")
+        return _finding(check, Verdict.UNKNOWN, "the check names no command")
     try:
         with server.connect(check.database) as connection:
             connection.limit_silence(_ANSWER_SECONDS)
             refusal = _why_not(connection, words)
             if refusal is not None:
-                return _finding(check.called, subject, Verdict.UNKNOWN, refusal, _READ_ONLY_HINT)
+                return _finding(check, Verdict.UNKNOWN, refusal, _READ_ONLY_HINT)
             verdict, detail = judge(connection.command(*words), check)
     except RefusedByServerError as refused:
         # A key of another type is another value than was promised; all else is a check that could not be made.
         verdict = Verdict.FAILED if refused.code == "WRONGTYPE" else Verdict.UNKNOWN
         said = refused.message.partition(" refused: ")[2] or refused.message
-        return _finding(check.called, subject, verdict, said)
+        return _finding(check, verdict, said)
     except EngineError as failure:
-        return _finding(check.called, subject, Verdict.UNKNOWN, failure.message, failure.hint)
-    return _finding(check.called, subject, verdict, detail)
+        return _finding(check, Verdict.UNKNOWN, failure.message, failure.hint)
+    return _finding(check, verdict, detail)
 
 
 def _why_not(connection: Connection, words: Sequence[str]) -> str | None:
@@ -165,5 +167,5 @@ def _shown(number: float | None, text: str | None) -> str:
     return f"a text of {len(text or '')} characters"
 
 
-def _finding(called: str, subject: str, verdict: Verdict, detail: str, hint: str | None = None) -> Finding:
-    return Finding(check=called, subject=subject, verdict=verdict, detail=detail, hint=hint)
+def _finding(check: RedisCheck, verdict: Verdict, detail: str, hint: str | None = None) -> Finding:
+    return Finding(check=CHECK, subject=check.subject, verdict=verdict, detail=detail, hint=hint)
