@@ -7,7 +7,7 @@ and a part that is missing makes it *unknown*. ``docs/repository-format.md`` has
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Final, Literal
 
@@ -144,6 +144,7 @@ class Rto:
     objective: timedelta | None
     waiting: timedelta = timedelta(0)
     clock_jumped: timedelta = timedelta(0)  #: how far the wall clock moved against the monotonic one
+    tiers: Mapping[str, timedelta] = field(default_factory=dict)  #: what each tier promises
 
     @property
     def measured(self) -> timedelta | None:

@@ -1,0 +1,100 @@
+"""What in a drill proves that the data came back: what could not pass on an empty database. Pure.
+
+A stack that answers *ok* from an empty database is the classic false proof. So a health check counts for nothing here,
+a query counts only when it reads a table and an answer of zero or nothing is refused, and a fingerprint only when it
+is of rows. A flow step whose author knows better says so in the plan (``reads_data``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from recoup.drill.expect import Scalar
+from recoup.drill.flows import FlowSpec
+from recoup.drill.model import FlowResult
+from recoup.kernel.errors import RefusedError
+from recoup.kernel.finding import Verdict
+
+_NO_CODE: Final = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'", re.DOTALL)
+_READ: Final = re.compile(r"\b(?:from|join)\s+(?:only\s+)?((?:\"[^\"]+\"|[\w.$])+)\s*(\(?)", re.IGNORECASE)
+_OF_THE_SERVER: Final = re.compile(r"\"?(?:pg_|information_schema\b)", re.IGNORECASE)
+_EXAMPLE: Final = """\
+Write one into the plan: under a PostgreSQL service
+  checks: [{name: orders of this year, sql: "select count(*) from orders", at_least: 1}]
+or as a step of a flow under drill.flows
+  - {get: "http://api:3000/api/orders", expect: {value: orders, at_least: 1}}"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """One thing that proves data. ``name`` is the flow's or the check's, or the service's for its fingerprint."""
+
+    kind: Literal["flow", "check", "fingerprint"]
+    name: str
+    service: str = ""
+
+    def __str__(self) -> str:
+        of = f" of {self.service}" if self.service and self.service != self.name else ""
+        return f"{self.kind}{of}: {self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A check of the plan: a query, and what its first value must be."""
+
+    service: str
+    name: str
+    sql: str
+    at_least: int | float | None = None
+    at_most: int | float | None = None
+    equals: Scalar | None = None
+
+
+def reads_a_table(sql: str) -> bool:
+    """Whether a query reads a table of the user's: ``select 1`` and the server's own catalogues are no data."""
+    names = [match[1] for match in _READ.finditer(_NO_CODE.sub(" ", sql)) if match[2] != "("]
+    return any(not _OF_THE_SERVER.match(name) for name in names)
+
+
+def refuses_nothing(*, at_least: int | float | None = None, equals: Scalar | None = None) -> bool:
+    """Whether an expectation refuses what an empty table answers: zero, false, an empty text, no row."""
+    if at_least is not None and at_least > 0:
+        return True
+    return equals is not None and equals not in (0, False, "")
+
+
+def query_proves(sql: str, *, at_least: int | float | None = None, equals: Scalar | None = None) -> bool:
+    """Whether a query with this expectation could not pass on an empty database."""
+    return reads_a_table(sql) and refuses_nothing(at_least=at_least, equals=equals)
+
+
+def planned_proofs(
+    questions: Sequence[Question], flows: Sequence[FlowSpec], fingerprints: Mapping[str, int]
+) -> tuple[Proof, ...]:
+    """Everything of a drill that would prove data. ``fingerprints``: the rows or keys that each one covers."""
+    found = [
+        Proof(kind="check", name=one.name, service=one.service)
+        for one in questions
+        if query_proves(one.sql, at_least=one.at_least, equals=one.equals)
+    ]
+    found += [Proof(kind="flow", name=one.name) for one in flows if any(step.reads_data for step in one.steps)]
+    found += [Proof(kind="fingerprint", name=name, service=name) for name, rows in fingerprints.items() if rows > 0]
+    return tuple(found)
+
+
+def require_proof(planned: Sequence[Proof]) -> None:
+    """Raise ``RefusedError`` when nothing would prove data: that is no drill."""
+    if not planned:
+        raise RefusedError(
+            "nothing in this drill would prove that the data came back: every check could pass on an empty database",
+            hint=_EXAMPLE,
+        )
+
+
+def shown_proofs(planned: Sequence[Proof], flows: Sequence[FlowResult], passed: Collection[Proof]) -> tuple[str, ...]:
+    """Which of the planned proofs held, for the record. Flows speak for themselves; ``passed`` are the others."""
+    good = {flow.name for flow in flows if flow.verdict is Verdict.OK}
+    return tuple(str(one) for one in planned if (one.name in good if one.kind == "flow" else one in passed))
