@@ -1,126 +1,123 @@
 """A PostgreSQL server over a restored data folder, in a sandbox: nothing it was configured to do, it does.
 
-All settings that matter stand on the command line, which wins over the copy's ``postgresql.auto.conf``; the copy's
-``postgresql.conf``, ``pg_hba.conf`` and ``pg_ident.conf`` are not read. It listens on a socket in a private folder
-only, archives nothing, fetches nothing, and starts no background worker: with none allowed, neither subscriptions nor
-jobs of extensions run.
+The copy's ``postgresql.conf``, ``pg_hba.conf`` and ``pg_ident.conf`` are not read, its ``postgresql.auto.conf`` is put
+aside, and so are the files that would make it a standby. It listens on a socket in a private folder only, where the
+superuser needs no password.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shutil
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from psycopg.conninfo import make_conninfo
 
+from recoup.engines.postgres.place_files import writing_in
 from recoup.engines.postgres.programs import find_server
+from recoup.engines.postgres.sandbox_faults import judge_start
+from recoup.engines.postgres.sandbox_settings import closed_settings, preloaded, session_options
 from recoup.engines.postgres.session import DirectSession, Session
 from recoup.engines.sandbox import Sandbox
 from recoup.kernel import clock
-from recoup.kernel.errors import EngineError
-from recoup.kernel.process import Child, Command, spawn
+from recoup.kernel.errors import EngineError, UncheckedError
+from recoup.kernel.process import Child, Command, run, spawn
 from recoup.kernel.secret import Secret
 
-_SETTINGS: Final = {
-    "listen_addresses": "",
-    "port": "5432",
-    "unix_socket_permissions": "0700",
-    "ssl": "off",
-    # It sends nothing anywhere and fetches nothing.
-    "archive_mode": "off",
-    "archive_command": "",
-    "restore_command": "",
-    "archive_cleanup_command": "",
-    "recovery_end_command": "",
-    "primary_conninfo": "",
-    "primary_slot_name": "",
-    "synchronous_standby_names": "",
-    "max_wal_senders": "0",
-    # Background workers of extensions, and the launcher of subscriptions among them, cannot be started.
-    "max_worker_processes": "0",
-    "max_logical_replication_workers": "0",
-    "shared_preload_libraries": "",
-    "session_preload_libraries": "",
-    "local_preload_libraries": "",
-    "autovacuum": "off",
-    # What it says, it says to its standard error, which is a file of the sandbox.
-    "logging_collector": "off",
-    "log_destination": "stderr",
-    "log_min_messages": "warning",
-    "log_line_prefix": "%b ",
-    "lc_messages": "C",
-    # It is thrown away afterwards.
-    "fsync": "off",
-    "full_page_writes": "off",
-    "synchronous_commit": "off",
-    "wal_level": "minimal",
-    # It leaves nothing outside its folder, and takes little of this machine.
-    "dynamic_shared_memory_type": "mmap",
-    "huge_pages": "off",
-    "shared_buffers": "64MB",
-    "max_connections": "20",
-    # A check may lock every table of a database at once (``emptied.py``).
-    "max_locks_per_transaction": "4096",
-    "jit": "off",
-}
 _START_SECONDS: Final = 6 * 3600.0
 _CONNECT_SECONDS: Final = 60
 _STOP_SECONDS: Final = 60.0
-_POLL_SECONDS: Final = 0.02
-_SOCKET, _LOG, _CONFIGURATION = "socket", "postgres.log", "configuration"
+_ALONE_SECONDS: Final = 600.0
+_POLL_SECONDS: Final = 0.01
+_SOCKET, _LOG, _CONFIGURATION, _HBA, _IDENT = "socket", "log", "postgresql.conf", "pg_hba.conf", "pg_ident.conf"
+_PORT: Final = "5432"
+_LONGEST_SOCKET_FOLDER: Final = 107 - len(f"/.s.PGSQL.{_PORT}")
+_LOG_HALF: Final = 256 << 10
+_MAINTENANCE: Final = ("postgres", "template1")
+_NOT_READ: Final = ("postgresql.auto.conf", "standby.signal", "recovery.signal", "recovery.conf", "postmaster.pid")
+_CUSTOM_WAL: Final = re.compile(r"resource manager with ID \d+ not registered")
+_WHO: Final = "SELECT rolname FROM pg_catalog.pg_authid WHERE rolsuper AND rolcanlogin ORDER BY oid LIMIT 1\n"
+_ALONE_ANSWER: Final = re.compile(r'rolname = "(.*)"\t\(typeid')
 
 
 class SandboxServer:
     """A running server. ``folder`` is its data folder, ``programs`` the folder of its programs.
 
-    ``superuser`` is the cluster's own; nobody asks for its password. ``owner`` (uid, gid) is whom it runs as.
+    ``superuser`` is one of the cluster's own; nobody asks for its password. ``owner`` (uid, gid) is whom it runs as.
     """
 
     def __init__(
-        self, sandbox: Sandbox, folder: Path, *, major: int, programs: Path, socket_folder: Path, superuser: str
+        self, sandbox: Sandbox, folder: Path, place: Path, *, major: int, programs: Path, settings: Mapping[str, str]
     ) -> None:
         self.sandbox = sandbox
         self.folder = folder
         self.major = major
         self.programs = programs
-        self.socket_folder = socket_folder
-        self.superuser = superuser
+        self.socket_folder = place / _SOCKET
+        self.superuser = "postgres"
         self.owner = sandbox.user
+        self._place = place
+        self._settings = dict(settings)
         self._child: Child | None = None
         self._log: IO[bytes] | None = None
+        self._handle: int | None = None
+        self._first: str | None = None
 
     @property
     def log(self) -> str:
-        """The last 64 KiB of what it has said."""
-        path = self.socket_folder.parent / _LOG
-        with open(path, "rb") as handle:
-            size = handle.seek(0, os.SEEK_END)
-            handle.seek(max(0, size - (64 << 10)))
-            return handle.read().decode(errors="replace")
+        """What it has said: the first and the last 256 KiB."""
+        try:
+            with open(self._place / _LOG, "rb") as handle:
+                said = handle.read(_LOG_HALF)
+                size = handle.seek(0, os.SEEK_END)
+                handle.seek(max(len(said), size - _LOG_HALF))
+                return (said + handle.read()).decode(errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    @property
+    def database(self) -> str:
+        """A database that is there and can be connected to: ``postgres``, or else ``template1``."""
+        if self._first is None:
+            self._first = self._way_in()
+        return self._first
 
     def session(self, database: str = "postgres", *, statement_timeout_seconds: float = 6 * 3600) -> Session:
         """A connection as the superuser. Raise ``EngineError``."""
-        address = make_conninfo(host=str(self.socket_folder), port="5432", user=self.superuser, dbname=database)
-        return DirectSession(
-            Secret(address), statement_timeout_seconds=statement_timeout_seconds,
-            connect_timeout_seconds=_CONNECT_SECONDS,
-        )  # fmt: skip
+        return self._session(database, self.superuser, statement_timeout_seconds)
 
     def databases(self) -> list[str]:
         """The databases that allow connections, without template0."""
-        with self.session("template1") as session:
+        with self.session(self.database) as session:
             rows = session.query(
-                "SELECT datname FROM pg_database WHERE datallowconn AND datname <> 'template0' ORDER BY datname"
+                """SELECT datname FROM pg_database
+                    WHERE datallowconn AND datconnlimit <> -2 AND datname <> 'template0' ORDER BY datname"""
             )
         return [str(name) for (name,) in rows]
 
     def program(self, name: str) -> str:
         """The path of one of the server's programs. It may not be there."""
         return str(self.programs / name)
+
+    def variables(self, database: str | None = None) -> dict[str, str | Secret]:
+        """What libpq needs in the environment of a program that runs in the sandbox, in the folder of the socket."""
+        variables: dict[str, str | Secret] = {
+            # The process's own current folder: a path that is short wherever the sandbox is.
+            "PGHOST": "/proc/self/cwd" if self._far else str(self.socket_folder),
+            "PGPORT": _PORT,
+            "PGUSER": self.superuser,
+            "PGOPTIONS": session_options(self.major),
+            "PGAPPNAME": "recoup",
+            "PGCLIENTENCODING": "UTF8",
+            "PGCONNECT_TIMEOUT": str(_CONNECT_SECONDS),
+            "LC_ALL": "C",
+        }
+        return variables if database is None else {**variables, "PGDATABASE": database}
 
     def command(
         self,
@@ -131,54 +128,122 @@ class SandboxServer:
         environment: Mapping[str, str | Secret] | None = None,
     ) -> Command:
         """The command that runs a program in the sandbox; libpq in it connects to this server as the superuser."""
-        variables: dict[str, str | Secret] = {
-            "PGHOST": str(self.socket_folder),
-            "PGPORT": "5432",
-            "PGUSER": self.superuser,
-            "PGAPPNAME": "recoup",
-            "PGCLIENTENCODING": "UTF8",
-            "PGCONNECT_TIMEOUT": str(_CONNECT_SECONDS),
-            "LC_ALL": "C",
-        }
-        if database is not None:
-            variables["PGDATABASE"] = database
-        variables |= environment or {}
-        return self.sandbox.command(Command(argv=argv, environment=variables, timeout_seconds=timeout_seconds))
+        variables = {**self.variables(database), **(environment or {})}
+        return self.sandbox.command(
+            Command(argv=argv, environment=variables, timeout_seconds=timeout_seconds, folder=self.socket_folder)
+        )
 
     def stop(self) -> None:
         """Shut it down in order, so that its files can be looked at. Harmless when repeated."""
         child, self._child = self._child, None
-        if child is None:
-            return
-        child.signal(signal.SIGINT)
-        child.wait(_STOP_SECONDS)
+        if child is not None:
+            child.signal(signal.SIGINT)
+            child.wait(_STOP_SECONDS)
         if self._log is not None:
             self._log.close()
+            self._log = None
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
 
-    def _start(self, settings: Mapping[str, str], seconds: float) -> None:
-        self._log = open(self.socket_folder.parent / _LOG, "a+b")  # noqa: SIM115 closed when it has ended
-        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+    def start(self, seconds: float, wanted_libraries: Sequence[str] = ()) -> None:
+        """Start it and wait until it answers. ``wanted_libraries`` are loaded only when recovery needs them.
+
+        Raise ``DamageError`` when it cannot for the copy's sake, ``UncheckedError`` for what this machine lacks.
+        """
+        if not self._started(seconds):
+            if not (wanted_libraries and _CUSTOM_WAL.search(self.log)):
+                raise self._failure
+            (self._place / _LOG).write_bytes(b"")
+            self._settings["shared_preload_libraries"] = ", ".join(f'"{name}"' for name in wanted_libraries)
+            if not self._started(seconds):
+                raise self._failure
+        try:
+            self._first = self._way_in()
+        except EngineError as refused:
+            if not re.search(r"role .* does not exist|not permitted to log in|must be superuser", refused.message):
+                raise
+            self.superuser = self._ask_alone()
+            if not self._started(seconds):
+                raise self._failure from None
+            self._first = self._way_in()
+
+    @property
+    def _far(self) -> bool:
+        return len(os.fsencode(self.socket_folder)) > _LONGEST_SOCKET_FOLDER
+
+    def _session(self, database: str, user: str, timeout_seconds: float = 60.0) -> Session:
+        if self._far and self._handle is None:
+            self._handle = os.open(self.socket_folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        host = f"/proc/self/fd/{self._handle}" if self._far else str(self.socket_folder)
+        address = make_conninfo(
+            host=host, port=_PORT, user=user, dbname=database, options=session_options(self.major),
+            sslmode="disable", gssencmode="disable",
+        )  # fmt: skip
+        return DirectSession(
+            Secret(address), statement_timeout_seconds=timeout_seconds, connect_timeout_seconds=_CONNECT_SECONDS
+        )
+
+    def _way_in(self) -> str:
+        """A database to connect to as the superuser. Raise ``EngineError`` with why the first one is not."""
+        first: EngineError | None = None
+        for database in _MAINTENANCE:
+            try:
+                self._require_superuser(database)
+            except EngineError as failure:
+                first = first or failure
+            else:
+                return database
+        assert first is not None
+        raise first
+
+    def _require_superuser(self, database: str) -> None:
+        with self._session(database, self.superuser) as session:
+            if session.query("SELECT current_setting('is_superuser')")[0][0] != "on":
+                raise EngineError(f"the role {self.superuser!r} must be superuser")
+
+    def _started(self, seconds: float) -> bool:
+        self.stop()
+        log = self._log = open(self._place / _LOG, "a+b")  # noqa: SIM115 closed when it has ended
+        options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
         argv = [self.program("postgres"), "-D", str(self.folder), *options]
         command = Command(argv=argv, environment={"LC_ALL": "C"}, folder=self.folder)
-        child = self._child = spawn(self.sandbox.command(command), log=self._log)
+        child = self._child = spawn(self.sandbox.command(command), log=log)
         deadline = clock.monotonic() + seconds
         while not self._ready():
             if not child.alive():
-                raise EngineError(f"PostgreSQL {self.major} did not start on the restored copy: {self._last_words()}")
+                status = child.wait(_STOP_SECONDS).exit_status
+                self._failure = judge_start(self.log, exit_status=status, major=self.major)
+                return False
             if clock.monotonic() > deadline:
-                raise EngineError(f"PostgreSQL {self.major} is not ready after {seconds:.0f} s")
+                self.stop()
+                raise UncheckedError(
+                    f"PostgreSQL {self.major} was not ready on the restored copy within {seconds:.0f} s"
+                )
             clock.pause(_POLL_SECONDS)
+        return True
 
     def _ready(self) -> bool:
         # The eighth line of postmaster.pid is its state (src/include/utils/pidfile.h).
         try:
-            lines = (self.folder / "postmaster.pid").read_text().splitlines()
+            lines = (self.folder / "postmaster.pid").read_text(errors="replace").splitlines()
         except (FileNotFoundError, NotADirectoryError):
             return False
-        return len(lines) >= 8 and lines[7].strip() in ("ready", "standby")
+        return len(lines) >= 8 and lines[7].strip() == "ready"
 
-    def _last_words(self) -> str:
-        return " ".join(self.log.strip().splitlines()[-3:])
+    def _ask_alone(self) -> str:
+        """The name of a superuser who may log in, from the server in single-user mode, where nobody logs in."""
+        self.stop()
+        options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
+        argv = [self.program("postgres"), "--single", "-D", str(self.folder), *options, "template1"]
+        command = self.sandbox.command(
+            Command(argv=argv, environment={"LC_ALL": "C"}, folder=self.folder, timeout_seconds=_ALONE_SECONDS)
+        )
+        said = run(command, stdin=_WHO.encode(), expect=None)
+        match = _ALONE_ANSWER.search(said.stdout.decode(errors="replace"))
+        if match is None:
+            raise UncheckedError("the cluster has no superuser that may log in")
+        return match[1]
 
 
 @contextlib.contextmanager
@@ -187,40 +252,53 @@ def start_sandbox_server(
     folder: Path,
     *,
     major: int,
-    superuser: str = "postgres",
+    facts: Mapping[str, Any] | None = None,
     programs: Sequence[Path] = (),
     settings: Mapping[str, str] | None = None,
     start_seconds: float = _START_SECONDS,
 ) -> Iterator[SandboxServer]:
     """Start a server of exactly this major version on a data folder in the sandbox, and wait until it answers.
 
-    ``programs`` are the folders to look for it first; ``settings`` are added to ours. On leaving it is shut down.
-    Raise ``EngineError`` naming the package to install when there is no such server, or with its last words.
+    ``facts`` are those of the copy in it. ``programs`` are the folders to look for the server's in first; ``settings``
+    are added to ours, and win. On leaving it is shut down. Raise ``DamageError`` when the copy is why it does not
+    start, ``UncheckedError`` when this machine is, and ``EngineError`` with what to install when it has no such server.
     """
     found = find_server(major, user=sandbox.user, folders=programs)
     place = sandbox.child(f"server-{os.urandom(4).hex()}")
-    socket_folder = place / _SOCKET
-    files = {"hba": "local all all trust\n", "ident": "", _CONFIGURATION: ""}
-    for name, text in files.items():
-        (place / name).write_text(text)
-    socket_folder.mkdir(mode=0o700)
-    if sandbox.user is not None:
-        for path in (socket_folder, *(place / name for name in files)):
-            os.chown(path, *sandbox.user)
-    server = SandboxServer(
-        sandbox, folder, major=major, programs=found, socket_folder=socket_folder, superuser=superuser
-    )
+    files = {_HBA: "local all all trust\n", _IDENT: "", _CONFIGURATION: ""}
+    with writing_in(place):
+        (place / _SOCKET).mkdir(mode=0o700)
+        for name, text in files.items():
+            (place / name).write_text(text)
+        for path in place.iterdir():
+            if sandbox.user is not None:
+                os.chown(path, *sandbox.user)
     own = {
         "config_file": str(place / _CONFIGURATION),
-        "hba_file": str(place / "hba"),
-        "ident_file": str(place / "ident"),
-        "unix_socket_directories": str(socket_folder),
+        "hba_file": str(place / _HBA),
+        "ident_file": str(place / _IDENT),
+        # Relative to the data folder, where the server is: a path that is short wherever the sandbox is.
+        "unix_socket_directories": os.path.relpath(place / _SOCKET, folder),
     }
+    put_aside(folder)
+    server = SandboxServer(
+        sandbox, folder, place, major=major, programs=found,
+        settings={**closed_settings(major, facts), **(settings or {}), **own},
+    )  # fmt: skip
     try:
-        server._start({**_SETTINGS, **(settings or {}), **own}, start_seconds)
+        server.start(start_seconds, preloaded(facts or {}))
         yield server
     finally:
         server.stop()
 
 
-__all__ = ["SandboxServer", "start_sandbox_server"]
+def put_aside(folder: Path) -> None:
+    """Take away what would make the server on a restored folder do as it was told, or remember whom it served."""
+    with writing_in(folder):
+        for name in _NOT_READ:
+            (folder / name).unlink(missing_ok=True)
+        for slot in (folder / "pg_replslot").glob("*"):
+            shutil.rmtree(slot)
+
+
+__all__ = ["SandboxServer", "put_aside", "start_sandbox_server"]
