@@ -6,7 +6,7 @@ punched looks the same. The count cannot tell them apart in one copy; between tw
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 
 class ZeroPages:
@@ -55,3 +55,28 @@ class ZeroPages:
             named = ", ".join(f"{path} ({count})" for path, count in sorted(self.inner.items())[:5])
             line += f"; {inner} between other pages: {named}"
         return line
+
+
+def zero_runs(pieces: Iterable[bytes], block_bytes: int) -> Iterator[tuple[int, int, bool]]:
+    """The runs of all-zero pages in the content of one relation, given in pieces of any size.
+
+    Each is the number of its first page, how many there are, and whether it is the last thing in the relation. A part
+    of a page at the end is looked at by nobody here.
+    """
+    zeros = bytes(block_bytes)
+    rest = b""
+    page = begin = 0
+    inside = False
+    for piece in pieces:
+        data = rest + piece if rest else piece
+        whole = len(data) // block_bytes * block_bytes
+        for offset in range(0, whole, block_bytes):
+            if data.startswith(zeros, offset):
+                begin, inside = (begin, True) if inside else (page, True)
+            elif inside:
+                yield begin, page - begin, False
+                inside = False
+            page += 1
+        rest = data[whole:]
+    if inside:
+        yield begin, page - begin, True
