@@ -15,8 +15,6 @@ from recoup.drill.model import DrillRecord, Issue
 from recoup.kernel.finding import Finding, Verdict
 from recoup.kernel.units import show_duration
 
-SCHEMA = 1
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClosingProof:
@@ -25,7 +23,8 @@ class ClosingProof:
     kind: Literal["drill", "file"]
     name: str  #: the drill's id, or the file's name
     sha256: str  #: of the drill's record as stored, or of the file
-    size_bytes: int = 0
+    size_bytes: int = 0  #: of the file
+    stored_sha256: str = ""  #: of the file as it is stored, encrypted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

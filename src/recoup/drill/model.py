@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import Final, Literal
+from typing import Literal
 
 from recoup.kernel.finding import Finding, Verdict
-
-#: The number of the stored form. A higher one is refused.
-SCHEMA: Final = 1
 
 StepKind = Literal["machine", "person"]
 DrillKind = Literal["announced", "surprise"]

@@ -17,6 +17,7 @@ HOLDS: Final = "holds/"
 HEARTBEATS: Final = "heartbeats/"
 WAL: Final = "wal/"
 COMMANDS: Final = "redis-stream/"
+DRILLS: Final = "drills/"
 
 #: Names of services, kinds and streams become parts of keys and file names, so they are kept this plain.
 SAFE_NAME: Final = re.compile(r"[a-z0-9A-Z_][a-zA-Z0-9._-]{0,99}")
@@ -57,6 +58,29 @@ def hold_name_of(key: str) -> str | None:
 def heartbeat_key(system: str) -> str:
     """Where the daemon of a system leaves its word that it lives. Names of systems are free text, so it is a digest."""
     return f"{HEARTBEATS}{hashlib.sha256(system.encode()).hexdigest()[:16]}.json"
+
+
+def drill_records(family: str) -> str:
+    """The prefix, with its closing slash, of records about drills: ``drills/records/``, ``drills/closings/``."""
+    return f"{DRILLS}{family}/"
+
+
+def drill_record_key(family: str, identifier: str) -> str:
+    """Where one record about drills is. Raise ``ValueError`` for what is no id."""
+    if not ids.is_id(identifier):
+        raise ValueError(f"{identifier!r} is not an id")
+    return f"{drill_records(family)}{identifier}.json"
+
+
+def drill_record_id_of(family: str, key: str) -> str | None:
+    """The reverse of ``drill_record_key``; None when ``key`` is not the key of such a record."""
+    identifier = key.removeprefix(drill_records(family)).removesuffix(".json")
+    return identifier if ids.is_id(identifier) and drill_record_key(family, identifier) == key else None
+
+
+def drill_proof_key(identifier: str) -> str:
+    """Where the file is that a closing names as its proof."""
+    return f"{DRILLS}proofs/{identifier}.enc"
 
 
 def artefact_folder(service: str, kind: str, artefact_id: str) -> str:
