@@ -12,7 +12,6 @@ from recoup.assembly.stack import Stack, default_files, open_stack
 from recoup.assembly.system import System
 from recoup.engines.compose.docker import ComposeSource, call
 from recoup.engines.compose.project import Project, read_project
-from recoup.engines.compose.reach import Reach, published_ports
 from recoup.engines.compose.sandbox_engine import isolation_of, one_offs_of, remove, things_in
 from recoup.engines.compose.sandbox_project import Isolated, SandboxWish, isolate, place_of
 from recoup.engines.sandbox import Sandbox
@@ -20,7 +19,7 @@ from recoup.kernel.errors import EngineError, RefusedError
 from recoup.kernel.files import write_atomically
 from recoup.kernel.finding import Finding, Verdict
 from recoup.kernel.secret import Secret
-from recoup.plan.model import Compose, Plan
+from recoup.plan.model import Plan
 from recoup.plan.services import ComposeService, FilesService, PostgresService
 from recoup.plan.template import Template
 from recoup.recovery.destination import Identity, Production, require_sandbox
@@ -46,11 +45,6 @@ class Built:
     isolated: Isolated
     isolation: tuple[Finding, ...]
     not_tested: tuple[str, ...]
-
-    def reach(self) -> Reach:
-        """Where services are now. Raise ``EngineError``."""
-        addresses = {one.service: one.addresses[0] for one in self.stack.client.containers() if one.addresses}
-        return Reach(addresses=addresses, published=published_ports(self.original))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,7 +251,8 @@ def _system_of(system: System, files: Path, file: Path, project: str) -> System:
     """The plan of the drill: everything as it is, but the Compose project is the sandbox's."""
     described = system.plan.compose
     assert described is not None, "the caller has a Compose stack"
-    compose = Compose(file=Template(str(file).replace("$", "$$")), env_files=described.env_files, project=project)
+    place = Template(str(file).replace("$", "$$"))
+    compose = described.model_copy(update={"file": place, "files": (), "project": project})
     plan = system.plan.model_copy(update={"compose": compose})
     made = System(replace(system.loaded, plan=plan, file=files / system.loaded.file.name))
     made.key = system.key

@@ -43,6 +43,7 @@ class Look:
     identity: Identity
     services: tuple[Seen, ...]
     containers: Mapping[str, str] = field(default_factory=dict)
+    images: Mapping[str, str] = field(default_factory=dict)  #: what each Compose service runs, by image id
     here: bool = True  #: False: nothing of it is on this machine's engine
 
     @property
@@ -57,6 +58,7 @@ def look_at_production(system: System | None) -> Look:
         return Look(identity=Identity(), services=(), here=False)
     stack, seen, clusters = _stack(system), [], set()
     containers: dict[str, str] = {}
+    images: dict[str, str] = {}
     projects: set[str] = set()
     volumes: set[str] = set()
     folders = {system.folder}
@@ -69,6 +71,7 @@ def look_at_production(system: System | None) -> Look:
             found = stack.client.containers()
         except EngineError:
             found = ()
+        images = {one.service: one.image_id for one in found if one.running}
         containers = {one.id: str(one.started) for one in found if one.running}
         volumes |= {mount.name for one in found for mount in one.mounts if mount.name}
     here = bool(containers)
@@ -85,7 +88,7 @@ def look_at_production(system: System | None) -> Look:
         folders=frozenset(folders),
         clusters=frozenset(clusters),
     )
-    return Look(identity=identity, services=tuple(seen), containers=containers, here=here or bool(seen))
+    return Look(identity=identity, services=tuple(seen), containers=containers, images=images, here=here or bool(seen))
 
 
 def untouched(before: Look, after: Look) -> tuple[ProductionRecord, ...]:

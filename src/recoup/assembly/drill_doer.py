@@ -1,0 +1,315 @@
+"""Carries the steps of a drill out in the sandbox of a Compose stack, by the procedures that a recovery uses."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from recoup.assembly.access import Found, Readable
+from recoup.assembly.drill_compose import Built, StackWish, build_stack
+from recoup.assembly.drill_members import service_of
+from recoup.assembly.drill_reach import ComposeReach
+from recoup.assembly.restore_stack import FoundStack, StackJob, prepare
+from recoup.assembly.restore_stack_time import TimedMember, in_volume
+from recoup.assembly.surroundings import Surroundings
+from recoup.drill.flows import FlowSpec, run_flows
+from recoup.drill.model import FlowResult
+from recoup.engines.compose.answers import Answer, wait_until_answers
+from recoup.engines.engine import ProgressListener
+from recoup.engines.files.restore import restore_files
+from recoup.kernel import clock, ids
+from recoup.kernel.errors import EngineError, UncheckedError
+from recoup.kernel.finding import Finding, Verdict
+from recoup.plan.services import PostgresService
+from recoup.plan.template import Template
+from recoup.recovery.destination import Identity, Production, require_sandbox
+from recoup.recovery.destination import Sandbox as Destination
+from recoup.recovery.in_place import Consent, decide
+from recoup.recovery.stack_in_place import VolumeMember
+from recoup.recovery.step import Act, Done, Step
+from recoup.repository.copy_reader import ArtefactReader
+
+if TYPE_CHECKING:
+    from recoup.assembly.postgres import PostgresPlace
+    from recoup.engines.postgres.session import Session
+
+_WELL_SECONDS: Final = 180.0
+_HEALTH_SECONDS: Final = 60.0
+#: What a database that came back must be; all else that its check says may be unknown, and is then not tested.
+_IDENTITY: Final = "the running cluster is the one of the copy"
+
+#: Asks a person to do a step: true when it was done, false when it could not be, None when nobody answered.
+Ask = Callable[[Step], bool | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Voice:
+    """Whom a drill talks to. ``ask`` None: nobody can be asked."""
+
+    say: Callable[[str], None]
+    on_progress: ProgressListener
+    ask: Ask | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class ComposeDoer:
+    """Implements ``recovery.step.Doer``. What it learns on the way is in its fields."""
+
+    wish: StackWish
+    opened: Readable  #: the repositories, as the drill opened them
+    files: Mapping[str, Found]
+    databases: Mapping[str, Found | TimedMember]
+    flows: tuple[FlowSpec, ...]
+    voice: Voice
+    scope: contextlib.ExitStack
+    built: Built | None = None
+    members: dict[str, VolumeMember] = field(default_factory=dict)
+    flow_results: tuple[FlowResult, ...] = ()
+    not_tested: list[str] = field(default_factory=list)
+    checks: list[Finding] = field(default_factory=list)
+
+    def before(self, step: Step) -> None:
+        """See ``Doer``. Every step that writes is held against what is known of production."""
+        if step.act is Act.FILES:
+            require_sandbox(self._destination(None), Identity(folders=frozenset({self.wish.files})), self._production)
+        elif step.act in (Act.RESTORE, Act.START, Act.APPLICATION):
+            built = self._stack()
+            compose = self._compose_of(step.subject)
+            containers = [one for one in built.stack.client.containers() if one.service == compose]
+            mounts = [mount for one in containers for mount in one.mounts]
+            target = Identity(
+                projects=frozenset({built.stack.project.name}),
+                containers=frozenset(one.id for one in containers),
+                volumes=frozenset(mount.name for mount in mounts if mount.name),
+                folders=frozenset(Path(mount.source) for mount in mounts if mount.kind == "bind"),
+            )
+            require_sandbox(self._destination(built.stack.project.name), target, self._production)
+
+    def act(self, step: Step) -> Done:
+        """See ``Doer``."""
+        act: Callable[[Step], Done] = {
+            Act.ASK: self._ask,
+            Act.FILES: self._bring_files,
+            Act.STACK: self._build,
+            Act.RESTORE: self._restore,
+            Act.START: self._start,
+            Act.APPLICATION: self._start_application,
+            Act.HEALTH: self._health,
+            Act.CHECKS: self._check,
+            Act.FLOWS: self._flow,
+        }[step.act]
+        return act(step)
+
+    def after(self, step: Step) -> Sequence[Finding]:
+        """See ``Doer``. What was started must still be well when the next step begins."""
+        if step.act not in (Act.START, Act.APPLICATION):
+            return ()
+        compose = self._compose_of(step.subject)
+        found = self._stack().stack.client.of_service(compose)
+        done = [one for one in found if one.state == "exited" and one.exit_status == 0]
+        bad = [one for one in found if not one.well and one not in done]
+        return (
+            Finding(
+                check="it runs and is healthy",
+                subject=step.subject,
+                verdict=Verdict.FAILED if bad or not found else Verdict.OK,
+                detail=", ".join(one.state + (f" ({one.health})" if one.health else "") for one in found),
+            ),
+        )
+
+    # -- people --------------------------------------------------------------------------------------------------------
+
+    def _ask(self, step: Step) -> Done:
+        began = clock.monotonic()
+        answer = None if self.voice.ask is None else self.voice.ask(step)
+        waited = clock.monotonic() - began
+        verdict = {True: Verdict.OK, False: Verdict.FAILED, None: Verdict.UNKNOWN}[answer]
+        said = {True: "done", False: "it could not be done", None: "nobody could be asked"}[answer]
+        finding = Finding(check="the person who does it was there", subject=step.title, verdict=verdict, detail=said)
+        return Done(findings=(finding,), waited=waited)
+
+    # -- machines ------------------------------------------------------------------------------------------------------
+
+    def _bring_files(self, step: Step) -> Done:
+        found = self.files[step.subject]
+        reader = ArtefactReader(found.manifest, found.holders)
+        done = restore_files(reader, self.wish.files, force=True, on_progress=self.voice.on_progress)
+        return Done(detail=f"{done.placed} files of {found.manifest.id}")
+
+    def _build(self, step: Step) -> Done:  # noqa: ARG002
+        self.built = build_stack(self.wish)
+        self.not_tested += self.built.not_tested
+        return Done(findings=self.built.isolation, detail=f"project {self.built.stack.project.name}")
+
+    def _restore(self, step: Step) -> Done:
+        built, voice = self._stack(), self.voice
+        member = self.members[step.subject] = self._member(self.databases[step.subject], built)
+        occupant = member.home.look()
+        clusters = frozenset() if occupant.identity is None else frozenset({occupant.identity})
+        target = Identity(clusters=clusters, projects=frozenset({built.stack.project.name}))
+        require_sandbox(self._destination(built.stack.project.name), target, self._production)
+        decide(
+            occupant,
+            identity=None,  # whatever is there already is not what the drill has put there
+            artefact_id=member.artefact_id,
+            needed_bytes=member.home.needs_bytes(member.reader),
+            consent=Consent(),
+        )
+        restore_id = f"{member.artefact_id}.{ids.new_id(clock.now())[-6:]}"
+        member.home.stage(member.reader, restore_id, voice.on_progress)
+        member.home.swap(restore_id)
+        return Done(detail=member.what)
+
+    def _start(self, step: Step) -> Done:
+        member = self.members[step.subject]
+        self._stack().stack.client.start([member.compose], seconds=_WELL_SECONDS)
+        findings = list(member.home.check(member.reader))
+        # A database that was in use while it was copied has no exact fingerprint: its content is not compared, and the
+        # drill says so. What proves the data then are the plan's checks and flows.
+        open_ = [one for one in findings if one.verdict is Verdict.UNKNOWN and one.check != _IDENTITY]
+        self.not_tested += [f"{step.subject}: {one.check}: {one.detail}" for one in open_]
+        return Done(findings=tuple(one for one in findings if one not in open_), detail=member.what)
+
+    def _start_application(self, step: Step) -> Done:
+        built = self._stack()
+        Surroundings(plan=built.system.plan, stack=built.stack).start([self._compose_of(step.subject)])
+        return Done()
+
+    def _health(self, step: Step) -> Done:
+        system = self._stack().system
+        described = system.plan.services[step.subject].health
+        assert described is not None, "only services with an address are asked"
+        url = system.resolver.text(described)
+        reach = self.reach()
+
+        def look() -> Answer:
+            try:
+                answer = reach.http("GET", url, headers={}, body=None, timeout_seconds=5)
+            except EngineError as failure:
+                return Answer(well=False, said=failure.message)
+            return Answer(well=200 <= answer.status < 300, said=f"status {answer.status}")
+
+        seconds = wait_until_answers(look, seconds=_HEALTH_SECONDS, what=step.subject)
+        return Done(detail=f"well after {seconds:.1f} s")
+
+    def _check(self, step: Step) -> Done:
+        from recoup.assembly.postgres import postgres_place
+        from recoup.engines.postgres.plan_checks import PlanCheck, check_plan
+
+        system = self._stack().system
+        described = system.plan.services[step.subject]
+        if not isinstance(described, PostgresService):
+            raise UncheckedError(f"the checks of {step.subject} cannot be asked in a Compose sandbox yet")
+        place = postgres_place(system, step.subject)
+        asked = [
+            PlanCheck(
+                sql=one.sql,
+                name=one.name,
+                database=one.database,
+                at_least=one.at_least,
+                at_most=one.at_most,
+                equals=one.equals,
+            )
+            for one in described.checks
+        ]
+        default = place.databases[0] if place.databases else None
+        findings = check_plan(_InSandbox(place), asked, default_database=default)
+        self.checks += findings
+        return Done(findings=tuple(findings))
+
+    def _flow(self, step: Step) -> Done:  # noqa: ARG002
+        system = self._stack().system
+
+        def expand(text: str, lookup: Callable[[str], str | None]) -> str:
+            return Template.parse(text).expand(lookup)
+
+        def lookup(name: str) -> str | None:
+            given = self.wish.secrets.get(name)
+            return given.reveal() if given is not None else system.resolver.lookup(name)
+
+        self.flow_results = run_flows(self.flows, self.reach(), expand, lookup)
+        findings = []
+        for one in self.flow_results:
+            bad = next((part for part in one.steps if part.verdict is not Verdict.OK), None)
+            detail = f"{len(one.steps)} acts" if bad is None else f"{bad.what}: {bad.detail}"
+            hint = None if bad is None else bad.hint
+            findings.append(
+                Finding(check="users can do it", subject=one.name, verdict=one.verdict, detail=detail, hint=hint)
+            )
+        return Done(findings=tuple(findings))
+
+    def reach(self) -> ComposeReach:
+        """The way into the sandbox."""
+        from recoup.engines.compose.addresses import published_ports
+
+        built = self._stack()
+        return ComposeReach(system=built.system, stack=built.stack, published=published_ports(built.original))
+
+    # -- parts ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def _production(self) -> Production:
+        return self.wish.production
+
+    def _destination(self, project: str | None) -> Destination:
+        return Destination(id=self.wish.sandbox.id, folder=self.wish.sandbox.folder, project=project)
+
+    def _stack(self) -> Built:
+        if self.built is None:
+            raise EngineError("the stack of the sandbox was not made")
+        return self.built
+
+    def _compose_of(self, service: str) -> str:
+        described = self._stack().system.plan.services.get(service)
+        return getattr(described, "compose", None) or service
+
+    def _member(self, member: Found | TimedMember, built: Built) -> VolumeMember:
+        """Where the member goes in the sandbox: as in a recovery of the whole stack, with the sandbox's plan."""
+        # A state folder of its own: neither notes of production's restores nor its leases are met here.
+        readable = Readable(
+            repositories=self.opened.repositories,
+            failed=self.opened.failed,
+            state_folder=self.wish.sandbox.folder / "state",
+            system=built.system,
+        )
+        say, progress = self.voice.say, self.voice.on_progress
+        if isinstance(member, TimedMember):
+            placed = in_volume(member, readable, built.system, say, progress, self.scope)
+        else:
+            found = FoundStack(key="drill", name="drill", point=None, members=(member,), without=())
+            job = StackJob(
+                opened=readable,
+                found=found,
+                destination=None,
+                consent=Consent(),
+                command="recoup drill",
+                say=say,
+                on_progress=progress,
+            )
+            placed = prepare(job, self.scope).members[0]
+        if not isinstance(placed, VolumeMember):
+            raise UncheckedError(
+                f"{service_of(member)} does not run in the Compose stack, so it is not in its sandbox",
+                hint="Rehearse it by itself, in a plan without compose:.",
+            )
+        return placed
+
+
+@dataclass(frozen=True, slots=True)
+class _InSandbox:
+    """Implements ``engines.postgres.restored_server.RestoredServer``."""
+
+    place: PostgresPlace
+
+    def session(self, database: str = "postgres") -> Session:
+        return self.place.access.session(database)
+
+    def databases(self) -> list[str]:
+        from recoup.engines.postgres.access import open_maintenance
+
+        query = "SELECT datname FROM pg_database WHERE datallowconn AND datname <> 'template0' ORDER BY 1"
+        with open_maintenance(self.place.access) as session:
+            return [str(row[0]) for row in session.query(query)]

@@ -1,0 +1,151 @@
+"""From what a drill did and saw to its record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from recoup.assembly.access import Found
+from recoup.assembly.drill_members import Chosen, copies_of, service_of
+from recoup.assembly.restore_stack_time import TimedMember
+from recoup.drill.model import Rpo, Rto, Step, UsedCopy
+from recoup.kernel import clock
+from recoup.kernel.finding import Verdict
+from recoup.plan.model import Plan
+from recoup.recovery.in_place import DataHome
+from recoup.recovery.step import Phase, StepRun
+from recoup.repository.manifest import to_body
+
+if TYPE_CHECKING:
+    from recoup.recovery.stack_in_place import VolumeMember
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Newest:
+    """The newest surviving record of a service, and how that is known. ``at`` None: it is not known."""
+
+    at: datetime | None
+    how: str
+
+
+def steps_of(runs: Sequence[StepRun]) -> tuple[Step, ...]:
+    """The steps as they went."""
+    return tuple(
+        Step(
+            key=one.step.id,
+            title=one.step.title,
+            kind=one.step.kind,
+            verdict=one.verdict,
+            started=one.started,
+            ended=None if one.started is None else one.started + timedelta(seconds=one.seconds),
+            waiting=timedelta(seconds=one.waited),
+            service=one.step.subject,
+            detail=one.detail,
+            hint=one.hint,
+        )
+        for one in runs
+    )
+
+
+def rto_of(runs: Sequence[StepRun], declared: datetime, plan: Plan) -> Rto:
+    """From the declaration to the end of the last step. Times are by a clock that nobody sets."""
+    counted = [one for one in runs if one.step.phase is not Phase.PREPARE]
+    promised = [one for one in (plan.objective(name).rto for name in plan.services) if one is not None]
+    done = bool(counted) and all(one.verdict is Verdict.OK for one in counted)
+    began = next((one for one in counted if one.started is not None), None)
+    healthy, jumped = None, timedelta(0)
+    if began is not None and began.started is not None and counted[-1].ended is not None:
+        took = timedelta(seconds=sum(one.seconds for one in counted))
+        jumped = (counted[-1].ended - began.started) - took
+        # What lies between two steps is ours, and small; a large difference means that somebody set the clock.
+        jumped = jumped if abs(jumped) > timedelta(seconds=1) else timedelta(0)
+        healthy = declared + took if done else None
+    return Rto(
+        declared=declared,
+        healthy=healthy,
+        objective=min(promised, default=None),
+        waiting=timedelta(seconds=sum(one.waited for one in counted)),
+        clock_jumped=jumped,
+    )
+
+
+def rpo_of(
+    chosen: Chosen, members: Mapping[str, VolumeMember], declared: datetime, plan: Plan, services: Sequence[str]
+) -> tuple[Rpo, ...]:
+    """How much of each database's data, as time, did not survive. ``services`` are those that came back."""
+    found = []
+    for one in chosen.databases:
+        name = service_of(one)
+        newest = newest_of(one, members[name].home if name in members and name in services else None)
+        until = declared if chosen.instant is None else chosen.instant
+        measured = None if newest.at is None else max(until - newest.at, timedelta(0))
+        how = newest.how if chosen.instant is None else f"{newest.how}; counted to the instant that was asked for"
+        found.append(
+            Rpo(
+                service=name,
+                measured=measured,
+                objective=plan.objective(name).rpo,
+                how=how,
+                tier=plan.services[name].tier,
+                newest=newest.at,
+            )
+        )
+    return tuple(found)
+
+
+def newest_of(member: Found | TimedMember, home: DataHome | None) -> Newest:
+    """The newest record of a service that survived, once it was brought back (``home``)."""
+    if home is None:
+        return Newest(at=None, how="it was not brought back")
+    if isinstance(member, Found):
+        return Newest(at=member.manifest.ended, how="end of the copy")
+    from recoup.assembly.recover_postgres import PostgresMoment
+    from recoup.assembly.restore_redis_time import RedisTarget
+
+    if isinstance(member.moment, PostgresMoment):
+        outcome = getattr(getattr(home, "_home", home), "outcome", [])
+        if not outcome:
+            return Newest(at=None, how="it was not brought back")
+        base, reached = outcome[-1]
+        if reached.last_commit is not None:
+            return Newest(at=reached.last_commit, how="last commit that was replayed")
+        return Newest(at=base.time, how="end of the copy; nothing was committed after it")
+    target = member.moment
+    assert isinstance(target, RedisTarget), "only databases have moments"
+    if target.holdings.entries:
+        return Newest(at=target.target, how="end of the command stream")
+    return Newest(at=target.found.manifest.ended, how="end of the copy")
+
+
+def used_copies(chosen: Chosen, members: Mapping[str, VolumeMember]) -> tuple[UsedCopy, ...]:
+    """The copies that were restored."""
+    used = list(chosen.files)
+    for one in chosen.databases:
+        candidates = copies_of(one)
+        home = members.get(service_of(one))
+        outcome = getattr(getattr(home.home, "_home", home.home), "outcome", []) if home is not None else []
+        wanted = outcome[-1][0].id if outcome else None
+        used.append(next((copy for copy in candidates if copy.manifest.id == wanted), candidates[0]))
+    return tuple(_used(one) for one in used)
+
+
+def _used(found: Found) -> UsedCopy:
+    body = json.dumps(to_body(found.manifest), sort_keys=True, separators=(",", ":")).encode()
+    return UsedCopy(
+        service=found.manifest.service,
+        kind=found.manifest.kind,
+        id=found.manifest.id,
+        at=found.manifest.ended,
+        digest=hashlib.sha256(body).hexdigest(),
+    )
+
+
+def declared_at(runs: Sequence[StepRun]) -> datetime:
+    """The instant of the declaration: when the first step began that the disaster would ask for."""
+    counted = (one.started for one in runs if one.step.phase is not Phase.PREPARE and one.started is not None)
+    begun = (one.started for one in runs if one.started is not None)
+    return next(counted, None) or next(begun, None) or clock.now()

@@ -1,0 +1,351 @@
+"""Holds a drill: chooses what to go back to, opens the sandbox, runs the steps, takes it down, and writes it down."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from recoup.assembly.access import Readable, open_for_reading
+from recoup.assembly.drill_compose import StackWish, remove_from_engine, teardown_of
+from recoup.assembly.drill_doer import ComposeDoer, Voice
+from recoup.assembly.drill_flows import flow_specs, questions_of
+from recoup.assembly.drill_members import Chosen, choose, newest, service_of, what_of
+from recoup.assembly.drill_plan import plan_identity
+from recoup.assembly.drill_production import Look, look_at_production, untouched
+from recoup.assembly.drill_record import declared_at, rpo_of, rto_of, steps_of, used_copies
+from recoup.assembly.live import sandboxes
+from recoup.assembly.system import System
+from recoup.drill.model import DrillRecord, Participant, Place, RecoveryPoint
+from recoup.drill.proving import Proof, planned_proofs, require_proof, shown_proofs
+from recoup.engines.compose.docker import ComposeSource
+from recoup.engines.compose.sandbox_engine import remove, things_of
+from recoup.engines.files.restore import restore_files
+from recoup.engines.sandbox import Sandbox, clean_leftovers, open_sandbox
+from recoup.kernel import clock, ids
+from recoup.kernel.errors import EngineError, UsageError
+from recoup.kernel.finding import Finding, Verdict
+from recoup.kernel.secret import Secret
+from recoup.plan.load import load
+from recoup.plan.services import ComposeService, PostgresService
+from recoup.recovery.runbook import PEOPLE, Database, Facts, Situation
+from recoup.recovery.runbook import steps_of as runbook
+from recoup.recovery.step import Act, StepRun, Watching, run_steps
+from recoup.repository.catalog import STACK
+from recoup.repository.copy_reader import ArtefactReader
+from recoup.repository.lease import hold_lease
+from recoup.repository.stack_points import read_point
+
+LEASE: Final = "drill"
+#: The container engine in which sandboxes are: the one that ``docker`` uses here.
+_ENGINE: Final = ComposeSource(files=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrillWish:
+    """What to rehearse. ``source`` is one repository, by its name in the plan or its address."""
+
+    situation: Situation
+    instant: datetime | None = None
+    source: str | None = None
+    file: Path | None = None
+    key_file: Path | None = None
+    absent: tuple[str, ...] = ()
+    surprise: bool = False
+    declared_by: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Drill:
+    """A drill on its way."""
+
+    id: str
+    wish: DrillWish
+    opened: Readable
+    system: System
+    sandbox: Sandbox
+    voice: Voice
+    watching: Watching
+    chosen: Chosen
+    before: Look
+    begun: datetime
+
+
+def hold_drill(wish: DrillWish, voice: Voice, watching: Watching) -> DrillRecord:
+    """Hold a drill and return its record, which is not stored yet.
+
+    Raise ``BusyError`` while another drill of this plan runs, ``RefusedError`` when nothing in it would prove data or
+    an instant cannot be reached, the repositories' errors. What goes wrong in a step is in the record, and so is what
+    could not be removed afterwards.
+    """
+    opened = open_for_reading(wish.file, wish.source, wish.key_file)
+    with hold_lease(opened.state_folder, LEASE, f"drill of {wish.situation}"):
+        clean(opened.state_folder)
+        held: tuple[_Drill, DrillRecord] | None = None
+        left: EngineError | None = None
+        try:
+            with open_sandbox(
+                sandboxes(opened.state_folder),
+                f"drill of {wish.situation}",
+                elsewhere=lambda one: remove_from_engine(_ENGINE, one) if _has_engine() else None,
+            ) as sandbox:
+                drill = _begin(wish, opened, voice, watching, sandbox)
+                held = drill, _run(drill)
+        except EngineError as failure:
+            if held is None:
+                raise
+            left = failure  # the drill was held; that something is left of it is one of its results
+        drill, record = held
+        teardown = _teardown(drill, left)
+        production = untouched(drill.before, look_at_production(drill.system))
+        return replace(record, production=production, teardown=teardown, ended=clock.now())
+
+
+def _begin(wish: DrillWish, opened: Readable, voice: Voice, watching: Watching, sandbox: Sandbox) -> _Drill:
+    opened, system = _with_plan(opened, wish, sandbox)
+    begun = clock.now()
+    return _Drill(
+        id=ids.new_id(begun),
+        wish=wish,
+        opened=opened,
+        system=system,
+        sandbox=sandbox,
+        voice=voice,
+        watching=watching,
+        chosen=choose(opened, wish.instant),
+        before=look_at_production(system),
+        begun=begun,
+    )
+
+
+def _run(drill: _Drill) -> DrillRecord:
+    planned = _proofs(drill.system)
+    facts = _facts(drill)
+    with _doer(drill) as doer:
+        runs = run_steps(runbook(drill.wish.situation, facts), doer, drill.watching)
+        return _record(drill, doer, runs, planned, facts)
+
+
+def _teardown(drill: _Drill, left: EngineError | None) -> tuple[Finding, ...]:
+    folder = drill.sandbox.folder
+    there = folder.exists()
+    disk = Finding(
+        check="nothing of the sandbox is left on the disk",
+        subject=drill.sandbox.id,
+        verdict=Verdict.FAILED if there or left is not None else Verdict.OK,
+        detail=left.message
+        if left is not None
+        else f"{folder} is still there"
+        if there
+        else "its folder, its processes are gone",
+        hint="Remove it: recoup drill --clean" if there or left is not None else None,
+    )
+    if drill.system.plan.compose is None:
+        return (disk,)
+    return (teardown_of(_ENGINE, drill.sandbox.id), disk)
+
+
+def _has_engine() -> bool:
+    """Whether there is a container engine at all: without one, nothing can be in it."""
+    return shutil.which("docker") is not None
+
+
+def owner_of(state_folder: Path) -> str:
+    """Whose sandboxes those of this state folder are, as a label: two plans on one engine never clean each other's."""
+    said = f"{socket.gethostname()} {sandboxes(state_folder).resolve()}"
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+
+def clean(state_folder: Path) -> tuple[str, ...]:
+    """Remove what dead drills have left: processes, folders, and everything of theirs in the container engine.
+
+    Only sandboxes of this state folder whose owner is dead are touched. Return their ids. Raise ``EngineError`` when
+    something cannot be removed.
+    """
+    root = sandboxes(state_folder)
+    if not _has_engine():
+        return clean_leftovers(root)
+    things = things_of(_ENGINE, owner_of(state_folder))
+    removed = clean_leftovers(root, elsewhere=lambda one: remove_from_engine(_ENGINE, one))
+    # A sandbox has its note before it has anything else: what has none belongs to nobody any more.
+    dead = [one for one in things if not (root / f"{one.sandbox}.json").exists()]
+    remove(_ENGINE, dead)
+    return tuple(dict.fromkeys((*removed, *(one.sandbox for one in dead))))
+
+
+def _with_plan(opened: Readable, wish: DrillWish, sandbox: Sandbox) -> tuple[Readable, System]:
+    """The plan: the one at hand, or on a machine that has none, the newest in the repository's file sets."""
+    if opened.system is not None:
+        if wish.key_file is not None:
+            opened.system.key  # noqa: B018 - it was given, and is the one in use
+        return opened, opened.system
+    catalog = opened.catalog()
+    folder = sandbox.child("plan")
+    services = dict.fromkeys(one.service for one in catalog.entries if one.kind == "files")
+    for service in services:
+        found = newest(opened, catalog, service, ("files",), wish.instant)
+        if found is not None:
+            restore_files(ArtefactReader(found.manifest, found.holders), folder, force=True)
+        if (folder / "recoup.yaml").is_file():
+            system = System(load(folder / "recoup.yaml"))
+            system.key = opened.repositories[0].key
+            return replace(opened, system=system), system
+    raise UsageError(
+        "no file set in this repository holds a plan (recoup.yaml)",
+        hint="Give the plan with -f FILE, and add it to the paths of a service with engine: files.",
+    )
+
+
+def _proofs(system: System) -> tuple[Proof, ...]:
+    planned = planned_proofs(questions_of(system.plan), flow_specs(system.plan), {})
+    require_proof(planned)
+    return planned
+
+
+def _facts(drill: _Drill) -> Facts:
+    plan, chosen = drill.system.plan, drill.chosen
+    engines = {name: one.engine for name, one in plan.services.items()}
+    applications = tuple(name for name, one in plan.services.items() if isinstance(one, ComposeService))
+    return Facts(
+        files=tuple(one.manifest.service for one in chosen.files),
+        databases=tuple(
+            Database(service=service_of(one), engine=engines[service_of(one)], what=what_of(one))
+            for one in chosen.databases
+        ),
+        applications=applications,
+        health=tuple(name for name, one in plan.services.items() if one.health is not None),
+        checked=tuple(name for name, one in plan.services.items() if isinstance(one, PostgresService) and one.checks),
+        flows=tuple(one.name for one in flow_specs(plan)),
+        compose=plan.compose is not None,
+        people=drill.voice.ask is not None,
+    )
+
+
+@contextlib.contextmanager
+def _doer(drill: _Drill) -> Iterator[ComposeDoer]:
+    files = drill.sandbox.folder / "files"
+    files.mkdir(mode=0o755)
+    wish = StackWish(
+        system=drill.system,
+        sandbox=drill.sandbox,
+        files=files,
+        owner=owner_of(drill.opened.state_folder),
+        production=drill.before.production,
+        recorded=_recorded_images(drill),
+        secrets=_secrets(drill.system),
+    )
+    with contextlib.ExitStack() as scope:
+        yield ComposeDoer(
+            wish=wish,
+            opened=drill.opened,
+            files={one.manifest.service: one for one in drill.chosen.files},
+            databases={service_of(one): one for one in drill.chosen.databases},
+            flows=flow_specs(drill.system.plan),
+            voice=drill.voice,
+            scope=scope,
+        )
+
+
+def _secrets(system: System) -> dict[str, Secret]:
+    drill = system.plan.drill
+    given = {} if drill is None else getattr(drill, "secrets", {})
+    return {name: system.resolver.resolve(template) for name, template in given.items()}
+
+
+def _recorded_images(drill: _Drill) -> Mapping[str, Sequence[str]]:
+    """What the services ran, the most telling first: at the newest stack point, else now."""
+    catalog = drill.opened.catalog()
+    found: dict[str, list[str]] = {}
+    point = newest(drill.opened, catalog, STACK, (STACK,), drill.wish.instant)
+    if point is not None:
+        for one in read_point(point.manifest).images:
+            found.setdefault(str(one["service"]), []).extend([*one.get("repository_digests", ()), str(one["image_id"])])
+    for name, identity in drill.before.images.items():
+        found.setdefault(name, []).append(identity)
+    return found
+
+
+def _record(
+    drill: _Drill, doer: ComposeDoer, runs: Sequence[StepRun], planned: Sequence[Proof], facts: Facts
+) -> DrillRecord:
+    plan, wish = drill.system.plan, drill.wish
+    declared = declared_at(runs)
+    came_back = [one.step.subject for one in runs if one.step.act is Act.START and one.verdict is not Verdict.FAILED]
+    rpo = rpo_of(drill.chosen, doer.members, declared, plan, [one for one in came_back if one])
+    good = {one.subject for one in doer.checks if one.verdict is Verdict.OK}
+    passed = [one for one in planned if one.kind == "check" and one.name in good]
+    repository = drill.opened.repositories[0]
+    known = [one.newest for one in rpo if one.newest is not None]
+    at = min(known, default=None) if len(known) == len(rpo) else None
+    bad = next((one for one in runs if one.verdict is Verdict.FAILED), None)
+    ended_early = any(one.started is None for one in runs)
+    return DrillRecord(
+        id=drill.id,
+        system=plan.system,
+        situation=wish.situation,
+        kind="surprise" if wish.surprise else "announced",
+        declared_by=wish.declared_by,
+        declared=declared,
+        ended=clock.now(),
+        plan=plan_identity(drill.system, drill.before.images),
+        point=RecoveryPoint(
+            target="latest" if wish.instant is None else clock.to_text(wish.instant),
+            repository=wish.source or repository.name,
+            repository_id=repository.identity,
+            copies=used_copies(drill.chosen, doer.members),
+            at=at,
+            age=None if at is None else declared - at,
+        ),
+        place=Place(
+            sandbox=drill.sandbox.id,
+            host=socket.gethostname(),
+            project="" if doer.built is None else doer.built.stack.project.name,
+            kind="compose" if facts.compose else "native",
+        ),
+        steps=steps_of(runs),
+        checks=tuple(doer.checks),
+        flows=doer.flow_results,
+        rto=rto_of(runs, declared, plan),
+        rpo=rpo,
+        production=(),
+        isolation=() if doer.built is None else doer.built.isolation,
+        teardown=(),
+        not_tested=_not_tested(drill, doer, runs),
+        proves_data=shown_proofs(planned, doer.flow_results, passed),
+        absent=wish.absent,
+        participants=_participants(drill),
+        stopped=None if not ended_early or bad is None else f"{bad.step.title}: {bad.detail}",
+        tool=_tool(),
+    )
+
+
+def _not_tested(drill: _Drill, doer: ComposeDoer, runs: Sequence[StepRun]) -> tuple[str, ...]:
+    said = [*drill.chosen.missing, *(one.step.replaces for one in runs if one.step.replaces), *doer.not_tested]
+    if drill.voice.ask is None:
+        said += [f"what people do: {one.title}; nobody was asked" for one in PEOPLE]
+    for one in () if doer.built is None else doer.built.isolation:
+        said += [one.not_checked] if one.not_checked else []
+    said += [f"{run.step.title}: not come to" for run in runs if run.started is None]
+    return tuple(dict.fromkeys(said))
+
+
+def _participants(drill: _Drill) -> tuple[Participant, ...]:
+    found = []
+    for role, one in drill.system.plan.team.items():
+        part = ""
+        if role in drill.wish.absent:
+            part = f"absent; {one.deputy} takes over" if one.deputy else "absent, and has no deputy"
+        found.append(Participant(role=role, name=one.name, part=part))
+    return tuple(found)
+
+
+def _tool() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {"recoup": version("recoup")}
