@@ -6,7 +6,9 @@ server starts it again. A test that breaks one starts its own from ``recoup.demo
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from recoup.demo.host import temporary_folder
 from recoup.demo.programs import find_postgres, find_redis, find_weed
 from recoup.demo.servers import PostgresServer, RedisServer, S3Server
+from tests import clusters, order, scratch
 from tests.real import require_found
 from tests.testhost.fixtures import hall, second_host, stack, standing_stack, testhost
 
@@ -28,6 +31,31 @@ _BUSY = [HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile("seeded", derandomize=True, deadline=None, suppress_health_check=_BUSY)
 settings.register_profile("soak", derandomize=False, deadline=None, suppress_health_check=_BUSY, print_blob=True)
 settings.load_profile("soak" if os.environ.get("RECOUP_SOAK") else "seeded")
+
+
+_in_memory = scratch.use_memory()  # before anything makes a temporary file; workers inherit it
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Free the memory, unless there is a failure to look into."""
+    if _in_memory is not None and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        atexit.register(shutil.rmtree, _in_memory, ignore_errors=True)
+
+
+PostgresServer._make_cluster = clusters.copying(PostgresServer._make_cluster)  # type: ignore[method-assign]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let several workers take files in the order below. Otherwise those with the most tests come first."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the files that take longest first, when several workers share them: then all workers end together."""
+    if hasattr(config, "workerinput"):
+        long = order.seconds()
+        items.sort(key=lambda item: -long.get(item.nodeid.partition("::")[0], 0))
 
 
 def _postgres(major: int) -> Iterator[PostgresServer]:

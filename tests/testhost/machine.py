@@ -190,7 +190,7 @@ class Hall:
 
     def __init__(self) -> None:
         remove_stale()
-        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp"))  # short: socket paths end at 107 bytes
+        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_base()))
         (self.folder / "owner").write_text(_identity(os.getpid()))
         plugins = self.folder / "config" / "cli-plugins"
         plugins.mkdir(parents=True)
@@ -280,13 +280,18 @@ def eventually(true: Callable[[], bool], *, seconds: float = 30, what: str = "it
 
 def remove_stale() -> None:
     """Remove what test runs that were killed have left on the disk. Their machines died with them."""
-    for folder in Path("/tmp").glob(f"{_PREFIX}*"):  # this prefix is nobody else's
+    for folder in _base().glob(f"{_PREFIX}*"):  # this prefix is nobody else's
         try:
             owner = (folder / "owner").read_text()
         except OSError:
             continue  # being made or being removed by its owner this very moment
         if _identity(int(owner.split()[0])) != owner:
             _remove(folder)
+
+
+def _base() -> Path:
+    base = Path(tempfile.gettempdir())
+    return base if len(str(base)) < 40 else Path("/tmp")  # socket paths end at 107 bytes
 
 
 def _identity(pid: int) -> str:

@@ -111,10 +111,14 @@ class PostgresServer(Server):
         arguments = ["--no-sync", "--data-checksums", "--encoding=UTF8", "--locale=C.UTF-8", f"--auth={self.auth}"]
         if self.password is not None:
             arguments.append(f"--pwfile={self._own_file('password', self.password + chr(10))}")
-        argv = [self.program("initdb"), "-D", str(self.data_folder), "-U", self.user, *arguments]
-        run(Command(argv=[*argv, *self._initdb_arguments], user=self.owner, folder=self.root, timeout_seconds=120))
+        self._make_cluster([*arguments, *self._initdb_arguments])
         with contextlib.suppress(FileNotFoundError):
             (self.root / "password").unlink()
+
+    def _make_cluster(self, arguments: Sequence[str]) -> None:
+        """Make the data folder. The tests replace this: they copy one that was made before."""
+        argv = [self.program("initdb"), "-D", str(self.data_folder), "-U", self.user, *arguments]
+        run(Command(argv=argv, user=self.owner, folder=self.root, timeout_seconds=120))
 
     def _command(self) -> Command:
         settings = {

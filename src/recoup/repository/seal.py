@@ -7,6 +7,7 @@ are the 48 bytes of PBKDF2-HMAC-SHA256), RFC 8018 (PBKDF2), RFC 2104 (HMAC). The
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import re
@@ -101,8 +102,15 @@ class Key:
         """Given an object's salt, return its cipher key (32 bytes) and first IV (16 bytes)."""
         if len(salt) != SALT_BYTES:
             raise ValueError(f"a salt has {SALT_BYTES} bytes, not {len(salt)}")
-        derived = hashlib.pbkdf2_hmac("sha256", self.text.reveal().encode(), salt, self.iterations, 48)
-        return derived[:32], derived[32:]
+        return _derived(self.text.reveal().encode(), salt, self.iterations)
+
+
+# An object is opened several times in a row: read back after it was written, its index before its data, its data in
+# pieces. What is kept lies in memory beside the key that it comes from.
+@functools.lru_cache(maxsize=128)
+def _derived(text: bytes, salt: bytes, iterations: int) -> tuple[bytes, bytes]:
+    derived = hashlib.pbkdf2_hmac("sha256", text, salt, iterations, 48)
+    return derived[:32], derived[32:]
 
 
 def new_salt() -> bytes:
