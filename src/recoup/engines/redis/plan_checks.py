@@ -20,7 +20,7 @@ CHECK = "the plan's check holds"
 
 _ANSWER_SECONDS = 120.0
 _LONGEST_SUBJECT = 120
-_NEVER = frozenset(("write", "admin", "blocking", "pubsub", "dangerous"))
+_NEVER = frozenset(("write", "admin", "blocking", "pubsub"))
 _READ_ONLY_HINT = (
     "Use a command that only reads (GET, EXISTS, DBSIZE, LLEN, HGET …); a function by FCALL_RO, a script by EVAL_RO."
 )
@@ -108,7 +108,8 @@ def _why_not(connection: Connection, words: Sequence[str]) -> str | None:
         flags = _flags(connection, f"{words[0]}|{words[1]}".lower()) or flags
     if flags is None:
         return f"{words[0].upper()} is no command of this Redis"
-    if "readonly" in flags and not flags & _NEVER:
+    waits = words[0].upper() == "XREAD" and "BLOCK" in (word.upper() for word in words)  # Redis 6 has no flag for it
+    if "readonly" in flags and not flags & _NEVER and not waits:
         return None
     return f"{words[0].upper()} does more than read, so it was not run"
 
