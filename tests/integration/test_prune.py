@@ -289,8 +289,9 @@ def test_wal_goes_up_to_the_base_backup_from_which_the_window_is_reached(work: P
 def _note_all_good(place: Planted) -> None:
     repository = place.repository
     Proofs(place.system.state_folder).note(
-        ProofRecord(repository=repository.identity, artefact=one, grade="intact", verdict="ok", moment=clock.now())
+        ProofRecord(repository=repository.identity, artefact=one, grade=grade, verdict="ok", moment=clock.now())
         for one in _ids(repository, place.folder)
+        for grade in ("stored", "intact")
     )
 
 

@@ -19,13 +19,15 @@ from recoup.repository.catalog import REPLACED, STACK, read_catalog
 
 SYNC: Final = "sync"
 PRUNE: Final = "prune"
-VERIFY: Final = "verify "  #: followed by daily, weekly or monthly
+VERIFY: Final = "verify "  #: followed by daily, weekly, monthly or slice
+SLICE: Final = "slice"
 
 #: When what the plan gives no hour is done, in its zone: after a night's copies, and clear of the hours that clocks
 #: skip or double when they change.
 _HOURS: Final[Mapping[str, str]] = {
     SYNC: "daily 04:00",
     PRUNE: "daily 04:30",
+    VERIFY + SLICE: "daily 05:00",
     VERIFY + "daily": "daily 05:30",
     VERIFY + "weekly": "sunday 06:30",
     VERIFY + "monthly": "monthly 07:30",
@@ -56,9 +58,9 @@ def copies_scheduled(system: System) -> dict[tuple[str, str], Schedule]:
 def upkeep_scheduled(system: System) -> dict[str, Schedule]:
     """When the whole plan's work is done: stack points, catching up, pruning, and each verification asked for."""
     verify = system.plan.verify
-    wanted = {"daily": verify.daily, "weekly": verify.weekly, "monthly": verify.monthly}
+    wanted = [*([SLICE] if verify.every_byte is not None else []), *verify.rhythm()]
     first = [SYNC] if len(system.plan.repositories) > 1 else []
-    kinds = [*first, PRUNE, *(VERIFY + name for name, grade in wanted.items() if grade is not None)]
+    kinds = [*first, PRUNE, *(VERIFY + name for name in wanted)]
     points = {} if system.plan.stack is None else {STACK: system.plan.stack}
     return points | {kind: parse_schedule(_HOURS[kind]) for kind in kinds}
 

@@ -15,6 +15,7 @@ from recoup.repository.catalog import REPLACED, Catalog, Entry, read_catalog
 from recoup.repository.copy_reader import ArtefactReader
 from recoup.repository.proofs import Proofs
 from recoup.repository.repository import Repository
+from recoup.verification.expiry import held
 from recoup.verification.verify import check_stored
 
 #: The kinds of copies of which a chain consists. The first of a chain is always a ``base``.
@@ -58,8 +59,7 @@ class BuildsOn:
         for repository in self.repositories:
             proofs = Proofs(self.state_folder).of(repository.identity)
             for identifier in (entry.id, *entry.depends_on):
-                proof = proofs.get(identifier)
-                if proof is not None and proof.verdict == Verdict.FAILED.value:
+                if held(proofs.get(identifier, {}).values()).failed is not None:
                     return f"{identifier} was found damaged in {repository.name}"
                 try:
                     findings = check_stored(repository.manifest(identifier), repository)

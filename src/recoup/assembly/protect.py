@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from recoup.assembly.checks import check_content
+from recoup.assembly.access import Found, Readable
 from recoup.assembly.files import files_source
 from recoup.assembly.incremental import BuildsOn
 from recoup.assembly.kinds import KINDS
+from recoup.assembly.live import allow, clean
 from recoup.assembly.postgres import BaseSource, DumpSource, postgres_place
-from recoup.assembly.prove import note_verification
+from recoup.assembly.prove import prove_and_note
 from recoup.assembly.redis import RdbSource, redis_place
 from recoup.assembly.system import Opened, System
 from recoup.backup.take import Source, Taken, take_copy
@@ -23,8 +24,8 @@ from recoup.kernel.finding import exit_code
 from recoup.plan.services import FilesService, PostgresService, RedisService
 from recoup.repository.catalog import read_catalog
 from recoup.repository.copy_writer import Packing
-from recoup.verification.grade import Grade
-from recoup.verification.verify import Verification, verify_artefact
+from recoup.verification.grade import LIVE_GRADES, Grade
+from recoup.verification.verify import Verification
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,12 +119,24 @@ def protect(system: System, task: Task, options: Options, on_progress: ProgressL
         )
     except RecoupError as failure:
         return Protected(task=task, taken=None, verification=None, unopened=failed, error=failure)
-    verification = None
-    if system.plan.verify.after_backup != "stored":
-        holders = [one for one in opened.repositories if one.name in taken.outcome.stored_in]
-        verification = verify_artefact(taken.outcome.manifest, holders, Grade.INTACT, check_content(task.kind))
-        note_verification(system.state_folder, holders, verification)
+    verification = _proven(system, opened, taken)
     return Protected(task=task, taken=taken, verification=verification, unopened=failed, error=None)
+
+
+def _proven(system: System, opened: Opened, taken: Taken) -> Verification | None:
+    """A new copy is proven as ``verify.after_backup`` says; that it is stored was shown when it was read back."""
+    asked, verify = Grade(system.plan.verify.after_backup), system.plan.verify
+    if asked is Grade.STORED:
+        return None
+    manifest = taken.outcome.manifest
+    holders = tuple(one for one in opened.repositories if one.name in taken.outcome.stored_in)
+    readable = Readable(
+        repositories=opened.repositories, failed=opened.failed, state_folder=system.state_folder, system=system
+    )
+    if asked in LIVE_GRADES:
+        clean(system.state_folder)
+    allowed = allow(verify.budget)
+    return prove_and_note(readable, Found(manifest=manifest, holders=holders), asked, allowed)
 
 
 def packing_for(system: System, task: Task, options: Options) -> Packing:

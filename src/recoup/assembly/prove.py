@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from recoup.assembly.access import Found, Readable
 from recoup.assembly.checks import check_content
+from recoup.assembly.coverage import note_read
+from recoup.assembly.live import Allowed, open_live
 from recoup.kernel import clock
 from recoup.kernel.errors import RecoupError, UsageError, WrongKeyError
-from recoup.kernel.finding import Verdict, overall
+from recoup.kernel.finding import overall
 from recoup.repository.catalog import STACK
 from recoup.repository.proofs import ProofRecord, Proofs
-from recoup.repository.repository import Repository
-from recoup.verification.grade import Grade
+from recoup.verification.expiry import Held, held
+from recoup.verification.grade import LIVE_GRADES, Grade
+from recoup.verification.live import climb
 from recoup.verification.stack_members import check_members
 from recoup.verification.verify import Verification, verify_artefact
 
@@ -65,38 +68,53 @@ def choose(opened: Readable, reference: str | None, *, service: str | None, ever
     return Chosen(found=tuple(found), bad=tuple(bad), unknown=unknown)
 
 
-def prove(found: Found, grade: str) -> Verification:
-    """Verify one artefact in every repository that holds it, up to ``grade``."""
-    verification = verify_artefact(found.manifest, found.holders, Grade(grade), check_content(found.manifest.kind))
-    if found.manifest.kind != STACK:
+def prove(opened: Readable, found: Found, grade: str, allowed: Allowed | None = None) -> Verification:
+    """Verify one artefact in every repository that holds it, up to ``grade``, within what is ``allowed``.
+
+    Grades above *intact* restore it into a sandbox on this machine, and remove that again.
+    """
+    asked, manifest, allowed = Grade(grade), found.manifest, allowed or Allowed()
+    verification = verify_artefact(manifest, found.holders, asked, check_content(manifest.kind), allowed.watch)
+    if manifest.kind == STACK:
+        # Nothing of the point is stored when a copy that it names is not.
+        stored, *others = verification.rungs
+        stored = replace(stored, findings=(*stored.findings, *check_members(manifest, found.holders)))
+        verification = replace(verification, rungs=(stored, *others))
+    if asked not in LIVE_GRADES:
         return verification
-    # Nothing of the point is stored when a copy that it names is not.
-    stored, *others = verification.rungs
-    stored = replace(stored, findings=(*stored.findings, *check_members(found.manifest, found.holders)))
-    return replace(verification, rungs=(stored, *others))
+    return climb(verification, asked, open_live(opened, found, allowed), allowed.watch)
 
 
-def note_verification(state_folder: Path, holders: Sequence[Repository], verification: Verification) -> None:
-    """Remember for each repository how far an artefact was proven there: pruning asks whether the newest is good.
+def prove_and_note(opened: Readable, found: Found, grade: str, allowed: Allowed | None = None) -> Verification:
+    """As ``prove``; what was established is remembered in the state folder."""
+    verification = prove(opened, found, grade, allowed)
+    note(opened.state_folder, found, verification)
+    note_read(opened.state_folder, found, verification)
+    return verification
+
+
+def note(state_folder: Path, found: Found, verification: Verification) -> None:
+    """Remember for each repository what was established of each grade there: pruning asks whether the newest is good.
 
     A finding names the repository it was made in; what it says of the content counts for all of them.
     """
     records, moment = [], clock.now()
-    for holder in holders:
-        others = tuple(f"{one.name}:" for one in holders if one is not holder)
-        verdict = overall(one for one in verification.findings if not one.subject.startswith(others))
-        known = Proofs(state_folder).of(holder.identity).get(verification.artefact_id)
-        lesser = verification.asked is Grade.STORED and known is not None and known.grade == Grade.INTACT.value
-        if lesser and verdict is Verdict.OK:
-            continue  # a lesser proof takes nothing from a greater one
-        grade = verification.asked.value if verdict is Verdict.OK else None
-        records.append(
-            ProofRecord(
-                repository=holder.identity,
-                artefact=verification.artefact_id,
-                grade=grade,
-                verdict=verdict.value,
-                moment=moment,
+    for holder in found.holders:
+        others = tuple(f"{one.name}:" for one in found.holders if one is not holder)
+        for rung in verification.rungs:
+            verdict = overall(one for one in rung.findings if not one.subject.startswith(others))
+            records.append(
+                ProofRecord(
+                    repository=holder.identity,
+                    artefact=verification.artefact_id,
+                    grade=rung.grade.value,
+                    verdict=verdict.value,
+                    moment=moment,
+                )
             )
-        )
     Proofs(state_folder).note(records)
+
+
+def held_by(records: Iterable[Mapping[str, ProofRecord]]) -> Held:
+    """What is proven of a copy, given what is known of it in each of the repositories that hold it."""
+    return held(record for grades in records for record in grades.values())

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from recoup.assembly.checks import check_content
-from recoup.assembly.prove import note_verification
+from recoup.assembly.access import Found, Readable
+from recoup.assembly.live import highest_grade
+from recoup.assembly.prove import prove_and_note
 from recoup.assembly.system import System
 from recoup.backup.run_records import read_task
 from recoup.engines.postgres.lsn import Lsn
 from recoup.kernel.errors import RecoupError, WrongKeyError
+from recoup.kernel.finding import Verdict
 from recoup.plan.services import ComposeService, FilesService, RedisService
 from recoup.repository.catalog import REPLACED, STACK, Catalog, Entry, read_catalog
 from recoup.repository.holds import HoldRecord, read_holds
@@ -22,8 +24,8 @@ from recoup.repository.retention import Copy, Decision, Hold, Proof, Rules, Snap
 from recoup.repository.wal_archive import WalArchive, clusters_in
 from recoup.repository.wal_names import WalEntry, WalGap, WalPiece, WalSegment
 from recoup.repository.wal_retention import WalBase, WalDecision, WalUnit, decide_wal
+from recoup.verification.expiry import held
 from recoup.verification.grade import Grade
-from recoup.verification.verify import verify_artefact
 
 _SEGMENT_BYTES = 16 << 20  #: PostgreSQL's default, for clusters whose base backups are all gone
 
@@ -66,7 +68,9 @@ def gather(system: System, repository: Repository, now: datetime, *, blocked: Ma
     window = (system.plan.repositories[repository.name].retention or system.plan.retention).wal
     proofs = Proofs(system.state_folder).of(repository.identity)
     snapshot = Snapshot(
-        copies=tuple(_copy(entry, proofs.get(entry.id), needed_grade(system)) for entry in catalog.entries),
+        copies=tuple(
+            _copy(entry, proofs.get(entry.id, {}), needed_grade(system, entry.kind)) for entry in catalog.entries
+        ),
         rules=rules_for(system, repository.name),
         now=now,
         holds=tuple(one.hold() for one in holds.records),
@@ -115,14 +119,18 @@ def _verify(system: System, repository: Repository, copy: Copy) -> bool:
         raise
     except RecoupError:
         return False  # not proven: everything stays
-    verification = verify_artefact(manifest, [repository], needed_grade(system), check_content(copy.kind))
-    note_verification(system.state_folder, [repository], verification)
+    opened = Readable(repositories=(repository,), failed={}, state_folder=system.state_folder, system=system)
+    found = Found(manifest=manifest, holders=(repository,))
+    prove_and_note(opened, found, needed_grade(system, copy.kind))
     return True
 
 
-def needed_grade(system: System) -> Grade:
-    """How far the newest copy must be proven before older ones may go: as the plan proves it after a backup."""
-    return Grade.STORED if system.plan.verify.after_backup == "stored" else Grade.INTACT
+def needed_grade(system: System, kind: str) -> Grade:
+    """How far the newest copy must be proven before older ones may go: as the plan proves it after a backup.
+
+    No further than copies of ``kind`` can be proven at all.
+    """
+    return min(Grade(system.plan.verify.after_backup), highest_grade(kind), key=lambda grade: grade.rank)
 
 
 def decide_all(facts: Facts, locked: Mapping[str, datetime]) -> tuple[Decision, ...]:
@@ -190,11 +198,11 @@ def rules_for(system: System, repository: str) -> dict[str, Rules]:
     }
 
 
-def _copy(entry: Entry, known: ProofRecord | None, needed: Grade) -> Copy:
-    proof = Proof.UNPROVEN
-    if known is not None and known.verdict == "failed":
-        proof = Proof.BAD
-    elif known is not None and known.verdict == "ok" and known.grade in (needed.value, Grade.INTACT.value):
+def _copy(entry: Entry, known: Mapping[str, ProofRecord], needed: Grade) -> Copy:
+    proven = held(known.values())
+    proof = Proof.BAD if proven.failed is not None else Proof.UNPROVEN
+    # What could not be checked when it was looked at last does not count here, however well it was before.
+    if proven.holds(needed) and all(known[grade].verdict == Verdict.OK for grade in needed.up_to()):
         proof = Proof.GOOD
     return Copy(
         id=entry.id,

@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from recoup.assembly.access import Found
+from recoup.assembly.access import Found, Readable
 from recoup.assembly.postgres import BaseSource, postgres_place
 from recoup.assembly.protect import Options, Protected, Task
-from recoup.assembly.prove import note_verification, prove
+from recoup.assembly.prove import prove_and_note
 from recoup.assembly.recorded import protect_recorded
 from recoup.assembly.retain import needed_grade
 from recoup.assembly.stack import open_stack
@@ -124,8 +124,8 @@ def take_stack_point(
             left_out=(*_without_data(system), *run.left_out, *left_out),
         )
         stored = tuple(one for one in holders if one.name in outcome.stored_in)
-        proof = prove(Found(manifest=outcome.manifest, holders=stored), needed_grade(system).value)
-        note_verification(system.state_folder, stored, proof)
+        readable = Readable(repositories=stored, failed={}, state_folder=system.state_folder, system=system)
+        prove_and_note(readable, Found(manifest=outcome.manifest, holders=stored), needed_grade(system, STACK))
         return StackTaken(name=name, copies=copies, point=read_point(outcome.manifest), outcome=outcome)
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 from recoup.assembly.agenda import Known, copies_scheduled, decide, upkeep_scheduled
 from recoup.assembly.known_repositories import KnownRepositories
 from recoup.assembly.notes import History, instant_of, read_history, read_note
+from recoup.assembly.proven import Proven, coverage_facts, proven_copies, renewals_of
 from recoup.assembly.streams import stream_of
 from recoup.assembly.system import System
 from recoup.backup.due import Run as PlannedRun
@@ -24,11 +25,10 @@ from recoup.kernel.errors import Exit, NoRepositoryError, RecoupError, Transient
 from recoup.kernel.finding import Verdict
 from recoup.objectives.alarms import Delivery, Facts, RepositoryFacts, Run, ServiceFacts
 from recoup.objectives.forecast import days_until_full, growth, samples_from_copies
-from recoup.objectives.standing import Point, Proof, standing, worst_by_day
+from recoup.objectives.standing import Point, standing, worst_by_day
 from recoup.plan.services import ComposeService, PostgresService, RedisService
 from recoup.repository import layout
 from recoup.repository.catalog import REPLACED, Catalog, Entry, read_catalog
-from recoup.repository.proofs import Proofs
 from recoup.repository.repository import Repository, open_repository
 
 _SILENT_AFTER = timedelta(minutes=2)
@@ -74,9 +74,9 @@ def survey(system: System, now: datetime) -> Survey:
     }
     planned = _planned(system, catalog, opened, records, now, silent=bool(silent))
     daemon = read_daemon(system.state_folder)
-    proofs, points = _proofs(system, opened), _points(catalog)
+    proven, points = proven_copies(system.state_folder, opened), _points(catalog)
     services = tuple(
-        _service(system, name, points.get(name, ()), proofs, planned, records, history, now, silent)
+        _service(system, name, points.get(name, ()), proven, planned, records, history, now, silent)
         for name, one in system.plan.services.items()
         if not isinstance(one, ComposeService)
     )
@@ -93,6 +93,7 @@ def survey(system: System, now: datetime) -> Survey:
         runs=tuple(_run(kind, WHOLE_PLAN, planned, records, now) for kind in upkeep_scheduled(system)),
         skews=_skews(system, now),
         undelivered=_undelivered(system),
+        coverage=coverage_facts(system, opened, catalog.entries, now),
     )
     days = {
         one.name: history.days_of(one.name, now, 30) if one.streams else worst_by_day(_good(one), now=now)
@@ -199,19 +200,6 @@ def _points(catalog: Catalog) -> dict[str, list[Point]]:
     return found
 
 
-def _proofs(system: System, opened: Sequence[Repository]) -> dict[str, Proof]:
-    """The proof of each copy: the best of what its repositories showed, for one of them is enough to go back."""
-    order = (Verdict.FAILED, Verdict.UNKNOWN, Verdict.OK)
-    result: dict[str, Proof] = {}
-    known = Proofs(system.state_folder)
-    for repository in opened:
-        for name, record in known.of(repository.identity).items():
-            verdict = Verdict(record.verdict) if record.verdict in set(Verdict) else Verdict.UNKNOWN
-            if name not in result or order.index(verdict) > order.index(result[name].verdict):
-                result[name] = Proof(grade=record.grade, verdict=verdict, when=record.moment)
-    return result
-
-
 def _planned(
     system: System,
     catalog: Catalog,
@@ -251,7 +239,7 @@ def _service(
     system: System,
     name: str,
     points: Sequence[Point],
-    proofs: Mapping[str, Proof],
+    proven: Mapping[str, Proven],
     planned: Mapping[tuple[str, str], PlannedRun],
     records: Sequence[TaskRecord],
     history: History,
@@ -268,7 +256,7 @@ def _service(
         streams.append(stream_of("wal", workers.get(f"wal {name}"), newest_base))
     if isinstance(described, RedisService) and described.stream is not None:
         streams.append(stream_of("stream", workers.get(f"stream {name}"), newest_base))
-    own = {point.id: proofs[point.id] for point in points if point.id in proofs}
+    own = {point.id: proven[point.id].proof for point in points if point.id in proven}
     takes = {"base", "dump", "rdb", "files", *kinds}
     missing = any(system.plan.repositories[one].takes(kind) for one in silent for kind in takes)
     objective = system.plan.objective(name)
@@ -285,6 +273,7 @@ def _service(
         streams=tuple(streams),
         runs=tuple(_run(kind, name, planned, records, now) for kind in kinds),
         standing=stands,
+        renewals=renewals_of(system, points, proven),
     )
 
 

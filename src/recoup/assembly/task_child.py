@@ -27,8 +27,6 @@ from recoup.repository.lease import cannot_note
 
 _IN_FORCE: Final = "plan-in-force.yaml"
 _READ_BYTES: Final = 64 << 10
-#: Grades that ``recoup verify`` knows. Of the others the plan may speak; they are never called proven.
-KNOWN_GRADES: Final = ("stored", "intact")
 
 
 def put_in_force(system: System) -> None:
@@ -50,19 +48,7 @@ def arguments_of(system: System, run: Run) -> list[str]:
         return ["backup", "--stack", *plan]
     if run.kind in (SYNC, PRUNE):
         return [run.kind, *plan]
-    return ["verify", "--grade", verifiable(grade_of(system, run.kind)), *plan]
-
-
-def grade_of(system: System, kind: str) -> str:
-    """The grade that the plan wants of a verification ``verify daily``."""
-    asked = getattr(system.plan.verify, kind.removeprefix(VERIFY))
-    assert isinstance(asked, str), "only what the plan asks for is scheduled"
-    return asked
-
-
-def verifiable(grade: str) -> str:
-    """The highest known grade up to the one that is asked for."""
-    return grade if grade in KNOWN_GRADES else KNOWN_GRADES[-1]
+    return ["verify", "--rhythm", run.kind.removeprefix(VERIFY), *plan]
 
 
 class TaskChild:
@@ -145,7 +131,7 @@ class TaskChild:
 
     def _conclude(self, status: int) -> TaskRecord:
         folder, run = self._system.state_folder, self.run
-        if run.service != WHOLE_PLAN:
+        if run.service != WHOLE_PLAN or run.kind.startswith(VERIFY):
             own = read_task(folder, run.service, run.kind)
             if own is not None and own.outcome != "running" and own.started > self._record.started:
                 return own  # the command has recorded how it ended; it knows best
@@ -154,19 +140,10 @@ class TaskChild:
         if self._asked_to_stop or code in (Exit.BUSY, Exit.INTERRUPTED):
             outcome = "interrupted"
         elif code == Exit.OK:
-            outcome, code, error = self._proven()
+            outcome, error = "ok", ""
         else:
             outcome = "unknown" if code == Exit.UNKNOWN else "failed"
         return end_task(folder, self._record, outcome, now=clock.now(), exit_code=code, error=error or None)
-
-    def _proven(self) -> tuple[Outcome, int, str]:
-        """A task that ended with 0 is ok, unless the plan wants more than there is: that is unknown."""
-        if self.run.service == WHOLE_PLAN and self.run.kind.startswith(VERIFY):
-            asked = grade_of(self._system, self.run.kind)
-            if asked not in KNOWN_GRADES:
-                error = f"proven {verifiable(asked)}; this version cannot prove the grade {asked}"
-                return "unknown", int(Exit.UNKNOWN), error
-        return "ok", int(Exit.OK), ""
 
 
 def remains(state_folder: Path) -> None:

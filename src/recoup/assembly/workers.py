@@ -5,7 +5,6 @@ from __future__ import annotations
 from recoup.assembly.alarms import alarm_workers
 from recoup.assembly.redis_stream import stream_workers
 from recoup.assembly.system import System
-from recoup.assembly.task_child import KNOWN_GRADES
 from recoup.assembly.wal import wal_workers
 from recoup.backup.worker import Worker
 
@@ -18,13 +17,6 @@ def workers_of(system: System) -> list[Worker]:
 def cannot_do(system: System) -> list[str]:
     """What the plan wants and nobody will do: said when the daemon begins, so that nobody relies on it."""
     remarks = []
-    for when in ("daily", "weekly", "monthly"):
-        grade = getattr(system.plan.verify, when)
-        if grade is not None and grade not in KNOWN_GRADES:
-            remarks.append(
-                f"verify.{when}: this version cannot prove the grade {grade}; it verifies {KNOWN_GRADES[-1]}, and the "
-                "result counts as unknown"
-            )
     if system.plan.drill is not None and system.plan.drill.schedule is not None:
         remarks.append("drill.schedule: this version runs no drills")
     if not any(service.schedules() for service in system.plan.services.values()):

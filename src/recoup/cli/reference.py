@@ -119,6 +119,7 @@ def _plan_page() -> str:
 _TITLES = {
     "Agreement": "`plan`",
     "Alarms": "`alarms`",
+    "Budget": "`verify.budget`",
     "Check": "`services.NAME.checks`",
     "Communication": "`communication`",
     "Compose": "`compose`",
@@ -126,6 +127,7 @@ _TITLES = {
     "Credentials": "`repositories.NAME.credentials`",
     "Drill": "`drill`",
     "Expectation": "`drill.flows.steps.expect`",
+    "FilesCheck": "`services.NAME.checks` with `engine: files`",
     "FilesService": "`services.NAME` with `engine: files`",
     "Flow": "`drill.flows`",
     "FlowStep": "`drill.flows.steps`",
@@ -133,6 +135,7 @@ _TITLES = {
     "Member": "`team.ROLE`",
     "Notice": "`communication.NAME`",
     "PostgresService": "`services.NAME` with `engine: postgres`",
+    "RedisCheck": "`services.NAME.checks` with `engine: redis`",
     "RedisService": "`services.NAME` with `engine: redis`",
     "RepositoryPlan": "`repositories.NAME`",
     "Retention": "`retention`",

@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 from recoup.kernel.finding import Verdict
 from recoup.kernel.units import show_duration, show_size
+from recoup.objectives.freshness import CoverageFacts, Renewal
 from recoup.objectives.objective import Objective
 from recoup.objectives.standing import Point, Proof, Standing, Stream
 
@@ -72,6 +73,7 @@ class ServiceFacts:
     streams: tuple[Stream, ...]
     runs: tuple[Run, ...]
     standing: Standing
+    renewals: tuple[Renewal, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +119,7 @@ class Facts:
     runs: tuple[Run, ...] = ()  #: of the whole plan: pruning, verification
     skews: Mapping[str, timedelta] = field(default_factory=dict)  #: other clocks against this machine's
     undelivered: tuple[Delivery, ...] = ()
+    coverage: CoverageFacts | None = None
 
 
 def alarms(facts: Facts) -> tuple[Alarm, ...]:
@@ -128,6 +131,7 @@ def alarms(facts: Facts) -> tuple[Alarm, ...]:
         found += _service(service, facts)
     for run in facts.runs:
         found += _run("", run, facts.now)
+    found += _unread(facts.coverage)
     return tuple(sorted(found, key=lambda one: (one.severity != "critical", one.verdict is not Verdict.FAILED)))
 
 
@@ -224,6 +228,7 @@ def _repository(one: RepositoryFacts) -> Iterator[Alarm]:
 def _service(service: ServiceFacts, facts: Facts) -> Iterator[Alarm]:
     yield from _objective(service, facts.now, facts.daemon)
     yield from _unproven(service)
+    yield from _overdue(service, facts.now)
     for run in service.runs:
         yield from _run(service.name, run, facts.now)
     for stream in service.streams:
@@ -293,6 +298,30 @@ def _unproven(service: ServiceFacts) -> Iterator[Alarm]:
                 hint=f"See why: `recoup verify {point.id}`; then take a new one: `recoup backup {service.name}`.",
                 since=proof.when,
             )
+
+
+def _overdue(service: ServiceFacts, now: datetime) -> Iterator[Alarm]:
+    """A proof that the plan wants renewed is too old, or there never was one."""
+    for one in service.renewals:
+        if now > one.due:
+            ago = "never was" if one.last is None else f"was last {show_duration(now - one.last)} ago"
+            yield Alarm(
+                key=f"proof:{service.name}:{one.kind}:{one.grade}", subject=service.name, severity="warning",
+                what=f"a {one.kind} of {service.name} proven {one.grade} is overdue: there {ago}",
+                hint=f"Do it now: `recoup verify --service {service.name} --grade {one.grade}`; then see why the "
+                "plan's verification does not.", verdict=Verdict.UNKNOWN, since=one.due,
+            )  # fmt: skip
+
+
+def _unread(coverage: CoverageFacts | None) -> Iterator[Alarm]:
+    if coverage is not None and coverage.within is not None and coverage.late_bytes:
+        yield Alarm(
+            key="coverage", subject="verify", severity="warning",
+            what=f"{show_size(coverage.late_bytes)} of the copies were not read for {show_duration(coverage.within)}, "
+            f"the oldest in {coverage.where}",
+            hint="Read them now: `recoup verify --all --sample 100%`; or give the daily slice more time.",
+            verdict=Verdict.UNKNOWN, since=None if coverage.oldest is None else coverage.oldest + coverage.within,
+        )  # fmt: skip
 
 
 def _run(service: str, run: Run, now: datetime) -> Iterator[Alarm]:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field
 
 from recoup.objectives.objective import Objective
 from recoup.plan.people import Alarms, Channel, Communication, Drill, Listening, Member, RotatedSecret, Vendor
+from recoup.plan.proving import Verify
 from recoup.plan.services import PostgresService, RedisService, Section, Service
 from recoup.plan.template import Template
 from recoup.plan.types import (
@@ -31,7 +32,6 @@ from recoup.plan.types import (
 )
 
 CopyKind = Literal["base", "incremental", "dump", "rdb", "wal", "stream", "files"]
-Grade = Literal["stored", "intact", "boots", "same"]
 
 
 class Agreement(Section):
@@ -141,15 +141,6 @@ class Key(Section):
         default=None, description="A program and its arguments (no shell); the first line it writes is the key."
     )
     credential: Name | None = Field(default=None, description="The name of a systemd credential.")
-
-
-class Verify(Section):
-    """How well copies are proven, and when."""
-
-    after_backup: Grade = Field(default="intact", description="Right after each backup.")
-    daily: Grade | None = Field(default=None, description="Each day, the newest copy.")
-    weekly: Grade | None = Field(default=None, description="Each week, the newest copy.")
-    monthly: Grade | None = Field(default=None, description="Each month, the newest copy.")
 
 
 class Plan(Section):

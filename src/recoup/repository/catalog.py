@@ -25,6 +25,7 @@ from recoup.kernel.errors import (
     WrongKeyError,
 )
 from recoup.repository import layout
+from recoup.repository.cache_file import open_cache
 from recoup.repository.repository import Repository
 
 #: The label of copies of what a restore replaced. They are found by their id only: were such a copy ``latest``, the
@@ -278,17 +279,4 @@ def _entries(database: sqlite3.Connection, name: str) -> tuple[list[Entry], list
 
 
 def _open_database(path: Path | None) -> sqlite3.Connection:
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    database = sqlite3.connect(path or ":memory:", timeout=30)
-    try:
-        (version,) = database.execute("pragma user_version").fetchone()
-        if version != _SCHEMA_VERSION:
-            database.execute("drop table if exists entry")
-            database.execute(_SCHEMA)
-            database.execute(f"pragma user_version = {_SCHEMA_VERSION}")
-            database.commit()
-    except sqlite3.DatabaseError:
-        database.close()
-        raise
-    return database
+    return open_cache(path, version=_SCHEMA_VERSION, tables=("entry",), schema=(_SCHEMA,))

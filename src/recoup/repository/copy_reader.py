@@ -64,12 +64,20 @@ class ArtefactReader:
         """Call ``act(plain offset, plain bytes)`` for every frame, in any order, from several threads."""
         self._open(name).each_frame(act, workers)
 
+    def frame_sizes(self) -> Iterator[tuple[int, int]]:
+        """The plain and the stored bytes of every frame of all streams, from the indexes."""
+        for stored in self.manifest.objects:
+            yield from ((frame.plain_bytes, frame.cipher_bytes) for frame in self._index(stored.stream).rows())
+
     def _open(self, name: str) -> ObjectReader:
-        stored = self.manifest.object_of(name)
-        index = self._indexes.get(name)
-        if index is None:
-            index = load_index(self._stores, stored, self._key, passed_over=self._passed_over)
-            self._indexes[name] = index
+        stored, index = self.manifest.object_of(name), self._index(name)
         reader = ObjectReader(self._stores, stored.key, key=self._key, index=index)
         self._readers.append(reader)
         return reader
+
+    def _index(self, name: str) -> Index:
+        index = self._indexes.get(name)
+        if index is None:
+            index = load_index(self._stores, self.manifest.object_of(name), self._key, passed_over=self._passed_over)
+            self._indexes[name] = index
+        return index

@@ -1,42 +1,56 @@
 """What was proven of which artefact, in which repository: a small cache of this machine, in the state folder.
 
-Pruning asks it whether the newest copy is good. Losing it costs one verification more; nothing that matters is here.
+Pruning asks it whether the newest copy is good, status how fresh the proofs are. Losing it costs one verification more;
+nothing that matters is here.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 from recoup.kernel import clock
+from recoup.repository.cache_file import open_cache
 
-_SCHEMA_VERSION: Final = 1
+_VERSION: Final = 2
 _SCHEMA: Final = """
 create table proof (
-  repository text not null, artefact text not null, grade text, verdict text not null, moment text not null,
-  primary key (repository, artefact)
+  repository text not null, artefact text not null, grade text not null, verdict text not null, moment text not null,
+  held text, primary key (repository, artefact, grade)
 ) strict, without rowid
+"""
+#: What could not be checked takes nothing from what was proven before; what failed does.
+_NOTE: Final = """
+insert into proof values (?1, ?2, ?3, ?4, ?5, iif(?4 = 'ok', ?5, null))
+on conflict do update set verdict = ?4, moment = ?5,
+  held = case ?4 when 'ok' then ?5 when 'failed' then null else held end
+"""
+#: A slice by slice reading says that the bytes are still those that were proven; it makes no proof where there is none.
+_RENEW: Final = """
+update proof set held = ?3, moment = max(moment, ?3)
+where repository = ?1 and artefact = ?2 and grade in ('stored', 'intact') and verdict = 'ok' and held < ?3
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProofRecord:
-    """How the last verification of an artefact in one repository ended.
+    """How the last check of one grade of an artefact in one repository ended.
 
-    ``repository`` is its identity. ``grade`` is what was reached (``stored``, ``intact``), None when not even the
-    lowest was; ``verdict`` is ``ok``, ``failed`` or ``unknown``.
+    ``repository`` is its identity, ``grade`` the grade's name, ``verdict`` is ``ok``, ``failed`` or ``unknown``.
+    ``held`` is when it was ok last, and None when it failed since or never was; ``Proofs.note`` works it out.
     """
 
     repository: str
     artefact: str
-    grade: str | None
+    grade: str
     verdict: str
     moment: datetime
+    held: datetime | None = None
 
 
 class Proofs:
@@ -46,12 +60,12 @@ class Proofs:
         self._path = state_folder / "proofs.sqlite"
 
     def note(self, records: Iterable[ProofRecord]) -> None:
-        """Remember how verifications ended; what was known of the same artefacts there is replaced."""
+        """Remember how checks ended. What is not known now does not undo what was known of the same grade."""
         rows = [(one.repository, one.artefact, one.grade, one.verdict, clock.to_text(one.moment)) for one in records]
         for _ in range(2):
             try:
                 with contextlib.closing(self._open()) as database:
-                    database.executemany("insert or replace into proof values (?,?,?,?,?)", rows)
+                    database.executemany(_NOTE, rows)
                     database.commit()
                 return
             except OSError:
@@ -60,26 +74,36 @@ class Proofs:
                 with contextlib.suppress(OSError):
                     self._path.unlink(missing_ok=True)
 
-    def of(self, repository: str) -> dict[str, ProofRecord]:
-        """What is known of the artefacts of a repository (its identity), by artefact id."""
+    def renew(self, repository: str, artefact: str, moment: datetime) -> None:
+        """Every stored byte of an artefact was read and matched since ``moment``: *intact* holds as of then, if it did.
+
+        Does nothing where it was not proven before, or was proven later.
+        """
+        with contextlib.suppress(sqlite3.DatabaseError, OSError), contextlib.closing(self._open()) as database:
+            database.execute(_RENEW, (repository, artefact, clock.to_text(moment)))
+            database.commit()
+
+    def of(self, repository: str) -> dict[str, Mapping[str, ProofRecord]]:
+        """What is known of the artefacts of a repository (its identity): by artefact id and grade."""
+        found: dict[str, dict[str, ProofRecord]] = {}
         if not self._path.exists():
             return {}
         try:
             with contextlib.closing(self._open()) as database:
-                question = "select artefact, grade, verdict, moment from proof where repository = ?"
+                question = "select artefact, grade, verdict, moment, held from proof where repository = ?"
                 rows = database.execute(question, (repository,)).fetchall()
-            return {
-                artefact: ProofRecord(
+            for artefact, grade, verdict, moment, held in rows:
+                found.setdefault(artefact, {})[grade] = ProofRecord(
                     repository=repository,
                     artefact=artefact,
                     grade=grade,
                     verdict=verdict,
                     moment=clock.from_text(moment),
+                    held=None if held is None else clock.from_text(held),
                 )
-                for artefact, grade, verdict, moment in rows
-            }
         except (sqlite3.DatabaseError, OSError, ValueError):
             return {}
+        return dict(found)
 
     def forget(self, repository: str, artefact: str) -> None:
         """The artefact is gone from the repository."""
@@ -88,16 +112,4 @@ class Proofs:
             database.commit()
 
     def _open(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        database = sqlite3.connect(self._path, timeout=30)
-        try:
-            (version,) = database.execute("pragma user_version").fetchone()
-            if version != _SCHEMA_VERSION:
-                database.execute("drop table if exists proof")
-                database.execute(_SCHEMA)
-                database.execute(f"pragma user_version = {_SCHEMA_VERSION}")
-                database.commit()
-        except sqlite3.DatabaseError:
-            database.close()
-            raise
-        return database
+        return open_cache(self._path, version=_VERSION, tables=("proof",), schema=(_SCHEMA,))

@@ -11,8 +11,9 @@ from typing import Protocol
 from recoup.kernel import clock
 from recoup.kernel.errors import DamageError, RecoupError, WrongKeyError
 from recoup.kernel.finding import Finding, Verdict
+from recoup.kernel.limits import LimitReached, Watch
 from recoup.verification.grade import LIVE_GRADES, Grade, Rung
-from recoup.verification.verify import Verification
+from recoup.verification.verify import Verification, not_reached
 
 
 class LiveCopy(Protocol):
@@ -43,32 +44,43 @@ class LiveCopy(Protocol):
 OpenLive = Callable[[], AbstractContextManager[LiveCopy]]
 
 
-def climb(verification: Verification, asked: Grade, open_live: OpenLive) -> Verification:
+def climb(verification: Verification, asked: Grade, open_live: OpenLive, watch: Watch | None = None) -> Verification:
     """Given what verifying the stored bytes established, go on up to ``asked`` in a sandbox.
 
     A copy whose bytes are bad is not restored: nothing is decrypted that does not match. A copy that does not start
     ends there; any other grade that fails does not keep the next from being looked at, so that one run says all that
-    is wrong. What was not reached is not in ``rungs``.
+    is wrong. What was not reached is not in ``rungs``, unless a limit of ``watch`` is why: then it is *unknown* there.
     """
     wanted = [grade for grade in LIVE_GRADES if grade.rank <= asked.rank]
     if verification.verdict is Verdict.FAILED or not wanted:
         return replace(verification, asked=asked)
+    watch = watch or Watch()
     rungs: list[Rung] = []
+    limit = watch.reached()
     begun = clock.monotonic()
     try:
-        with contextlib.ExitStack() as until_removed:
-            live = until_removed.enter_context(open_live())
-            for grade in wanted:
+        # The limits end where the removal of the sandbox begins: that is never cut short.
+        with contextlib.ExitStack() as until_removed, watch.interrupting():
+            for grade in wanted if limit is None else ():
                 begun = clock.monotonic()
+                if grade is Grade.BOOTS:
+                    live = until_removed.enter_context(open_live())
                 rungs.append(_rung(live, grade, begun))
-                if grade is Grade.BOOTS and rungs[-1].verdict is Verdict.FAILED:
+                limit = watch.reached()
+                if limit is not None or (grade is Grade.BOOTS and rungs[-1].verdict is Verdict.FAILED):
                     break
+    except LimitReached as reached:
+        limit = reached.reason
     except WrongKeyError:
         raise
     except RecoupError as failure:
         # Restoring failed, or removing the sandbox did; the second is never hidden behind good findings either.
         grade = wanted[0] if not rungs else rungs[-1].grade
         rungs.append(Rung(grade=grade, findings=(_fault(grade, failure),), seconds=clock.monotonic() - begun))
+    if limit is not None:
+        done = {rung.grade for rung in rungs}
+        late = [grade for grade in wanted if grade not in done]
+        rungs += [Rung(grade=grade, findings=(not_reached(grade, limit),)) for grade in late]
     return replace(verification, asked=asked, rungs=(*verification.rungs, *_merged(rungs)))
 
 

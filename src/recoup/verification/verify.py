@@ -10,6 +10,7 @@ from recoup.engines.engine import CopyReader
 from recoup.kernel import clock
 from recoup.kernel.errors import DamageError, MissingObjectError, RecoupError, StorageError, WrongKeyError
 from recoup.kernel.finding import Finding, Verdict, overall
+from recoup.kernel.limits import LimitReached, Watch
 from recoup.repository.copy_reader import ArtefactReader
 from recoup.repository.landing import read_back
 from recoup.repository.layout import manifest_key
@@ -49,24 +50,51 @@ class Verification:
 
 
 def verify_artefact(
-    manifest: Manifest, holders: Sequence[Repository], asked: Grade, check_content: ContentCheck
+    manifest: Manifest,
+    holders: Sequence[Repository],
+    asked: Grade,
+    check_content: ContentCheck,
+    watch: Watch | None = None,
 ) -> Verification:
     """Given a manifest and the repositories that hold it, prove it up to ``asked``.
 
     Grades above *intact* need a sandbox (``live.climb``) and are not looked at here.
     Every repository is checked by itself: a copy that could be restored from one place is still *failed* when
-    another place has lost it. ``check_content`` is the engine's own check of what is inside.
+    another place has lost it. ``check_content`` is the engine's own check of what is inside. A grade that a limit of
+    ``watch`` does not let come to its end is *unknown*.
     """
-    rungs = [_rung(Grade.STORED, lambda: _stored_everywhere(manifest, holders))]
+    watch = watch or Watch()
+    rungs = [make_rung(Grade.STORED, lambda: _stored_everywhere(manifest, holders), watch)]
     if asked.rank >= Grade.INTACT.rank:
-        rungs.append(_rung(Grade.INTACT, lambda: _intact(manifest, holders, check_content)))
+        rungs.append(make_rung(Grade.INTACT, lambda: _intact(manifest, holders, check_content), watch))
     return Verification(artefact_id=manifest.id, asked=asked, rungs=tuple(rungs))
 
 
-def _rung(grade: Grade, check: Callable[[], Sequence[Finding]]) -> Rung:
+def make_rung(grade: Grade, check: Callable[[], Sequence[Finding]], watch: Watch) -> Rung:
+    """Make the checks of one grade, within the limits of ``watch``."""
     begun = clock.monotonic()
-    findings = tuple(check())
+    reason = watch.reached()
+    try:
+        if reason is None:
+            with watch.interrupting():
+                findings = tuple(check())
+        else:
+            findings = (not_reached(grade, reason),)
+    except LimitReached as limit:
+        findings = (not_reached(grade, limit.reason),)
     return Rung(grade=grade, findings=findings, seconds=clock.monotonic() - begun)
+
+
+def not_reached(grade: Grade, reason: str) -> Finding:
+    """The finding for a grade whose checks did not come to their end."""
+    return Finding(
+        check=f"the checks of the grade {grade} were made",
+        subject="the copy",
+        verdict=Verdict.UNKNOWN,
+        detail=f"they were not, or not to their end: {reason}",
+        hint="Give it more (verify.budget in the plan, or the options of `recoup verify`), or ask for a lesser grade.",
+        not_checked=f"what the grade {grade} proves",
+    )
 
 
 def _stored_everywhere(manifest: Manifest, holders: Sequence[Repository]) -> list[Finding]:

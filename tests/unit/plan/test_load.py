@@ -127,7 +127,7 @@ def check(text: str, expected: str) -> None:
         ("plan: {updated: «2026-02-30}", "plan.updated: not a date of the calendar: 2026-02-30"),
         ("«plan:\n", "plan: a mapping is needed, not nothing"),
         ("«system: true", "system: the key stands twice; the first is in line 2"),
-        ("verify: {daily: «boot}", "verify.daily: 'boot' is not one of: stored, intact, boots, same"),
+        ("verify: {daily: «boot}", "verify.daily: 'boot' is not one of: stored, intact, boots, sound, same, works"),
         ("compose: {file: a, files: «[b]}", "compose.files: file and files exclude each other"),
         ("compose: {file: a, profiles: [«'${P}']}", "compose.profiles.0: a reference has no meaning here"),
         ("drill: {situations: [«flood]}", "drill.situations.0: 'flood' is not one of: database-corruption"),
@@ -228,7 +228,7 @@ def test_a_wrong_key_of_the_plan_is_named_with_its_place(extra: str, expected: s
             "{engine: redis, url: 'redis://h', rdb: «daily}",
             "services.s.rdb: not a schedule: 'daily' (write daily 02:00,",
         ),
-        ("{engine: redis, url: 'redis://h', «base: x}", "services.s.base: unknown key (known: after, compose, engine,"),
+        ("{engine: redis, url: 'redis://h', «base: x}", "services.s.base: unknown key (known: after, checks, compose, "),
         ("{engine: postgres, url: 'postgresql://h', «bas: x}", 'services.s.bas: unknown key (did you mean "base"?)'),
         (
             "{engine: postgres, url: «'postgresql://h', compose: x}",
