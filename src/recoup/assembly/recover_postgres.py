@@ -58,6 +58,22 @@ class PostgresMoment:
         """The WAL that the server may ask for when it starts from ``base``."""
         return wal_files(self.choice, base, self.cluster.inventory)
 
+    def recovery(self, base: Base, roles: Sequence[str]) -> Recovery:
+        """How it is recovered from ``base``; ``roles`` are tried to ask the server."""
+        choice, cluster = self.choice, self.cluster
+        return Recovery(
+            base_id=base.id,
+            begin=base.begin,
+            target=choice.target,
+            timeline=choice.history.timeline,
+            end_suffices=choice.end_suffices,
+            wal=self.files(base),
+            fetch=cluster.fetch,
+            segment_bytes=cluster.segment_bytes,
+            roles=roles,
+            begun=lambda: _control(cluster, base).written + timedelta(seconds=1),  # it is rounded down
+        )
+
     def __str__(self) -> str:
         base = self.choice.bases[0]
         count = sum(file.segment is not None for file in self.files(base))
@@ -158,7 +174,7 @@ class _Run:
             try:
                 chain = self._chain(base)
                 done = recover_to_folder(
-                    chain, folder, self._recovery(base, roles),
+                    chain, folder, self.moment.recovery(base, roles),
                     on_progress=self.on_progress, on_replay=self._on_replay,
                 )  # fmt: skip
             except TargetTooEarlyError as failure:
@@ -188,7 +204,7 @@ class _Run:
                 RecoveredWith(
                     base=base,
                     reader=self._reader(base),
-                    recovery=self._recovery(base, roles),
+                    recovery=self.moment.recovery(base, roles),
                     facts=self.moment.cluster.found[base.id].manifest.facts,
                 )
                 for base in self._bases(combining=False)
@@ -281,21 +297,6 @@ class _Run:
     def _reader(self, base: Base) -> ArtefactReader:
         found = self.moment.cluster.found[base.id]
         return ArtefactReader(found.manifest, found.holders)
-
-    def _recovery(self, base: Base, roles: Sequence[str]) -> Recovery:
-        choice, cluster = self.moment.choice, self.moment.cluster
-        return Recovery(
-            base_id=base.id,
-            begin=base.begin,
-            target=choice.target,
-            timeline=choice.history.timeline,
-            end_suffices=choice.end_suffices,
-            wal=self.moment.files(base),
-            fetch=cluster.fetch,
-            segment_bytes=cluster.segment_bytes,
-            roles=roles,
-            begun=lambda: _control(cluster, base).written + timedelta(seconds=1),  # it is rounded down
-        )
 
     def _on_replay(self, taken: int, of: int) -> None:
         size = self.moment.cluster.segment_bytes

@@ -16,7 +16,6 @@ class CopyMode(enum.StrEnum):
 
     LOGICAL = "logical"  #: from a dump
     PHYSICAL = "physical"  #: from a base backup and WAL
-    REPLAYED = "replayed"  #: both from base backups and WAL, replayed to the same position: sequences are equal too
 
 
 def compare(before: Mapping[str, Any], after: Mapping[str, Any], *, mode: CopyMode) -> list[Finding]:
@@ -93,7 +92,7 @@ def not_compared(before: Mapping[str, Any], after: Mapping[str, Any], mode: Copy
 def _not_comparable(old: Mapping[str, Any], new: Mapping[str, Any], mode: CopyMode) -> str | None:
     if "not_compared" in old or "not_compared" in new:
         return str(old.get("not_compared") or new.get("not_compared"))
-    if mode is not CopyMode.LOGICAL and old.get("unlogged"):
+    if mode is CopyMode.PHYSICAL and old.get("unlogged"):
         return "an unlogged table is empty after a physical restore"
     if mode is CopyMode.LOGICAL and old["kind"] == "materialized view":
         return "a dump carries the query of a materialized view, and the restore runs it again"
@@ -138,7 +137,7 @@ def _sequences(before: Mapping[str, Any], after: Mapping[str, Any], mode: CopyMo
             yield _sequence(name, Verdict.FAILED, "the sequence is missing")
         elif "unknown" in old or "unknown" in new:
             yield _sequence(name, Verdict.UNKNOWN, f"could not be read: {old.get('unknown') or new.get('unknown')}")
-        elif mode is not CopyMode.LOGICAL and old.get("unlogged"):
+        elif mode is CopyMode.PHYSICAL and old.get("unlogged"):
             continue
         else:
             yield from _values(name, old, new, mode)
@@ -147,16 +146,13 @@ def _sequences(before: Mapping[str, Any], after: Mapping[str, Any], mode: CopyMo
 def _values(name: str, old: Mapping[str, Any], new: Mapping[str, Any], mode: CopyMode) -> Iterator[Finding]:
     """Restored sequences may be ahead, never behind: a value handed out twice breaks a key.
 
-    From a dump: between the two readings around it. From a physical copy: as far as the WAL runs ahead. From two
-    physical copies at one position of the WAL: nowhere else.
+    From a dump: between the two readings around it. From a physical copy: as far as the WAL runs ahead.
     """
     step = old["step"]
     first = old["last"] - (0 if old["called"] else step)
     now = new["last"] - (0 if new["called"] else step)
     ahead = (now - first) / step
-    if mode is CopyMode.REPLAYED:
-        allowed = 0.0
-    elif mode is CopyMode.PHYSICAL:
+    if mode is CopyMode.PHYSICAL:
         allowed = float(_SEQUENCE_LOGGED_AHEAD + old["cache"])
     else:
         allowed = max(0.0, (old.get("latest", old["last"]) - first) / step)
@@ -218,7 +214,7 @@ def _extensions(old: Mapping[str, Any], new: Mapping[str, Any], mode: CopyMode) 
                 detail="is missing",
                 hint=f"Install the package that holds the extension {name} on the server.",
             )
-        elif old[name] != new[name] and mode is not CopyMode.LOGICAL:
+        elif old[name] != new[name] and mode is CopyMode.PHYSICAL:
             yield Finding(
                 check="the extension has its version",
                 subject=name,
@@ -236,7 +232,7 @@ def _surroundings(before: Mapping[str, Any], after: Mapping[str, Any], mode: Cop
                 verdict=Verdict.FAILED,
                 detail=f"was {before[key]}, is {after[key]}",
             )
-    if mode is not CopyMode.LOGICAL:
+    if mode is CopyMode.PHYSICAL:
         missing: Iterable[str] = sorted(set(before["roles"]) - set(after["roles"]))
         for role in missing:
             yield Finding(check="the role is there", subject=role, verdict=Verdict.FAILED, detail="is missing")

@@ -80,10 +80,12 @@ def recover_to_folder(
     on_progress: ProgressListener | None = None,
     on_replay: Callable[[int, int], None] = lambda _done, _of: None,
     programs: Sequence[Path] = (),
+    inside: Callable[[Command], Command] = lambda command: command,
 ) -> RecoveredFolder:
     """Put a base backup into ``folder`` as ``restore_chain_to_folder`` does, and recover it.
 
-    ``chain`` is a base backup and the incremental ones that follow it, the one to start from last.
+    ``chain`` is a base backup and the incremental ones that follow it, the one to start from last. ``inside`` makes of
+    the command that runs the server the one that runs it in a sandbox.
 
     The result is a cluster on a timeline of its own, cleanly shut down, without a trace of the recovery's settings.
     Raise ``TargetTooEarlyError`` when the base backup is too young for the target, ``EngineError`` when the server
@@ -112,7 +114,7 @@ def recover_to_folder(
                 chain, folder, owner=owner, on_progress=on_progress, before_control=before_control, programs=programs
             )
             held.enter_context(note.locked())
-        said = _recover(server, folder, recovery, reader.facts, owner, on_replay)
+        said = _recover(server, folder, recovery, reader.facts, owner, on_replay, inside)
         _require_recovered(folder, reader.facts)
         tablespaces = note.tablespaces_by_oid()
         note.remove()
@@ -211,6 +213,7 @@ def _recover(
     facts: Mapping[str, Any],
     owner: tuple[int, int] | None,
     on_replay: Callable[[int, int], None],
+    inside: Callable[[Command], Command],
 ) -> Said:
     @contextlib.contextmanager
     def start(target: Target, look_ahead: bool) -> Iterator[Any]:
@@ -224,7 +227,7 @@ def _recover(
             folder=Path("/"),
             environment={"LC_ALL": "C"},
         )
-        with open_child(command, stdin=True) as child:
+        with open_child(inside(command), stdin=True) as child:
             yield child
             child.wait(_SURVIVOR_SECONDS)
 

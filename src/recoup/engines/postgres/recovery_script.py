@@ -181,6 +181,8 @@ def recovery_settings(
         "shared_preload_libraries": "",
         "session_preload_libraries": "",
         "local_preload_libraries": "",
+        # Between its promotion and its end, no subscription of the copy may fetch anything.
+        "max_logical_replication_workers": "0",
         "autovacuum": "off",
         "restart_after_crash": "off",
         "recovery_init_sync_method": "syncfs",

@@ -78,7 +78,9 @@ def compare_database(server: RestoredServer, name: str, before: Mapping[str, Any
 
 def judge_database(name: str, before: Mapping[str, Any], after: Mapping[str, Any], mode: CopyMode) -> list[Finding]:
     """The findings of ``compare``, each named with its database and what to do; and what is equal beside them."""
-    found = [one for one in compare(before, after, mode=mode) if one.verdict is not Verdict.OK or one.check == SAME]
+    found = [
+        _damaged(one) for one in compare(before, after, mode=mode) if one.verdict is not Verdict.OK or one.check == SAME
+    ]
     named = [
         one
         if one.check == SAME
@@ -140,6 +142,12 @@ def _naming_the_rest(findings: list[Finding], rest: Sequence[str]) -> list[Findi
         return [Finding(check=SAME, subject="all databases", verdict=Verdict.UNKNOWN, detail=said, hint=hint)]
     last = findings[-1]
     return [*findings[:-1], replace(last, not_checked="; ".join(filter(None, (last.not_checked, said))))]
+
+
+def _damaged(one: Finding) -> Finding:
+    """What PostgreSQL itself calls corrupted is not unknown: data_corrupted and index_corrupted."""
+    corrupted = "SQLSTATE XX001" in one.detail or "SQLSTATE XX002" in one.detail
+    return replace(one, verdict=Verdict.FAILED) if corrupted else one
 
 
 def _hint(detail: str) -> str | None:

@@ -1,0 +1,202 @@
+"""The cross-chain check on real servers: a bad base backup, and bad or missing WAL, are found without production."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recoup.assembly.access import Found
+from recoup.assembly.cross_chain import Crossed, cross_chain
+from recoup.demo.host import temporary_folder
+from recoup.engines.engine import Content
+from recoup.engines.postgres.base_backup import take_base_backup
+from recoup.kernel import clock, ids
+from recoup.kernel.errors import UncheckedError
+from recoup.kernel.finding import Verdict, overall
+from recoup.kernel.process import Command, run
+from recoup.kernel.secret import Secret
+from recoup.repository.copy_reader import ArtefactReader
+from recoup.repository.copy_writer import ArtefactWriter, Header
+from recoup.repository.repository import Repository
+from recoup.repository.wal_archive import WalArchive
+from recoup.repository.wal_names import WalSegment
+from tests.integration.moment_place import readable, repository_in
+from tests.integration.wal_story import Story, story
+
+_TABLES = """
+CREATE TABLE marked (what text);
+INSERT INTO marked VALUES ('good-marker');
+CREATE UNLOGGED TABLE fleeting (a int);
+CREATE SEQUENCE numbers;
+"""
+
+
+class Tampering:
+    """A sink that changes a row on the way, as a bad disk or network below every checksum would."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.changed = 0
+
+    @contextlib.contextmanager
+    def stream(
+        self, name: str, *, content: Content = Content.OPAQUE, expected_bytes: int | None = None
+    ) -> Iterator[Any]:
+        with self._inner.stream(name, content=content, expected_bytes=expected_bytes) as target:
+
+            class Changed:
+                def write(_, data: bytes | memoryview) -> None:  # noqa: N805
+                    self.changed += bytes(data).count(b"good-marker")
+                    target.write(bytes(data).replace(b"good-marker", b"evil-marker"))
+
+            yield Changed()
+
+
+def _without_checksums(told: Story) -> None:
+    server = told.server
+    server.stop()
+    run(Command(argv=[server.program("pg_checksums"), "--disable", "-D", str(server.data_folder)], user=server.owner))
+    server.start()
+
+
+class Place:
+    """A past with three base backups: a good one, a good one after it, and one that was changed on the way."""
+
+    def __init__(self, told: Story, root: Path) -> None:
+        self.story, self.root = told, root
+        if told.server.major < 17:
+            _without_checksums(told)
+        told.server.execute("; ".join(_TABLES.strip().split(";\n")))
+        told.commit(3)
+        told.archive()
+        self.first = told.base().manifest.id
+        told.commit(5, filling=300_000)
+        told.server.execute("SELECT nextval('numbers') FROM generate_series(1, 50)")
+        told.archive()
+        self.second = told.base().manifest.id
+        told.commit(2, filling=300_000)
+        told.archive()
+        self.changed = self._changed()
+        told.commit(1)
+        told.archive()
+
+    def _changed(self) -> str:
+        now = clock.now()
+        header = Header(id=ids.new_id(now), system="test", service="postgres", engine="postgres", label=None,
+                        kind="base", begun=now)  # fmt: skip
+        with ArtefactWriter(header, self.story.repositories) as writer:
+            sink = Tampering(writer)
+            outcome = writer.finish(take_base_backup(Secret(self.story.server.url()), sink, label="changed"))
+        assert sink.changed
+        return str(outcome.manifest.id)
+
+    def copied(self, work: Path) -> Repository:
+        """The repository again, for a test to damage."""
+        shutil.copytree(self.root / "repository", work / "repository")
+        return repository_in(work / "repository")
+
+
+@pytest.fixture(scope="module", params=[15, 17], ids=lambda major: f"postgres{major}")
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    with temporary_folder("cross") as root, story(request.param, [repository_in(root / "repository")]) as told:
+        yield Place(told, root)
+
+
+def crossed(place: Place, work: Path, identifier: str, repository: Repository | None = None, **more: Any) -> Crossed:
+    opened = readable(work, repository or place.story.repositories[0])
+    found = opened.find(identifier)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{place.story.server.bin}{os.pathsep}{os.environ['PATH']}")
+        result = cross_chain(
+            opened, Found(manifest=found.manifest, holders=found.holders), sandboxes=work / "sandboxes", **more
+        )
+    left = sorted(path.name for path in (work / "sandboxes").glob("*")) if (work / "sandboxes").exists() else []
+    assert [name for name in left if name != "door.lock"] == []
+    return result
+
+
+def segments_between(place: Place, repository: Repository, first: str, second: str) -> list[WalSegment]:
+    """The segments that only the way from the first base backup needs."""
+    from recoup.engines.postgres.lsn import Lsn
+
+    size = place.story.segment_bytes
+    begin, end = (
+        Lsn.parse(str(ArtefactReader(repository.manifest(one), [repository]).facts[name])).value // size
+        for one, name in ((first, "end_lsn"), (second, "begin_lsn"))
+    )
+    archive = WalArchive(repository, "postgres", place.story.system_identifier)
+    return [one for one in archive.entries() if isinstance(one, WalSegment) and begin < one.number(size) < end]
+
+
+def test_two_base_backups_and_the_wal_between_lead_to_the_same_data(place: Place, server_folder: Path) -> None:
+    result = crossed(place, server_folder, place.second)
+    (found,) = result.findings
+    assert found.verdict is Verdict.OK, found
+    assert place.first in found.detail
+    assert place.second in found.detail
+    assert '"public"."fleeting"' in found.not_checked
+
+
+def test_a_base_backup_in_which_a_row_was_changed_fails_and_the_table_is_named(
+    place: Place, server_folder: Path
+) -> None:
+    (found,) = crossed(place, server_folder, place.changed).findings
+    assert found.verdict is Verdict.FAILED, found.detail
+    assert found.subject == 'postgres: "public"."marked"'
+    assert place.second in found.detail
+    seen = (
+        "1 rows on both sides, and at least one differs" if place.story.server.major == 15 else "invalid page in block"
+    )
+    assert seen in found.detail
+
+
+def test_a_missing_segment_between_two_base_backups_is_unknown_and_named(place: Place, server_folder: Path) -> None:
+    repository = place.copied(server_folder)
+    lost = segments_between(place, repository, place.first, place.second)[1]
+    (server_folder / "repository" / lost.key).unlink()
+    (found,) = crossed(place, server_folder, place.second, repository).findings
+    assert found.verdict is Verdict.UNKNOWN
+    assert f"from {place.first} on, WAL segment {lost.name} is missing" in found.detail
+    assert found.hint
+
+
+def test_a_damaged_segment_between_two_base_backups_fails_and_is_named(place: Place, server_folder: Path) -> None:
+    repository = place.copied(server_folder)
+    bad = segments_between(place, repository, place.first, place.second)[0]
+    path = server_folder / "repository" / bad.key
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    (found,) = crossed(place, server_folder, place.second, repository).findings
+    assert found.verdict is Verdict.FAILED, found.detail
+    assert bad.name in found.detail
+
+
+def test_a_segment_that_was_bad_before_it_was_archived_fails(place: Place, server_folder: Path) -> None:
+    repository = place.copied(server_folder)
+    bad = segments_between(place, repository, place.first, place.second)[0]
+    archive = WalArchive(repository, "postgres", place.story.system_identifier)
+    data = bytearray(archive.read(bad))
+    data[place.story.segment_bytes // 2] ^= 0xFF
+    (server_folder / "repository" / bad.key).unlink()
+    archive.put_segment(bad.name, bytes(data), bad.stamp)
+    found = crossed(place, server_folder, place.second, repository).findings
+    assert overall(found) is Verdict.FAILED, found
+
+
+def test_without_an_earlier_base_backup_room_or_time_it_is_not_made_and_says_why(
+    place: Place, server_folder: Path
+) -> None:
+    assert crossed(place, server_folder, place.first).why_not == "there is no base backup before it"
+    assert "are left" in crossed(place, server_folder, place.second, left_seconds=0.01).why_not
+
+    def no_room(_kind: str, _chain: object) -> None:
+        raise UncheckedError("there is not enough room to restore it")
+
+    assert "not enough room" in crossed(place, server_folder, place.second, require_room=no_room).why_not
