@@ -57,6 +57,15 @@ class Sandbox:
         """Whether its processes have no network at all. Where they might, findings must say so in ``not_checked``."""
         return self.walls.network_closed
 
+    @property
+    def open_ways(self) -> str:
+        """What could have led out of it, for ``not_checked`` of findings; empty when nothing could."""
+        if not self.walls.network_closed:
+            return "that nothing left this machine: it allows no namespaces (unshare), so the network was open"
+        if not self.walls.sockets_hidden:
+            return "that it met no other service of this machine: their sockets in the file system were within reach"
+        return ""
+
     def child(self, name: str) -> Path:
         """A new, private folder in it, which belongs to ``user``. ``name`` is unused so far."""
         folder = self.folder / name
@@ -82,7 +91,7 @@ class Sandbox:
             folder=command.folder or self.folder,
             user=command.user or self.user,
         )
-        return self.walls.around(inside)
+        return self.walls.around(inside, self.folder)
 
 
 @contextlib.contextmanager

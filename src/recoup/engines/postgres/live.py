@@ -33,7 +33,6 @@ from recoup.kernel.finding import Finding, Verdict
 STARTS: Final = "a server of its major version starts on it"
 CONSISTENT: Final = "it recovers to a consistent state"
 ANSWERS: Final = "the database answers"
-_NETWORK: Final = "that nothing left this machine: it allows no network namespace (unshare), so the network was open"
 _CONTENT: Final = "what it holds: the grades sound and same look at that; its own configuration files were not used"
 
 
@@ -121,8 +120,8 @@ class PostgresLive:
         unseen = [_CONTENT]
         if libraries := preloaded(self._copy.facts):
             unseen.append(f"the libraries that production preloads: {', '.join(libraries)}")
-        if not self._sandbox.network_closed:
-            unseen.append(_NETWORK)
+        if self._sandbox.open_ways:
+            unseen.append(self._sandbox.open_ways)
         return Finding(
             check=STARTS, subject="the server", verdict=Verdict.OK, detail=f"PostgreSQL {version}",
             not_checked="; ".join(unseen),
