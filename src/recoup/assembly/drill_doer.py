@@ -65,6 +65,7 @@ class ComposeDoer:
     flows: tuple[FlowSpec, ...]
     voice: Voice
     scope: contextlib.ExitStack
+    someone: bool = True  #: whether anybody of the team is left to be asked
     built: Built | None = None
     members: dict[str, VolumeMember] = field(default_factory=dict)
     flow_results: tuple[FlowResult, ...] = ()
@@ -124,7 +125,7 @@ class ComposeDoer:
 
     def _ask(self, step: Step) -> Done:
         began = clock.monotonic()
-        answer = None if self.voice.ask is None else self.voice.ask(step)
+        answer = None if self.voice.ask is None or not self.someone else self.voice.ask(step)
         waited = clock.monotonic() - began
         verdict = {True: Verdict.OK, False: Verdict.FAILED, None: Verdict.UNKNOWN}[answer]
         said = {True: "done", False: "it could not be done", None: "nobody could be asked"}[answer]

@@ -17,12 +17,14 @@ from recoup.assembly.drill_compose import StackWish, remove_from_engine, teardow
 from recoup.assembly.drill_doer import ComposeDoer, Voice
 from recoup.assembly.drill_flows import flow_specs, questions_of
 from recoup.assembly.drill_members import Chosen, choose, newest, service_of, what_of
+from recoup.assembly.drill_people import participants, who_does_it
 from recoup.assembly.drill_plan import plan_identity
 from recoup.assembly.drill_production import Look, look_at_production, untouched
 from recoup.assembly.drill_record import declared_at, rpo_of, rto_of, steps_of, used_copies
 from recoup.assembly.live import sandboxes
+from recoup.assembly.stack_points import in_order_of_recovery
 from recoup.assembly.system import System
-from recoup.drill.model import DrillRecord, Participant, Place, RecoveryPoint
+from recoup.drill.model import DrillRecord, Place, RecoveryPoint
 from recoup.drill.proving import Proof, planned_proofs, require_proof, shown_proofs
 from recoup.engines.compose.docker import ComposeSource
 from recoup.engines.compose.sandbox_engine import remove, things_of
@@ -33,10 +35,10 @@ from recoup.kernel.errors import EngineError, UsageError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.kernel.secret import Secret
 from recoup.plan.load import load
-from recoup.plan.services import ComposeService, PostgresService
+from recoup.plan.services import ComposeService, PostgresService, RedisService, Service
 from recoup.recovery.runbook import PEOPLE, Database, Facts, Situation
 from recoup.recovery.runbook import steps_of as runbook
-from recoup.recovery.step import Act, StepRun, Watching, run_steps
+from recoup.recovery.step import Act, Step, StepRun, Watching, run_steps
 from recoup.repository.catalog import STACK
 from recoup.repository.copy_reader import ArtefactReader
 from recoup.repository.lease import hold_lease
@@ -126,7 +128,7 @@ def _begin(wish: DrillWish, opened: Readable, voice: Voice, watching: Watching, 
 
 def _run(drill: _Drill) -> DrillRecord:
     planned = _proofs(drill.system)
-    facts = _facts(drill)
+    facts = facts_of(drill.system, drill.chosen, people=drill.voice.ask is not None)
     with _doer(drill) as doer:
         runs = run_steps(runbook(drill.wish.situation, facts), doer, drill.watching)
         return _record(drill, doer, runs, planned, facts)
@@ -208,27 +210,45 @@ def _proofs(system: System) -> tuple[Proof, ...]:
     return planned
 
 
-def _facts(drill: _Drill) -> Facts:
-    plan, chosen = drill.system.plan, drill.chosen
+def facts_of(system: System, chosen: Chosen, *, people: bool) -> Facts:
+    """What the list of steps rests on. ``people``: somebody can be asked."""
+    plan = system.plan
     engines = {name: one.engine for name, one in plan.services.items()}
-    applications = tuple(name for name, one in plan.services.items() if isinstance(one, ComposeService))
+    order = in_order_of_recovery(plan.services)
     return Facts(
         files=tuple(one.manifest.service for one in chosen.files),
         databases=tuple(
             Database(service=service_of(one), engine=engines[service_of(one)], what=what_of(one))
             for one in chosen.databases
         ),
-        applications=applications,
-        health=tuple(name for name, one in plan.services.items() if one.health is not None),
-        checked=tuple(name for name, one in plan.services.items() if isinstance(one, PostgresService) and one.checks),
+        applications=tuple(name for name in order if isinstance(plan.services[name], ComposeService)),
+        health=tuple(name for name in order if plan.services[name].health is not None),
+        checked=tuple(name for name in order if _has_questions(plan.services[name])),
         flows=tuple(one.name for one in flow_specs(plan)),
         compose=plan.compose is not None,
-        people=drill.voice.ask is not None,
+        people=people,
     )
+
+
+def _has_questions(service: Service) -> bool:
+    return isinstance(service, PostgresService) and bool(service.checks)
+
+
+def show_steps(wish: DrillWish, *, people: bool) -> tuple[Step, ...]:
+    """The steps that a drill would have, by the plan at hand. Nothing is opened but the repositories.
+
+    Raise as ``hold_drill`` does, and ``UsageError`` on a machine that has no plan.
+    """
+    opened = open_for_reading(wish.file, wish.source, wish.key_file)
+    if opened.system is None:
+        raise UsageError("the steps follow from a plan, and there is none here", hint="Give it: -f FILE.")
+    require_proof(_proofs(opened.system))
+    return runbook(wish.situation, facts_of(opened.system, choose(opened, wish.instant), people=people))
 
 
 @contextlib.contextmanager
 def _doer(drill: _Drill) -> Iterator[ComposeDoer]:
+    plan = drill.system.plan
     files = drill.sandbox.folder / "files"
     files.mkdir(mode=0o755)
     wish = StackWish(
@@ -249,6 +269,7 @@ def _doer(drill: _Drill) -> Iterator[ComposeDoer]:
             flows=flow_specs(drill.system.plan),
             voice=drill.voice,
             scope=scope,
+            someone=not plan.team or who_does_it(plan.team, drill.wish.absent) is not None,
         )
 
 
@@ -319,7 +340,7 @@ def _record(
         not_tested=_not_tested(drill, doer, runs),
         proves_data=shown_proofs(planned, doer.flow_results, passed),
         absent=wish.absent,
-        participants=_participants(drill),
+        participants=participants(plan.team, wish.absent, asked=drill.voice.ask is not None),
         stopped=None if not ended_early or bad is None else f"{bad.step.title}: {bad.detail}",
         tool=_tool(),
     )
@@ -327,22 +348,15 @@ def _record(
 
 def _not_tested(drill: _Drill, doer: ComposeDoer, runs: Sequence[StepRun]) -> tuple[str, ...]:
     said = [*drill.chosen.missing, *(one.step.replaces for one in runs if one.step.replaces), *doer.not_tested]
+    for name, service in drill.system.plan.services.items():
+        if isinstance(service, RedisService) and getattr(service, "checks", ()):
+            said.append(f"{name}: its checks; `recoup verify --grade works` asks them")
     if drill.voice.ask is None:
         said += [f"what people do: {one.title}; nobody was asked" for one in PEOPLE]
     for one in () if doer.built is None else doer.built.isolation:
         said += [one.not_checked] if one.not_checked else []
     said += [f"{run.step.title}: not come to" for run in runs if run.started is None]
     return tuple(dict.fromkeys(said))
-
-
-def _participants(drill: _Drill) -> tuple[Participant, ...]:
-    found = []
-    for role, one in drill.system.plan.team.items():
-        part = ""
-        if role in drill.wish.absent:
-            part = f"absent; {one.deputy} takes over" if one.deputy else "absent, and has no deputy"
-        found.append(Participant(role=role, name=one.name, part=part))
-    return tuple(found)
 
 
 def _tool() -> dict[str, str]:

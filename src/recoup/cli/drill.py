@@ -1,0 +1,79 @@
+"""``recoup drill``: rehearse a recovery in a sandbox."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from recoup.cli.options import FileOption, FromOption, JsonOption, KeyFileOption, PlanOption, QuietOption, add_command
+from recoup.kernel.errors import Exit
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    add_command(
+        app,
+        "drill",
+        drill,
+        examples=(
+            "recoup drill                                # the first situation of the plan, from the newest copies",
+            "recoup drill --situation server-loss --from offsite --announce",
+            "recoup drill --at '2026-11-23 14:05:00' --situation data-loss",
+            "recoup drill --surprise                     # situation, time and who is absent by chance",
+            "recoup drill --plan                         # the steps, and nothing is done",
+            "recoup drill --clean                        # what a killed drill has left",
+        ),
+    )
+
+
+def drill(
+    situation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SITUATION",
+            help="server-loss, data-loss or database-corruption. Default: the first of the plan's.",
+            show_default=False,
+        ),
+    ] = None,
+    source: FromOption = None,
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="TIME", help="Back to this instant; default: the newest there is.")
+    ] = None,
+    absent: Annotated[
+        list[str] | None, typer.Option("--absent", metavar="ROLE", help="A role of the team that may not help.")
+    ] = None,
+    announce: Annotated[bool, typer.Option("--announce", help="Tell the team that it is a drill.")] = False,
+    surprise: Annotated[bool, typer.Option("--surprise", help="Let chance choose; the seed is printed.")] = False,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="The seed of an earlier surprise, again.")] = None,
+    clean: Annotated[bool, typer.Option("--clean", help="Only remove what killed drills have left.")] = False,
+    key_file: KeyFileOption = None,
+    file: FileOption = None,
+    as_json: JsonOption = False,
+    dry_run: PlanOption = False,
+    quiet: QuietOption = False,
+) -> Exit:
+    """Rehearse a recovery in an isolated test environment, and measure it.
+
+    The stack is brought back from the repository alone, as the real thing would be, into a sandbox without a way out.
+    Production is only looked at. The record of the drill is stored in the repositories.
+    """
+    from recoup.cli.drill_run import Asked, clean_up, run_drill
+    from recoup.cli.output import Output
+
+    output = Output(json=as_json, quiet=quiet)
+    if clean:
+        return clean_up(output, file)
+    asked = Asked(
+        situation=situation,
+        at=at,
+        source=source,
+        file=file,
+        key_file=key_file,
+        absent=tuple(absent or ()),
+        announce=announce,
+        surprise=surprise or seed is not None,
+        seed=seed,
+        dry_run=dry_run,
+    )
+    return run_drill(output, asked)

@@ -1,0 +1,167 @@
+"""Holding a drill: the part of ``recoup drill`` that runs."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from recoup.kernel.errors import Exit, UsageError
+
+if TYPE_CHECKING:
+    from recoup.assembly.drill_doer import Ask
+    from recoup.assembly.drill_hold import Held
+    from recoup.assembly.drill_run import DrillWish
+    from recoup.cli.output import Output
+    from recoup.recovery.step import Step, StepRun
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """The options of a drill that is held."""
+
+    situation: str | None = None
+    at: str | None = None
+    source: str | None = None
+    file: Path | None = None
+    key_file: Path | None = None
+    absent: tuple[str, ...] = ()
+    announce: bool = False
+    surprise: bool = False
+    seed: int | None = None
+    dry_run: bool = False
+
+
+def run_drill(output: Output, asked: Asked) -> Exit:
+    """Hold a drill, or show its steps. The exit code is that of its verdict."""
+    from recoup.assembly.drill_doer import Voice
+    from recoup.assembly.drill_hold import by_chance, hold
+    from recoup.kernel.process import give_way
+    from recoup.recovery.step import Watching
+
+    if asked.surprise and (asked.situation is not None or asked.at is not None):
+        raise UsageError("--surprise chooses the situation and the time itself", hint="Leave one of them out.")
+    wish = _wish(asked)
+    if asked.surprise:
+        wish = by_chance(wish, asked.seed, output.note)
+    ask = _ask_on_terminal(output) if sys.stdin.isatty() else None
+    if asked.dry_run:
+        return _show(output, wish, people=ask is not None)
+    give_way()  # production comes first
+    with output.progress() as listener:
+        voice = Voice(say=output.note, on_progress=listener, ask=ask)
+        watching = Watching(
+            begins=lambda number, of, step: output.note(f"{number}/{of} {step.title}"),
+            ended=lambda run: _say_run(output, run),
+        )
+        held = hold(wish, voice, watching, tell_team=asked.announce)
+    _say_held(output, held)
+    return held.exit_code
+
+
+def clean_up(output: Output, file: Path | None) -> Exit:
+    """Remove what killed drills have left; only those of this plan on this machine, and only of dead ones."""
+    from recoup.assembly.drill_run import clean
+    from recoup.assembly.system import System
+
+    removed = clean(System.from_file(file).state_folder)
+    for one in removed:
+        output.line(f"removed the sandbox {one}")
+    if not removed:
+        output.line("nothing was left")
+    output.document("drill-clean", {"removed": list(removed)})
+    return Exit.OK
+
+
+def _wish(asked: Asked) -> DrillWish:
+    import getpass
+
+    from recoup.assembly.access import open_for_reading
+    from recoup.assembly.drill_run import DrillWish
+    from recoup.recovery.instant import parse_instant
+    from recoup.recovery.runbook import REHEARSED
+
+    situation, zone = asked.situation, "UTC"
+    if situation is None or asked.at is not None:
+        system = open_for_reading(asked.file, asked.source, asked.key_file).system
+        if system is not None:
+            zone = system.plan.timezone
+            wanted = () if system.plan.drill is None else system.plan.drill.situations
+            situation = situation or next((one for one in wanted if one in REHEARSED), None)
+    instant = None if asked.at in (None, "latest") else parse_instant(str(asked.at), zone)
+    try:
+        who = getpass.getuser()
+    except (KeyError, OSError):
+        who = "an unknown user"
+    return DrillWish(
+        situation=situation or REHEARSED[0],  # type: ignore[arg-type]
+        instant=instant,
+        source=asked.source,
+        file=asked.file,
+        key_file=asked.key_file,
+        absent=asked.absent,
+        declared_by=who,
+    )
+
+
+def _ask_on_terminal(output: Output) -> Ask:
+    def ask(step: Step) -> bool | None:
+        output.note(f"  for a person: {step.title}\n  {step.meaning}")
+        answer = typer.prompt("  done, no, or skip", default="skip", err=True).strip().lower()
+        return True if answer in ("done", "d", "yes", "y") else False if answer in ("no", "n") else None
+
+    return ask
+
+
+def _show(output: Output, wish: DrillWish, *, people: bool) -> Exit:
+    from recoup.assembly.drill_run import show_steps
+
+    steps = show_steps(wish, people=people)
+    output.line(f"a drill of {wish.situation} would have these steps:")
+    for number, step in enumerate(steps, start=1):
+        output.line(f"{number:>3}  {step.phase.value:<8} {step.kind:<8} {step.title}")
+    document = [
+        {"id": one.id, "title": one.title, "meaning": one.meaning, "kind": one.kind, "phase": one.phase.value}
+        for one in steps
+    ]
+    output.document("drill-plan", {"situation": wish.situation, "steps": document})
+    return Exit.OK
+
+
+def _say_run(output: Output, run: StepRun) -> None:
+    from recoup.kernel.finding import Verdict
+
+    if run.verdict is not Verdict.OK:
+        output.note(f"    {run.verdict.value}: {run.detail}" + (f"\n    hint: {run.hint}" if run.hint else ""))
+
+
+def _say_held(output: Output, held: Held) -> None:
+    from recoup.drill.codec import encode
+    from recoup.drill.model import verdicts
+    from recoup.kernel.units import show_duration
+
+    record = held.record
+    took = "not reached" if record.rto.measured is None else show_duration(record.rto.measured)
+    lost = "not known" if record.lost is None else show_duration(record.lost)
+    output.line(f"drill {record.id} of {record.situation}: {record.verdict.value}")
+    output.line(f"time to recovery {took}, lost data {lost}")
+    if record.stopped is not None:
+        output.line(f"it stopped at: {record.stopped}")
+    for name, verdict in verdicts(record):
+        output.line(f"{verdict.value:<8}{name}")
+    for one in record.issues:
+        output.line(f"issue {one.id}: {one.text} ({one.owner}, due {one.due})")
+    output.line(f"not tested: {len(record.not_tested)} things; see them with `recoup drill --show {record.id}`")
+    for name, error in held.stored.items():
+        if error is not None:
+            output.note(f"{name}: the record was not stored: {error.message}")
+    document: dict[str, Any] = {
+        "id": record.id,
+        "verdict": record.verdict.value,
+        "record": encode(record),
+        "stored": {name: None if error is None else error.message for name, error in held.stored.items()},
+    }
+    output.document("drill", document)
