@@ -165,6 +165,11 @@ class ComposeProject:
         self.project.service(service)
         return tuple(container for container in self.containers() if container.service == service)
 
+    def has_volume(self, name: str) -> bool:
+        """Whether the engine has a volume of this name. Makes none. Raise ``EngineError`` when it cannot be asked."""
+        asked = self.source.docker("volume", "ls", "--quiet", "--filter", f"name={name}")
+        return name in call(asked, doing="list the volumes").stdout.decode().split()
+
     def status(self) -> Mapping[str, str]:
         """Each service of the project and its state in a word or two: ``running (healthy)``, ``not created``."""
         by_service: dict[str, list[str]] = {name: [] for name in self.project.services}
