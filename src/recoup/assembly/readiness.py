@@ -175,12 +175,28 @@ def _service(system: System, name: str) -> Iterator[Finding]:
             if service.incremental is not None:
                 yield check_incremental(place.access)
             yield from wal_findings(system, name, service)
+            yield _checks(name, service)
         elif isinstance(service, RedisService):
             yield from _redis(redis_place(system, name))
         elif isinstance(service, FilesService):
             yield from _files(system, name, service)
     except RecoupError as failure:
         yield _failed("the service can be reached", name, failure)
+
+
+def _checks(name: str, service: PostgresService) -> Finding:
+    """No checks is no fault today, but then nobody will know whether what comes back is what the application needs."""
+    none = (
+        "whether a restored copy holds what the application needs: the plan has no checks for it, so copies are proven "
+        'as far as same, and not works. Write one: checks: [{sql: "SELECT count(*) FROM orders", at_least: 1000}]'
+    )
+    return Finding(
+        check="the plan asks questions of its restored copies",
+        subject=name,
+        verdict=Verdict.OK,
+        detail=str(len(service.checks)),
+        not_checked="" if service.checks else none,
+    )
 
 
 def _redis(place: RedisPlace) -> Iterator[Finding]:
