@@ -31,14 +31,13 @@ def main() -> None:
 
     with open_sandbox(root, "a test", elsewhere=removing) as sandbox:
         at("opened", sandbox.id)
+        if stop == "removing":
+            return
         programs = find_postgres(major)
         folder = reachable(programs.path, programs.package, (65534, 65534))
         data = new_cluster(sandbox, major, [folder])
-        at("made", sandbox.id)
         with start_sandbox_server(sandbox, data, major=major, programs=[folder]) as server:
             at("started", sandbox.id)
-            if stop == "removing":
-                return
             busy = "SELECT count(*) FROM generate_series(1, 1000000000000) i WHERE i % 7 = 9"
             argv = [server.program("psql"), "--no-psqlrc", "--command", busy]
             with open_child(server.command(argv, database="postgres")):

@@ -52,7 +52,7 @@ def nothing_left(root: Path) -> bool:
 # -- the end -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stop", ["opened", "made", "started", "busy", "removing"])
+@pytest.mark.parametrize("stop", ["opened", "started", "busy", "removing"])
 def test_what_a_killed_owner_leaves_is_removed_by_the_next_one_and_nothing_else_is(root: Path, stop: str) -> None:
     with open_sandbox(root, "one that lives") as mine, open_child(mine.command(Command(argv=["cat"])), stdin=True):
         (mine.folder / "file").write_text("stays")

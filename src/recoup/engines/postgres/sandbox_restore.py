@@ -15,10 +15,10 @@ from recoup.engines.postgres.fill import fill_from_archive, fill_from_sql
 from recoup.engines.postgres.place_chain import restore_chain_to_folder
 from recoup.engines.postgres.place_files import writing_in
 from recoup.engines.postgres.place_folder import PlacedFolder
-from recoup.engines.postgres.programs import find_server
 from recoup.engines.postgres.restore_database import create_roles, require_extensions
 from recoup.engines.postgres.sandbox_access import SandboxAccess
 from recoup.engines.postgres.sandbox_faults import lacking
+from recoup.engines.postgres.sandbox_programs import find_sandbox_programs
 from recoup.engines.postgres.sandbox_server import SandboxServer
 from recoup.engines.postgres.session import Session, identifier, literal
 from recoup.engines.sandbox import Sandbox
@@ -51,7 +51,9 @@ def restore_base(sandbox: Sandbox, chain: Sequence[CopyReader], programs: Sequen
     """
     if not chain[-1].facts.get("includes_wal", True):
         raise UncheckedError("the copy was taken without the WAL it needs to start")
-    return restore_chain_to_folder(chain, sandbox.child(_DATA), owner=sandbox.user, programs=programs)
+    # Looked for before anything is fetched: without them nothing could be done with it.
+    found = find_sandbox_programs(sandbox, major_of(chain[-1].facts), programs)
+    return restore_chain_to_folder(chain, sandbox.child(_DATA), owner=sandbox.user, programs=[found, *programs])
 
 
 # -- dumps ---------------------------------------------------------------------------------------------------------
@@ -59,7 +61,7 @@ def restore_base(sandbox: Sandbox, chain: Sequence[CopyReader], programs: Sequen
 
 def new_cluster(sandbox: Sandbox, major: int, programs: Sequence[Path]) -> Path:
     """Make an empty cluster in the sandbox; its superuser is ``postgres``. Return its data folder."""
-    found = find_server(major, user=sandbox.user, folders=programs)
+    found = find_sandbox_programs(sandbox, major, programs)
     folder = sandbox.child(_DATA)
     arguments = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
     argv = [str(found / "initdb"), "-D", str(folder), *arguments]

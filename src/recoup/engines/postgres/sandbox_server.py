@@ -19,8 +19,8 @@ from typing import IO, Any, Final
 from psycopg.conninfo import make_conninfo
 
 from recoup.engines.postgres.place_files import writing_in
-from recoup.engines.postgres.programs import find_server
 from recoup.engines.postgres.sandbox_faults import judge_start
+from recoup.engines.postgres.sandbox_programs import find_sandbox_programs
 from recoup.engines.postgres.sandbox_settings import closed_settings, preloaded, session_options
 from recoup.engines.postgres.session import DirectSession, Session
 from recoup.engines.sandbox import Sandbox
@@ -263,7 +263,7 @@ def start_sandbox_server(
     are added to ours, and win. On leaving it is shut down. Raise ``DamageError`` when the copy is why it does not
     start, ``UncheckedError`` when this machine is, and ``EngineError`` with what to install when it has no such server.
     """
-    found = find_server(major, user=sandbox.user, folders=programs)
+    found = find_sandbox_programs(sandbox, major, programs)
     place = sandbox.child(f"server-{os.urandom(4).hex()}")
     files = {_HBA: "local all all trust\n", _IDENT: "", _CONFIGURATION: ""}
     with writing_in(place):
