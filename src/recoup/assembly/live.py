@@ -85,7 +85,7 @@ def _opened(opened: Readable, found: Found, allowed: Allowed) -> Iterator[LiveCo
     """A copy in a sandbox. Its engine is loaded only here: what ends at *intact* does not wait for it."""
     from recoup.engines.sandbox import open_sandbox
 
-    manifest, system, root = found.manifest, opened.system, sandboxes(opened.state_folder)
+    manifest, root = found.manifest, sandboxes(opened.state_folder)
     chain = chain_of(opened, found)
     with open_sandbox(root, f"verifying {manifest.service} {manifest.kind} {manifest.id}") as sandbox:
 
@@ -105,11 +105,11 @@ def _opened(opened: Readable, found: Found, allowed: Allowed) -> Iterator[LiveCo
             case "rdb":
                 from recoup.assembly.live_redis import redis_live
 
-                live = redis_live(system, found, chain[-1], sandbox)
+                live = redis_live(opened, found, chain[-1], sandbox)
             case "files":
                 from recoup.assembly.live_files import files_live
 
-                live = files_live(system, found, chain[-1], sandbox)
+                live = files_live(opened, found, chain[-1], sandbox)
             case kind:
                 raise UncheckedError(f"this version cannot bring copies of the kind {kind} to life")
         with live as copy:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-from recoup.assembly.access import Found
-from recoup.assembly.system import System
+from recoup.assembly.access import Found, Readable
 from recoup.engines.engine import CopyReader
 from recoup.engines.files.live import FilesCheck, FilesLive, open_files_live
 from recoup.engines.sandbox import Sandbox
@@ -13,10 +12,10 @@ from recoup.plan.services import FilesService
 
 
 def files_live(
-    system: System | None, found: Found, reader: CopyReader, sandbox: Sandbox
+    opened: Readable, found: Found, reader: CopyReader, sandbox: Sandbox
 ) -> AbstractContextManager[FilesLive]:
     """The copy ``found``, to be restored into ``sandbox``. Without a plan it is asked nothing."""
-    described = None if system is None else system.plan.services.get(found.manifest.service)
+    described = None if opened.system is None else opened.system.plan.services.get(found.manifest.service)
     checks = described.checks if isinstance(described, FilesService) else ()
     asked = [FilesCheck(file=one.file, name=one.name, at_least=one.at_least, contains=one.contains) for one in checks]
     return open_files_live(sandbox, reader, checks=asked)

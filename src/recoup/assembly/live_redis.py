@@ -4,35 +4,44 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-from recoup.assembly.access import Found
+from recoup.assembly.access import Found, Readable
+from recoup.assembly.prove_redis_stream import cross_check
+from recoup.assembly.redis_scratch import Replayer
 from recoup.assembly.system import System
 from recoup.engines.engine import CopyReader
 from recoup.engines.redis.live import RedisLive, open_redis_live
 from recoup.engines.redis.local_servers import find_local_server
 from recoup.engines.redis.plan_checks import RedisCheck
-from recoup.engines.redis.sandbox_server import Launcher, local_launcher
+from recoup.engines.redis.sandbox_server import local_launcher
 from recoup.engines.sandbox import Sandbox
 from recoup.plan.services import RedisService
 
 
 def redis_live(
-    system: System | None, found: Found, reader: CopyReader, sandbox: Sandbox
+    opened: Readable, found: Found, reader: CopyReader, sandbox: Sandbox
 ) -> AbstractContextManager[RedisLive]:
     """The RDB copy ``found``, to be loaded in ``sandbox``. Without a plan it is asked nothing.
 
-    Opening it raises ``UsageError`` saying what to install when no server here loads the copy.
+    When it lies on a command stream, the stream before it is proven by it as well. Raise ``UsageError`` saying what to
+    install when no server here loads the copy.
     """
-    launcher = find_launcher(found)
-    return open_redis_live(sandbox, reader, launcher, checks=checks_of(system, found.manifest.service))
-
-
-def find_launcher(found: Found) -> Launcher:
-    """The server that fits the copy best. Raise ``UsageError`` saying what to install when there is none."""
     facts = found.manifest.facts
     program = find_local_server(
         rdb_version=int(facts.get("rdb_version", 0)), server_version=str(facts.get("redis_version", ""))
     )
-    return local_launcher(program.path, program.version)
+
+    def replayer() -> Replayer:
+        return Replayer(
+            program=program, where=program.path, replay=lambda scratch, count: scratch.replay(databases=count)
+        )
+
+    return open_redis_live(
+        sandbox,
+        reader,
+        local_launcher(program.path, program.version),
+        checks=checks_of(opened.system, found.manifest.service),
+        cross_check=cross_check(opened, found, sandbox, replayer),
+    )
 
 
 def checks_of(system: System | None, service: str) -> list[RedisCheck]:

@@ -25,7 +25,7 @@ from recoup.engines.redis.rdb_summary import Summary
 from recoup.engines.redis.replay import CommandCut, Scratch
 from recoup.engines.redis.seal import RdbSeal, sealed_pieces
 from recoup.engines.redis.snapshot import STREAM
-from recoup.engines.redis.stream_windows import StreamChoice, choose
+from recoup.engines.redis.stream_windows import Piece, StreamChoice, choose
 from recoup.kernel import clock
 from recoup.kernel.errors import UsageError
 from recoup.recovery.in_place import Consent
@@ -161,7 +161,7 @@ def build_copy(
     wrong: list[str] = []
     scratch = Scratch(folder, replayer.program)
     scratch.write(sealed_pieces(_told(stored, on_progress), RdbSeal()), _commands(chosen, cut, wrong, on_progress))
-    built = replayer.replay(scratch, _databases(manifest.facts))
+    built = replayer.replay(scratch, databases_to_load(manifest.facts))
     now_ms = int(clock.now().timestamp() * 1000)
     sums, counted = _look_at(built, until_ms, now_ms)
     reached = "no command came between the copy and the target"
@@ -196,7 +196,7 @@ def _commands(chosen: RedisTarget, cut: CommandCut, wrong: list[str], on_progres
     """The commands to replay, segment by segment, fetched ahead; without annotations, which Redis 6 does not know."""
     total = sum(chosen.holdings.entries[piece.key].stored_bytes for piece in chosen.choice.pieces)
     done = 0
-    for piece, data, problems in _ahead(chosen.holdings, chosen.choice):
+    for piece, data, problems in pieces_ahead(chosen.holdings, chosen.choice):
         wrong += problems
         yield from cut.pass_on(read_segment([data]), piece.end)
         done += chosen.holdings.entries[piece.key].stored_bytes
@@ -205,8 +205,9 @@ def _commands(chosen: RedisTarget, cut: CommandCut, wrong: list[str], on_progres
             return
 
 
-def _ahead(holdings: StreamHoldings, choice: StreamChoice) -> Iterator[tuple[Any, bytes, Sequence[str]]]:
-    waiting: deque[tuple[Any, Future[tuple[bytes, tuple[str, ...]]]]] = deque()
+def pieces_ahead(holdings: StreamHoldings, choice: StreamChoice) -> Iterator[tuple[Piece, bytes, Sequence[str]]]:
+    """Each piece of a way through the stream with its bytes, and what was wrong with it elsewhere; read ahead."""
+    waiting: deque[tuple[Piece, Future[tuple[bytes, tuple[str, ...]]]]] = deque()
     with ThreadPoolExecutor(_AHEAD, thread_name_prefix="segments") as pool:
         try:
             for piece in choice.pieces:
@@ -256,7 +257,7 @@ def _counting(batches: Iterator[list[Any]], counted: _Counted, at_ms: int, now_m
         yield batch
 
 
-def _databases(facts: Mapping[str, Any]) -> int:
+def databases_to_load(facts: Mapping[str, Any]) -> int:
     settings = facts.get("settings")
     said = settings.get("databases", "") if isinstance(settings, Mapping) else ""
     return max(_DEFAULT_DATABASES, int(said) if str(said).isdigit() else 0)

@@ -14,12 +14,12 @@ It is no proof against an attacker who may choose keys; the copy's digests are.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, cast
 
-from recoup.engines.redis.rdb import Entry, Function, Kind, Record, read_rdb
+from recoup.engines.redis.rdb import Element, Entry, Function, Kind, Record, read_rdb
 from recoup.kernel.finding import Finding, Verdict
 
 FORMAT = 1
@@ -31,6 +31,7 @@ _HOUR = 60 * _MINUTE
 _DAY = 24 * _HOUR
 #: Width of the groups of expiries, by how far from the origin of the fingerprint they lie: (up to, width), in ms.
 _GRID = ((_HOUR, _MINUTE), (_DAY, _HOUR // 4), (14 * _DAY, _HOUR), (400 * _DAY, _DAY))
+_NO_TIME = 1 << 62  #: the end of the one group of all that expires, when its times are not looked at
 
 
 def _hash(data: bytes) -> int:
@@ -95,10 +96,21 @@ class _Moment:
 class Fingerprinter:
     """Takes the records of one RDB and sums them. ``at_ms`` is the moment that decides what has expired.
 
-    ``also_at_ms`` are further moments, each with a fingerprint of its own, from one reading.
+    ``also_at_ms`` are further moments, each with a fingerprint of its own, from one reading. For comparing what was
+    replayed: without ``times`` it says of a key that it expires, and not when; without ``seen`` it leaves out when the
+    consumers of a stream were last seen, which no command carries.
     """
 
-    def __init__(self, *, at_ms: int, origin_ms: int | None = None, also_at_ms: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        at_ms: int,
+        origin_ms: int | None = None,
+        also_at_ms: Sequence[int] = (),
+        times: bool = True,
+        seen: bool = True,
+    ) -> None:
+        self._times, self._seen = times, seen
         self._origin = at_ms if origin_ms is None else origin_ms
         self._moments = [_Moment(moment) for moment in (at_ms, *also_at_ms)]
         self._functions = Sum()
@@ -127,6 +139,8 @@ class Fingerprinter:
         if entry.kind is Kind.MODULE:
             value, content = _of_module(entry)
         else:
+            if entry.kind is Kind.STREAM and not self._seen:
+                entry.batches = _unseen(entry.batches)
             value = _ordered(entry) if entry.kind in _ORDERED else _unordered(entry)
         for moment in alive:
             sums = moment.of(entry)
@@ -147,7 +161,8 @@ class Fingerprinter:
                 ends = expires if entry.expires_ms is None else min(expires, entry.expires_ms)
                 for moment in alive:
                     if expires > moment.at:
-                        self._put(moment.of(entry), head + _framed(b"field", name, value, b"%d" % expires), ends)
+                        data = head + _framed(b"field", name, value, self._stated(expires))
+                        self._put(moment.of(entry), data, ends)
                         fields[moment], last[moment] = fields[moment] + 1, max(last[moment], expires)
         for moment in alive:
             self._end_hash(moment, head, entry, permanent, last[moment] if fields[moment] else None)
@@ -160,17 +175,19 @@ class Fingerprinter:
         lasting = entry.expires_ms
         if not permanent.count and last is not None:  # gone with its last field
             lasting = last if lasting is None else min(last, lasting)
-        stated = b"" if entry.expires_ms is None else b"%d" % entry.expires_ms
         sums = moment.of(entry)
-        self._put(sums, head + _summed(permanent) + stated, lasting)
+        self._put(sums, head + _summed(permanent) + self._stated(entry.expires_ms), lasting)
         sums.keys += 1
+
+    def _stated(self, expires_ms: int | None) -> bytes:
+        return b"" if expires_ms is None else b"%d" % expires_ms if self._times else b"some time"
 
     def _put(self, sums: _PerKind, data: bytes, expires_ms: int | None) -> None:
         if expires_ms is None:
             sums.permanent.add(_hash(data))
         else:
-            _, end = group_of(expires_ms, self._origin)
-            sums.expiring.setdefault(end, Sum()).add(_hash(data + b"@%d" % expires_ms))
+            _, end = group_of(expires_ms, self._origin) if self._times else (0, _NO_TIME)
+            sums.expiring.setdefault(end, Sum()).add(_hash(data + b"@" + self._stated(expires_ms)))
 
     def result(self) -> dict[str, Any]:
         """The fingerprint as of the first moment, ready for JSON."""
@@ -214,6 +231,12 @@ def _ordered(entry: Entry) -> bytes:
         else:
             digest.update(_framed(*elements))
     return digest.digest()
+
+
+def _unseen(batches: Iterator[list[Element]]) -> Iterator[list[Element]]:
+    """The records of a stream (``rdb_stream``) without the eight bytes that end those of consumers."""
+    for batch in batches:
+        yield [one[:-8] if isinstance(one, bytes) and one.startswith(b"8:consumer") else one for one in batch]
 
 
 def _of_module(entry: Entry) -> tuple[bytes, bytes]:

@@ -24,8 +24,9 @@ from recoup.engines.redis.plan_checks import RedisCheck, check_plan
 from recoup.engines.redis.restore_folder import FolderLayout, restore_rdb_to_folder
 from recoup.engines.redis.sandbox_server import DATA, LOAD_SECONDS, Launcher, SandboxRedis, start_sandbox_redis
 from recoup.engines.redis.snapshot import STREAM, milliseconds_now
+from recoup.engines.redis.stream_proof import CHECK as CROSSED
 from recoup.kernel import clock
-from recoup.kernel.errors import DamageError, UncheckedError, UnknownFormatError
+from recoup.kernel.errors import DamageError, RecoupError, UncheckedError, UnknownFormatError, WrongKeyError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.kernel.units import show_size
 
@@ -144,7 +145,7 @@ class RedisLive:
         """See ``LiveCopy``."""
         findings = self._recorded()
         if self._cross_check is not None:
-            findings += self._cross_check()
+            findings += _crossed(self._cross_check)
         if not self._sealed:
             findings = [replace(one, not_checked=_joined(one.not_checked, _NO_CHECKSUM)) for one in findings]
         return findings
@@ -212,6 +213,17 @@ _HOLDS = "the copy holds the data that were recorded when it was taken"
 _SERVES = "the restored server holds the data that were recorded"
 _LOOKS_UP = "every key of every database can be looked up"
 _COUNTS = "every database has as many keys as the copy"
+
+
+def _crossed(cross_check: CrossCheck) -> Sequence[Finding]:
+    """What goes wrong with the stream takes nothing from what was found of the copy itself."""
+    try:
+        return cross_check()
+    except WrongKeyError:
+        raise
+    except RecoupError as failure:
+        verdict = Verdict.FAILED if isinstance(failure, DamageError) else Verdict.UNKNOWN
+        return [_finding(CROSSED, verdict, failure.message, subject="the command stream", hint=failure.hint)]
 
 
 def _as_served(recorded: Mapping[str, Any], readings: Readings) -> list[Finding]:

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from recoup.engines.redis.commands import arguments, encode
 from recoup.engines.redis.connection import LostConnectionError, RefusedByServerError, connect
 from recoup.engines.redis.restore_folder import multi_part_names
 from recoup.engines.redis.seal import newest_loadable
+from recoup.engines.redis.socket_path import short_path
 from recoup.kernel import clock
 from recoup.kernel.errors import DamageError, EngineError, UsageError
 from recoup.kernel.process import Child, Command, run, spawn
@@ -35,17 +36,23 @@ _STOP_SECONDS = 20.0
 _LOG, _FOLDER = "appendonly.aof", "appendonlydir"
 SOCKET, CONFIGURATION, BUILT = "socket", "scratch.conf", "built.rdb"
 _PROGRAMS = ("redis-server", "valkey-server")
+#: No server replicates these. A log that holds one was made by somebody, and a server that loads it would obey.
+_NEVER_REPLICATED = frozenset(
+    b"ACL BGREWRITEAOF BGSAVE CLUSTER CONFIG DEBUG FAILOVER MIGRATE MODULE MONITOR PSYNC REPLICAOF SAVE SHUTDOWN "
+    b"SLAVEOF SYNC".split()
+)
 
 
 @dataclass(slots=True, kw_only=True)
 class CommandCut:
     """Passes on the commands behind ``after`` (an offset) that came up to ``until_ms``; says what it passed on.
 
-    ``database``: what is selected, when it is known before the first command.
+    ``until_offset``: where it ends as well, when that comes first.
     """
 
     after: int
     until_ms: int
+    until_offset: int | None = None
     commands: int = field(default=0, init=False)
     last_ms: int | None = field(default=None, init=False)  #: when the last command passed on had come
     offset: int = field(init=False)  #: behind the last command passed on
@@ -59,12 +66,18 @@ class CommandCut:
     def pass_on(self, commands: Iterable[LoggedCommand], end: int) -> Iterator[bytes]:
         """The bytes to replay of one segment, which ends at ``end``. Raise ``DamageError`` when it does not fit."""
         for command in commands:
+            if command.name in _NEVER_REPLICATED:
+                raise DamageError(
+                    f"the command stream holds {command.name.decode()}, which no server replicates",
+                    hint="Do not replay it: restore a copy as it is, and find out who wrote into the repository.",
+                )
             selects = command.name == b"SELECT"
             if selects:
                 self._database = arguments(command.data)[1]
             if command.offset < self.offset:
                 continue  # before the RDB, or in an earlier segment as well
-            if command.at_ms > self.until_ms:
+            # Where it begins counts: a command that was rewritten (a time to live made absolute) may read longer.
+            if command.at_ms > self.until_ms or (self.until_offset is not None and command.offset >= self.until_offset):
                 self.ended = True
                 return
             if not self._stated and not selects and command.name != b"MULTI":
@@ -170,24 +183,37 @@ def find_scratch_program(rdb_version: int, server_version: str) -> ScratchProgra
 
 
 class Scratch:
-    """A private folder, and in it the files and the server of one replay."""
+    """A private folder, and in it the files and the server of one replay.
 
-    def __init__(self, folder: Path, program: ScratchProgram) -> None:
+    ``inside`` puts the server's command into a sandbox, whose programs run as ``owner``.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        program: ScratchProgram,
+        *,
+        inside: Callable[[Command], Command] = lambda command: command,
+        owner: tuple[int, int] | None = None,
+    ) -> None:
         self.folder, self.program = folder, program
+        self._inside, self._owner = inside, owner
 
     def write(self, rdb: Iterable[bytes], commands: Iterable[bytes]) -> None:
         """Lay out the append-only log: the RDB, and the commands behind it. Raise ``EngineError`` for a full disk."""
         try:
             if not self.program.multi_part:
-                _write(self.folder / _LOG, rdb, commands)
+                self._write(self.folder / _LOG, rdb, commands)
                 return
             log = self.folder / _FOLDER
             log.mkdir(mode=0o700)
+            if self._owner is not None:
+                os.chown(log, *self._owner)
             base, manifest = multi_part_names(_LOG, 1)
             increment = f"{_LOG}.1.incr.aof"
-            _write(log / base, rdb)
-            _write(log / increment, commands)
-            _write(log / manifest, [f"file {base} seq 1 type b\nfile {increment} seq 1 type i\n".encode()])
+            self._write(log / base, rdb)
+            self._write(log / increment, commands)
+            self._write(log / manifest, [f"file {base} seq 1 type b\nfile {increment} seq 1 type i\n".encode()])
         except OSError as failure:
             raise EngineError(
                 f"cannot lay out the replay in {self.folder}: {failure.strerror or failure}",
@@ -199,13 +225,14 @@ class Scratch:
 
         Raise ``EngineError`` with the server's last words when it cannot load the log.
         """
-        settings = _settings(databases) | {"dir": str(self.folder), "unixsocket": str(self.folder / SOCKET)}
+        settings = _settings(databases) | {"dir": "./", "unixsocket": SOCKET}
         if self.program.multi_part:
             settings["appenddirname"] = _FOLDER
         configuration = self.folder / CONFIGURATION
-        _write(configuration, ["".join(f"{name} {value}\n" for name, value in settings.items()).encode()])
+        self._write(configuration, ["".join(f"{name} {value}\n" for name, value in settings.items()).encode()])
         with open(self.folder / "log.txt", "a+b") as log:
-            child = spawn(Command(argv=[self.program.path, str(configuration)], folder=self.folder), log=log)
+            command = Command(argv=[self.program.path, CONFIGURATION], folder=self.folder)
+            child = spawn(self._inside(command), log=log)
             try:
                 self._save(child)
             finally:
@@ -214,7 +241,10 @@ class Scratch:
         return self.folder / BUILT
 
     def _save(self, child: Child) -> None:
-        address = RedisAddress(socket=self.folder / SOCKET)
+        with short_path(self.folder, SOCKET) as socket:
+            self._save_by(child, RedisAddress(socket=socket))
+
+    def _save_by(self, child: Child, address: RedisAddress) -> None:
         self._wait_until_loaded(child, address)
         with connect(address) as link:
             link.limit_silence(_SAVE_SECONDS)
@@ -248,8 +278,9 @@ class Scratch:
         text = (self.folder / "log.txt").read_bytes()[-2000:].decode(errors="replace").strip().splitlines()
         return " ".join(text[-3:])
 
-
-def _write(path: Path, *parts: Iterable[bytes]) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as handle:
-        for part in parts:
-            handle.writelines(part)
+    def _write(self, path: Path, *parts: Iterable[bytes]) -> None:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as handle:
+            if self._owner is not None:
+                os.fchown(handle.fileno(), *self._owner)
+            for part in parts:
+                handle.writelines(part)

@@ -24,6 +24,7 @@ from recoup.engines.redis.connection import (
     read_info,
 )
 from recoup.engines.redis.local_servers import release
+from recoup.engines.redis.socket_path import short_path
 from recoup.kernel import clock
 from recoup.kernel.errors import DamageError, EngineError, RecoupError, UncheckedError
 from recoup.kernel.process import Child, Command, spawn
@@ -37,7 +38,6 @@ START_SECONDS = 60.0
 LOAD_SECONDS = 4 * 3600.0
 _POLL_SECONDS = 0.02
 _STOP_SECONDS = 20.0
-_LONGEST_SOCKET = 107  # bytes of a path in ``sockaddr_un`` (unix(7))
 _DEFAULT_DATABASES = 16
 #: What the log of a server that gives up says when it lacks something, which is no fault of the copy.
 _LACKS = (
@@ -170,24 +170,11 @@ def start_sandbox_redis(
     with contextlib.ExitStack() as until_stopped:
         log = until_stopped.enter_context(open(_private(folder / LOG), "a+b"))
         child = spawn(sandbox.command(launcher.command(folder, CONFIGURATION)), log=log)
-        address = RedisAddress(socket=until_stopped.enter_context(_short_path(folder)) / SOCKET)
+        address = RedisAddress(socket=until_stopped.enter_context(short_path(folder, SOCKET)))
         server = SandboxRedis(child, address, folder, launcher)
         until_stopped.callback(server.stop)
         _wait_until_loaded(child, server, load_seconds)
         yield server
-
-
-@contextlib.contextmanager
-def _short_path(folder: Path) -> Iterator[Path]:
-    """The folder under a name that leaves room for a socket's: its own, or that of a descriptor of this process."""
-    if len(os.fsencode(folder / SOCKET)) <= _LONGEST_SOCKET:
-        yield folder
-        return
-    handle = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield Path(f"/proc/self/fd/{handle}")
-    finally:
-        os.close(handle)
 
 
 def _wait_until_loaded(child: Child, server: SandboxRedis, load_seconds: float) -> None:

@@ -187,5 +187,23 @@ def choose(target: datetime, bases: Sequence[RdbBase], inventory: Inventory) -> 
     )
 
 
+def lead_to(later: RdbBase, bases: Iterable[RdbBase], inventory: Inventory) -> StreamChoice | None:
+    """The nearest earlier copy from which the stream leads to the very place of ``later``, and the pieces up to it.
+
+    None when none does: it is the first of its stream, the pieces between have expired or are not stored yet.
+    """
+    for base in sorted((one for one in bases if one.time < later.time), key=lambda one: one.time, reverse=True):
+        if (base.replication_id, base.offset) == (later.replication_id, later.offset):
+            return StreamChoice(base=base, pieces=())
+        pieces: list[Piece] = []
+        for piece in inventory.follow((base.replication_id, base.offset)):
+            pieces.append(piece)
+            if piece.replication_id == later.replication_id and piece.end >= later.offset:
+                if piece.start <= later.offset:
+                    return StreamChoice(base=base, pieces=tuple(pieces))
+                break
+    return None
+
+
 def _show(instant: datetime) -> str:
     return instant.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
