@@ -219,6 +219,8 @@ class Lane:
     def _go_on_after(self, failure: StorageError) -> bool:
         """Note a failure; whether to try the same again."""
         with self._changed:
+            if self._mode == "failed":
+                return False  # by what was under way beside this: that is what must be said
             self._error = failure
             if self.required or self._mode != "running":
                 return self._mode == "running"
@@ -227,7 +229,9 @@ class Lane:
 
     def _fail(self, failure: RecoupError) -> None:
         with self._changed:
-            self._error, self._mode = failure, "failed"
+            if self._mode != "failed":
+                self._error, self._mode = failure, "failed"
+            self._round += 1
             self._line.clear()
             self._changed.notify_all()
         self._on_change()
@@ -304,10 +308,14 @@ class Lane:
 
     def _note(self, failure: RecoupError) -> None:
         with self._changed:
-            self._error = failure
+            if self._mode != "failed":
+                self._error = failure
 
     def _caught_up(self, reached: int) -> bool:
+        """Whether there is nothing to catch up with any more; that is so after a failure too."""
         with self._changed:
+            if self._mode == "failed":
+                return True
             self._position = max(self._position, reached)
             self._error = None
             self._last_stored = clock.now()

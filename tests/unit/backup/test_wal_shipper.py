@@ -17,8 +17,8 @@ from recoup.backup.wal_shipper import Target, WalShipper
 from recoup.demo.host import wait_until
 from recoup.kernel.errors import RefusedError, StorageError
 from recoup.repository.repository import create_repository
-from recoup.repository.wal_archive import WalArchive
-from recoup.repository.wal_names import WalPiece, WalSegment
+from recoup.repository.wal_archive import SealedWal, WalArchive
+from recoup.repository.wal_names import WalEntry, WalPiece, WalSegment
 from recoup.storage.faults import FaultyStore
 from recoup.storage.memory import MemoryStore
 from tests.unit.repository.sealed import KEY
@@ -189,6 +189,42 @@ def test_other_content_is_raised_to_whoever_ships() -> None:
             shipper.room()
     (held,) = archive.entries()
     assert archive.read(held) == b"somebody else's"
+
+
+@pytest.mark.parametrize("ends", ["stored", "away"])
+def test_a_refusal_stands_whatever_happens_to_what_was_under_way_beside_it(
+    ends: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Moody()
+    archive = archive_of(store, "one")
+    asked, go_on = threading.Event(), threading.Event()
+    put = WalArchive.put
+
+    def slow(self: WalArchive, sealed: SealedWal) -> WalEntry:
+        if sealed.name == name(0):
+            asked.set()
+            assert go_on.wait(20)
+            if ends == "away":
+                raise AwayError("away")
+        return put(self, sealed)
+
+    monkeypatch.setattr(WalArchive, "put", slow)
+    with shipping((archive, True)) as shipper:
+        ship(shipper, 0)
+        assert asked.wait(10)
+        archive.put_segment(name(1), b"somebody else's", STAMP)
+        ship(shipper, 1)
+        assert wait_until(lambda: shipper.states()[0].mode == "failed", limit_seconds=10)
+        go_on.set()
+        assert wait_until(
+            lambda: not [one for one in threading.enumerate() if one.name.startswith("wal-one-")], limit_seconds=10
+        )
+        (state,) = shipper.states()
+        assert state.error is not None
+        assert f"already holds {name(1)}" in state.error
+        with pytest.raises(RefusedError, match="already holds"):
+            shipper.room()
+        assert shipper.safe() == 0
 
 
 @given(seed=st.integers(0, 1 << 30), share=st.sampled_from([0.1, 0.4]), count=st.integers(1, 8))
