@@ -102,7 +102,9 @@ def a_drill(
                 ),
             ),
         ),
-        "rto": Rto(declared=declared, healthy=declared + takes, objective=timedelta(hours=1), waiting=third),
+        "rto": Rto(declared=declared, healthy=declared + takes, objective=timedelta(hours=1), waiting=third,
+            tiers={"critical": timedelta(hours=1)},
+        ),
         "rpo": (
             Rpo(
                 service="postgres", measured=lost, objective=5 * MINUTE, how="heartbeat row", tier="critical",

@@ -27,6 +27,8 @@ _PACKAGES = {
     "redis-cli": "redis-tools",
     "pgbackrest": "pgbackrest",
     "age": "age",
+    "pdftoppm": "poppler-utils",
+    "pdftotext": "poppler-utils",
 }
 
 

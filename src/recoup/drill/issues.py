@@ -98,8 +98,10 @@ def _faults(record: DrillRecord, earlier: Sequence[DrillRecord]) -> Iterable[tup
     """(about, text) of each."""
     if record.stopped is not None:
         yield "stopped", f"the drill did not come to its end: {record.stopped}"
+    told = _told(record)
     for step in record.steps:
-        if step.verdict is Verdict.FAILED or (step.verdict is Verdict.UNKNOWN and step.started is not None):
+        wrong = step.verdict is Verdict.FAILED or (step.verdict is Verdict.UNKNOWN and step.started is not None)
+        if wrong and not any(one in step.detail for one in told):
             yield f"step:{step.key}", _said(step.title, step.verdict, step.detail)
     for group in (record.checks, record.isolation, record.teardown):
         yield from _of_findings(group)
@@ -115,6 +117,14 @@ def _faults(record: DrillRecord, earlier: Sequence[DrillRecord]) -> Iterable[tup
         yield f"worse:{worse.number}", str(worse)
     if not record.proves_data:
         yield "no proof", "nothing that passed proves that the data came back"
+
+
+def _told(record: DrillRecord) -> set[str]:
+    """What flows and checks say for themselves: a step that repeats it is no second issue."""
+    found = {one.what for flow in record.flows for one in flow.steps if one.verdict is not Verdict.OK}
+    groups = (record.checks, record.isolation, record.teardown)
+    found |= {one.check for group in groups for one in group if one.verdict is not Verdict.OK}
+    return {one for one in found if one}
 
 
 def _of_findings(findings: Iterable[Finding]) -> Iterable[tuple[str, str]]:
