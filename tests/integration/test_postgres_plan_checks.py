@@ -124,6 +124,7 @@ def test_wrong_answers_fail_and_errors_are_unknown_in_exact_words(
     assert found.verdict is verdict
     assert said in found.detail
     assert found.verdict is not UNKNOWN or "not a number" in said or found.hint
+    assert ("schema" in str(found.hint)) is ("does not exist" in said)
 
 
 def test_without_checks_it_is_unknown_and_says_how_to_write_one(shop15: Restored) -> None:

@@ -35,6 +35,10 @@ _ERROR: Final = (
     "Run the same query in production. When it works there, the copy lacks what the message names; when it does not, "
     "correct the check in the plan."
 )
+_UNKNOWN_NAME: Final = (
+    "Write the schema before the name (app.orders): the check is asked as the superuser, with the search_path of the "
+    "database and not of a role. When production has no such thing either, correct the check in the plan."
+)
 _SLOW: Final = "Make the query cheaper (an index, a smaller range); it is asked in every verification."
 
 
@@ -115,9 +119,12 @@ def _as_it_is(server: RestoredServer, database: str, check: PlanCheck, allowed_s
             session.execute("BEGIN READ ONLY")
             verdict, said = judge(check, _ask(session, check, allowed_seconds))
     except EngineError as refused:
-        slow = isinstance(refused, SqlError) and refused.sqlstate == "57014"
+        state = refused.sqlstate if isinstance(refused, SqlError) else ""
+        slow = state == "57014"
         said = f"no answer within {allowed_seconds:g} s" if slow else f"it could not be asked: {refused.message}"
-        return _finding(check, Verdict.UNKNOWN, said, _SLOW if slow else _ERROR)
+        unknown_name = state in ("42P01", "42883")  # undefined_table, undefined_function
+        hint = _SLOW if slow else _UNKNOWN_NAME if unknown_name else _ERROR
+        return _finding(check, Verdict.UNKNOWN, said, hint)
     return _finding(check, verdict, said, None)
 
 
