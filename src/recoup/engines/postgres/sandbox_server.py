@@ -22,10 +22,10 @@ from recoup.engines.postgres.place_files import writing_in
 from recoup.engines.postgres.sandbox_faults import judge_start
 from recoup.engines.postgres.sandbox_programs import find_sandbox_programs
 from recoup.engines.postgres.sandbox_settings import closed_settings, preloaded, session_options
-from recoup.engines.postgres.session import DirectSession, Session
+from recoup.engines.postgres.session import DirectSession, Session, identifier
 from recoup.engines.sandbox import Sandbox
 from recoup.kernel import clock
-from recoup.kernel.errors import EngineError, UncheckedError
+from recoup.kernel.errors import DamageError, EngineError, UncheckedError
 from recoup.kernel.process import Child, Command, run, spawn
 from recoup.kernel.secret import Secret
 
@@ -42,6 +42,8 @@ _MAINTENANCE: Final = ("postgres", "template1")
 _NOT_READ: Final = ("postgresql.auto.conf", "standby.signal", "recovery.signal", "recovery.conf", "postmaster.pid")
 _CUSTOM_WAL: Final = re.compile(r"resource manager with ID \d+ not registered")
 _WHO: Final = "SELECT rolname FROM pg_catalog.pg_authid WHERE rolsuper AND rolcanlogin ORDER BY oid LIMIT 1\n"
+#: The superuser that initdb made: BOOTSTRAP_SUPERUSERID (src/include/catalog/pg_authid.dat). It cannot be dropped.
+_FIRST: Final = "SELECT rolname FROM pg_catalog.pg_authid WHERE oid = 10\n"
 _ALONE_ANSWER: Final = re.compile(r'rolname = "(.*)"\t\(typeid')
 
 
@@ -163,7 +165,7 @@ class SandboxServer:
         except EngineError as refused:
             if not re.search(r"role .* does not exist|not permitted to log in|must be superuser", refused.message):
                 raise
-            self.superuser = self._ask_alone()
+            self.superuser = self._find_superuser()
             if not self._started(seconds):
                 raise self._failure from None
             self._first = self._way_in()
@@ -231,19 +233,32 @@ class SandboxServer:
             return False
         return len(lines) >= 8 and lines[7].strip() == "ready"
 
-    def _ask_alone(self) -> str:
-        """The name of a superuser who may log in, from the server in single-user mode, where nobody logs in."""
+    def _find_superuser(self) -> str:
+        """The name of a superuser who may log in, who is made to be one when there is none."""
         self.stop()
+        found = self._alone(_WHO)
+        if found is None:
+            found = self._alone(_FIRST)
+            if found is None:
+                raise DamageError(
+                    "the copy has no superuser, so its catalogue of roles is damaged",
+                    hint="Do not count on this copy. Verify the one before it, and take a new one.",
+                )
+            self._alone(f"ALTER ROLE {identifier(found)} SUPERUSER LOGIN\n")
+        return found
+
+    def _alone(self, statement: str) -> str | None:
+        """Run one statement in single-user mode, where nobody logs in. Return the name of a role in its answer."""
         options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
         argv = [self.program("postgres"), "--single", "-D", str(self.folder), *options, "template1"]
         command = self.sandbox.command(
             Command(argv=argv, environment={"LC_ALL": "C"}, folder=self.folder, timeout_seconds=_ALONE_SECONDS)
         )
-        said = run(command, stdin=_WHO.encode(), expect=None)
+        said = run(command, stdin=statement.encode(), expect=None)
         match = _ALONE_ANSWER.search(said.stdout.decode(errors="replace"))
-        if match is None:
-            raise UncheckedError("the cluster has no superuser that may log in")
-        return match[1]
+        if match is None and said.exit_status != 0:
+            raise judge_start(said.stderr, exit_status=said.exit_status, major=self.major)
+        return None if match is None else match[1]
 
 
 @contextlib.contextmanager
