@@ -76,18 +76,29 @@ _LIBRARY = re.compile(
     r'|could not find function "[^"]+" in file "(?P<other>[^"]+)"'
     r'|incompatible library "(?P<third>[^"]+)"'
 )
+#: This machine lacks the rules by which text was ordered (src/backend/utils/adt/pg_locale*.c).
+_RULES: Final = re.compile(
+    r"collation .* has no actual version|could not create locale|could not open collator|could not load locale|"
+    r"database locale is incompatible|is not supported in this build|collation provider|locale .* is not available"
+)
 _PLACE: Final = re.compile(r" \((SQLSTATE \w{5}), .*\)$", re.DOTALL)  # as session.error_of writes it
 #: SQLSTATE classes and codes that say something of this place or this moment, and nothing of the data: insufficient
-#: resources, intervention, lock not available, rolled back, no right, not supported, too deep, device error.
-_CIRCUMSTANCES: Final = ("53", "57", "55P03", "40", "42501", "0A", "54", "58030")
-_SETTINGS: Final = (
-    "lc_messages = 'C'",
-    "constraint_exclusion = off",
-    "default_transaction_read_only = off",
-    "default_transaction_isolation = 'read committed'",
-    "work_mem = '64MB'",
-)
+#: resources, intervention, lock not available, transaction ended, no right, not supported, too deep, device error.
+_CIRCUMSTANCES: Final = ("25", "53", "57", "55P03", "40", "42501", "0A", "54", "58030")
+_SETTINGS: Final = {
+    "lc_messages": "'C'",
+    "constraint_exclusion": "off",
+    "default_transaction_read_only": "off",
+    "default_transaction_isolation": "'read committed'",
+    "work_mem": "'64MB'",
+}
+_AS_EVER: Final = {"search_path": "pg_catalog"}  #: what sessions have that is no default
+#: What a damaged index would answer is not asked.
+WITHOUT_INDEXES: Final = {
+    "enable_indexscan": "off", "enable_indexonlyscan": "off", "enable_bitmapscan": "off",
+}  # fmt: skip
 _RECONNECT_SECONDS: Final = 60.0
+_LEAST_MILLISECONDS: Final = 5000
 
 
 def judge(sqlstate: str, message: str, *, opinion: bool = False) -> Refusal:
@@ -105,6 +116,12 @@ def judge(sqlstate: str, message: str, *, opinion: bool = False) -> Refusal:
             verdict=Verdict.UNKNOWN,
             detail=f"the library {library} is not usable here: {message}",
             hint=f"Install the extension that brings {library} where the sandbox runs, or use the service's own image.",
+        )
+    if _RULES.search(message):
+        return Refusal(
+            verdict=Verdict.UNKNOWN,
+            detail=f"text cannot be ordered here as it was there: {message}",
+            hint="Install the locale where the sandbox runs, or use the service's own image.",
         )
     damage = sqlstate.startswith("XX") or sqlstate == "58P01"
     circumstance = sqlstate.startswith(_CIRCUMSTANCES)
@@ -139,6 +156,7 @@ class Examiner:
         self.budget = budget
         self.extensions: dict[str, str] = {}  #: library -> the extension that brings it
         self._session: Session | None = None
+        self._settings: dict[str, str] = {}
         self._gone: str | None = None
 
     def named(self, thing: object) -> str:
@@ -163,7 +181,7 @@ class Examiner:
                 self.close()
                 if attempt == 2:
                     return Refusal(
-                        verdict=Verdict.FAILED,
+                        verdict=Verdict.UNKNOWN if opinion else Verdict.FAILED,
                         detail=f"the server's process ended while it read this, twice: {lost.message}",
                         hint=DAMAGED_HINT,
                     )
@@ -177,9 +195,11 @@ class Examiner:
         return answer
 
     def run(self, sql: str) -> Refusal | None:
-        """Run a statement that returns no rows."""
+        """Run a statement that returns no rows; also when the time is over, as it may tidy up."""
         try:
-            self._connected().execute(sql)
+            session = self._connected()
+            session.execute(f"SET statement_timeout = {max(_LEAST_MILLISECONDS, round(self.budget.left() * 1000))}")
+            session.execute(sql)
         except SqlError as refused:
             return self._with_extension(judge(refused.sqlstate, refused.message))
         except EngineError as lost:
@@ -187,16 +207,26 @@ class Examiner:
             return Refusal(verdict=Verdict.UNKNOWN, detail=lost.message)
         return None
 
+    def rollback(self) -> None:
+        """End a transaction, whatever state it is in."""
+        if self._session is not None:
+            try:
+                self._session.execute("ROLLBACK")
+            except EngineError:
+                self.close()
+
     @contextlib.contextmanager
     def settings(self, values: Mapping[str, str]) -> Iterator[None]:
-        """With these settings in the session. A connection that is made anew meanwhile is without them."""
+        """With these settings in every session."""
+        self._settings |= values
         for name, value in values.items():
             self.run(f"SET {name} = {value}")
         try:
             yield
         finally:
             for name in values:
-                self.run(f"SET {name} = pg_catalog" if name == "search_path" else f"RESET {name}")
+                del self._settings[name]
+                self.run(f"SET {name} = {_AS_EVER.get(name, 'DEFAULT')}")
 
     def close(self) -> None:
         """End the connection."""
@@ -215,8 +245,8 @@ class Examiner:
         while True:
             try:
                 session = self.server.session(self.database)
-                for setting in _SETTINGS:
-                    session.execute(f"SET {setting}")
+                for name, value in {**_SETTINGS, **self._settings}.items():
+                    session.execute(f"SET {name} = {value}")
             except EngineError as failure:
                 if clock.monotonic() > deadline or not failure.may_retry:
                     self._gone = f"the server does not answer any more: {failure.message}"

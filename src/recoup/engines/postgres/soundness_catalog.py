@@ -10,7 +10,7 @@ from typing import Final
 
 from recoup.engines.postgres.session import identifier
 from recoup.engines.postgres.soundness_ask import DAMAGED_HINT, Examiner, Refusal
-from recoup.engines.postgres.soundness_tally import Tally
+from recoup.engines.postgres.soundness_tally import Tally, many
 from recoup.kernel.finding import Finding
 
 _KEYS: Final = """
@@ -19,16 +19,16 @@ SELECT fktable::text, array_to_string(fkcols, ','), pktable::text, array_to_stri
 
 
 def catalog_reference(
-    table: str, columns: list[str], target: str, keys: list[str], *, many: bool, optional: bool
+    table: str, columns: list[str], target: str, keys: list[str], *, array: bool, optional: bool
 ) -> str:
     """The query for the rows of one catalogue that refer to nothing in another.
 
-    Returns how many there are, and where the first stands. ``many``: the last column is an array of references.
+    Returns how many there are, and where the first stands. ``array``: the last column is an array of references.
     ``optional``: zero means that there is none.
     """
     names = [identifier(column) for column in columns]
     source = f"SELECT ctid AS place, {', '.join(names)} FROM {table}"
-    if many:
+    if array:
         rest = "".join(f"{name}, " for name in names[:-1])
         source = f"SELECT ctid AS place, {rest}unnest({names[-1]}) AS {names[-1]} FROM {table}"
     zero = "".join(f"fk.{name} <> 0 AND " for name in names) if optional else ""
@@ -46,10 +46,10 @@ def check_references(examiner: Examiner) -> list[Finding]:
         "every reference in the catalogues leads to something", examiner.named("catalogues"), unit="kinds of reference",
         not_checked="references inside stored expressions, which are read when the expression is",
     )  # fmt: skip
-    for table, columns, target, keys, many, optional in examiner.facts(_KEYS):
+    for table, columns, target, keys, array, optional in examiner.facts(_KEYS):
         fkcols, pkcols = str(columns).split(","), str(keys).split(",")
         sql = catalog_reference(
-            str(table), fkcols, str(target), pkcols, many=many == "t", optional=optional == "t"
+            str(table), fkcols, str(target), pkcols, array=array == "t", optional=optional == "t"
         )  # fmt: skip
         answer = examiner.ask(sql)
         subject = examiner.named(f"{table} ({columns})")
@@ -59,7 +59,8 @@ def check_references(examiner: Examiner) -> list[Finding]:
             count, place, shown = answer[0]
             tally.failed(
                 subject,
-                f"{count} rows refer to rows of {target} that are not there; the first is {shown} at {place}",
+                f"{many(count, 'row')} with a reference to {target} that leads nowhere; the first is {shown} "
+                f"at {place}",
                 hint=DAMAGED_HINT,
             )
         tally.examined += 1
@@ -154,7 +155,7 @@ def check_libraries(examiner: Examiner) -> list[Finding]:
         if found != "t":
             tally.unknown(
                 examiner.named(f"extension {extension}" if extension else f"library {library}"),
-                f"the library {library} is not on this machine; {functions} functions need it",
+                f"the library {library} is not on this machine; it is needed by {many(functions, 'function')}",
                 hint="Install the extension where the sandbox runs, or use the service's own image; "
                 "what is stored with it cannot be proven otherwise.",
             )

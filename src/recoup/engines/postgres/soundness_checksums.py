@@ -8,7 +8,7 @@ from typing import Final
 
 from recoup.engines.postgres.control import CONTROL_FILE, parse_control
 from recoup.engines.postgres.soundness_ask import DAMAGED_HINT, Budget, CheckedServer, Examiner, Refusal
-from recoup.engines.postgres.soundness_tally import Tally
+from recoup.engines.postgres.soundness_tally import Tally, many
 from recoup.kernel.errors import EngineError, UncheckedError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.kernel.process import run
@@ -89,7 +89,8 @@ def _read(tally: Tally, server: CheckedServer, budget: Budget, said: str) -> Non
     for path, found in pages.items():
         tally.failed(
             _owner(server, budget, path),
-            f"wrong checksum of {len(found)} pages, the first is page {min(found)} of {path}", hint=DAMAGED_HINT,
+            f"wrong checksum of {many(len(found), 'page')}, the first is page {min(found)} of {path}",
+            hint=DAMAGED_HINT,
         )  # fmt: skip
     count, numbers = _COUNT.search(said), _NUMBERS.search(said)
     if count is None or numbers is None:

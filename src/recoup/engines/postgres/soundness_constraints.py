@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from recoup.engines.postgres.session import identifier
-from recoup.engines.postgres.soundness_ask import DAMAGED_HINT, Examiner, Refusal
-from recoup.engines.postgres.soundness_tally import Tally
+from recoup.engines.postgres.soundness_ask import DAMAGED_HINT, WITHOUT_INDEXES, Examiner, Refusal
+from recoup.engines.postgres.soundness_tally import Tally, many
 from recoup.kernel.finding import Finding
 
 #: The server's own catalogues are left to the check of their references. attnotnull says more than pg_constraint
@@ -87,7 +87,7 @@ def check_row_rules(examiner: Examiner) -> list[Finding]:
             rule = RowRule(table=str(table), name=str(name), expression=str(expression), kind=str(kind))
             rules.setdefault(rule.table, []).append(rule)
     # Expressions were written out with full names; the functions they call may count on the database's own path.
-    with examiner.settings({"search_path": "DEFAULT"}):
+    with examiner.settings({**WITHOUT_INDEXES, "search_path": "DEFAULT"}):
         for table, its in rules.items():
             tally.examined += len(its)
             for begin in range(0, len(its), _AT_ONCE):
@@ -114,7 +114,7 @@ def _check_table(examiner: Examiner, tally: Tally, table: str, rules: Sequence[R
     for rule, count in zip(rules, answer[0], strict=True):
         if count == "0":
             continue
-        subject, detail = examiner.named(f"{table}, {rule.name}"), f"{count} rows break it: {_words(rule)}"
+        subject, detail = examiner.named(f"{table}, {rule.name}"), f"broken by {many(count, 'row')}: {_words(rule)}"
         if rule.kind == "check" and not _depends_on_row_alone(examiner, table, rule):
             tally.unknown(
                 subject,

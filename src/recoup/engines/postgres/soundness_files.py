@@ -74,8 +74,7 @@ def check_files(examiner: Examiner, *, shared: bool) -> tuple[list[Finding], lis
             if found is not None and found.marked:
                 pages.failed(
                     what,
-                    f"pages {some(map(str, found.marked))} are all zeros, and the visibility map says that they "
-                    "hold rows",
+                    f"all zeros: page {some(map(str, found.marked))}; the visibility map says that there are rows",
                     hint=DAMAGED_HINT,
                 )
             elif found is not None:

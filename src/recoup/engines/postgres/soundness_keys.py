@@ -8,14 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from recoup.engines.postgres.session import identifier
-from recoup.engines.postgres.soundness_ask import DAMAGED_HINT, Examiner, Refusal
-from recoup.engines.postgres.soundness_tally import Tally
+from recoup.engines.postgres.soundness_ask import DAMAGED_HINT, WITHOUT_INDEXES, Examiner, Refusal
+from recoup.engines.postgres.soundness_tally import Tally, many
 from recoup.kernel.finding import Finding
-
-#: What a damaged index would answer is not asked.
-WITHOUT_INDEXES: Final = {
-    "enable_indexscan": "off", "enable_indexonlyscan": "off", "enable_bitmapscan": "off", "enable_tidscan": "off",
-}  # fmt: skip
 
 # -- foreign keys ---------------------------------------------------------------------------------------------------
 
@@ -105,7 +100,8 @@ def check_foreign_keys(examiner: Examiner) -> list[Finding]:
                 tally.refused(examiner.named(what), answer)
             elif answer[0][0] != "0":
                 tally.failed(
-                    examiner.named(what), f"{answer[0][0]} rows refer to rows of {target} that are not there",
+                    examiner.named(what),
+                    f"{many(answer[0][0], 'row')} with a reference to {target} that leads nowhere",
                     hint=DAMAGED_HINT,
                 )  # fmt: skip
     tally.leave_out("foreign keys that production has not validated", skipped)
@@ -167,7 +163,9 @@ def check_unique_keys(examiner: Examiner, *, shared: bool) -> list[Finding]:
                 tally.refused(examiner.named(index), answer)
             elif answer[0][0] != "0":
                 tally.failed(
-                    examiner.named(index), f"{answer[0][0]} keys are in more than one row of {table}", hint=DAMAGED_HINT
+                    examiner.named(index),
+                    f"{many(answer[0][0], 'key')} in more than one row of {table}",
+                    hint=DAMAGED_HINT,
                 )
     return tally.findings()
 
@@ -232,5 +230,5 @@ def check_exclusions(examiner: Examiner) -> list[Finding]:
             if isinstance(answer, Refusal):
                 tally.refused(what, answer)
             elif answer[0][0] != "0":
-                tally.failed(what, f"{answer[0][0]} rows exclude another one", hint=DAMAGED_HINT)
+                tally.failed(what, f"{many(answer[0][0], 'row')} in conflict with another one", hint=DAMAGED_HINT)
     return tally.findings()

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from recoup.engines.postgres.session import identifier, literal
-from recoup.engines.postgres.soundness_ask import Examiner, Refusal
+from recoup.engines.postgres.soundness_ask import WITHOUT_INDEXES, Examiner, Refusal
 from recoup.engines.postgres.soundness_tally import Tally
 from recoup.kernel.finding import Finding, Verdict
 
 _TABLES: Final = """
-SELECT c.oid, c.oid::regclass::text, c.relkind, c.relispopulated, c.relpersistence, c.relisshared,
-       pg_relation_size(c.oid)
+SELECT c.oid, c.oid::regclass::text, c.relkind, c.relispopulated, c.relpersistence, c.relisshared
   FROM pg_class c
  WHERE c.relkind IN ('r', 'm', 'f', 'S') AND c.relpersistence <> 't' ORDER BY c.oid"""
 #: Virtual generated columns (18) store nothing. Types that any bits are a value of need no decoding.
@@ -30,6 +29,11 @@ SELECT a.attrelid, a.attname, CASE WHEN t.oid = 'bytea'::regtype THEN 'bytes'
 _ENCODING: Final = """
 SELECT pg_encoding_to_char(encoding), pg_encoding_max_length(encoding) FROM pg_database
  WHERE datname = current_database()"""
+
+
+_FOREIGN: Final = "foreign tables, whose rows are on another server"
+_NEVER_FILLED: Final = "materialized views that were never filled"
+_UNLOGGED: Final = "what unlogged tables held, which no copy has"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,19 +76,19 @@ def check_rows(examiner: Examiner, *, shared: bool) -> list[Finding]:
     columns: dict[str, list[Column]] = {}
     for oid, name, kind in examiner.facts(_COLUMNS):
         columns.setdefault(str(oid), []).append(Column(name=str(name), kind=str(kind)))
-    rows = size = 0
+    rows = 0
     skipped: dict[str, list[str]] = {}
-    for oid, name, kind, filled, persistence, is_shared, size_bytes in examiner.facts(_TABLES):
-        table = str(name)
-        if is_shared == "t" and not shared:
-            continue
-        if kind == "f":
-            skipped.setdefault("foreign tables, whose rows are on another server", []).append(table)
-        elif filled != "t":
-            skipped.setdefault("materialized views that were never filled", []).append(table)
-        else:
+    tables = examiner.facts(_TABLES)
+    with examiner.settings(WITHOUT_INDEXES):
+        for oid, name, kind, filled, persistence, is_shared in tables:
+            table = str(name)
+            if is_shared == "t" and not shared:
+                continue
+            if kind == "f" or filled != "t":
+                skipped.setdefault(_FOREIGN if kind == "f" else _NEVER_FILLED, []).append(table)
+                continue
             if persistence == "u":
-                skipped.setdefault("unlogged tables are empty in a copy", []).append(table)
+                skipped.setdefault(_UNLOGGED, []).append(table)
             wanted = [Column(name="last_value", kind="plain")] if kind == "S" else columns.get(str(oid), [])
             sql = decode(table, wanted, encoding=encoding if int(width or 1) > 1 else None)
             answer = examiner.ask(sql)
@@ -92,7 +96,6 @@ def check_rows(examiner: Examiner, *, shared: bool) -> list[Finding]:
                 tally.refused(examiner.named(table), _located(examiner, table, sql, answer))
             else:
                 rows += int(answer[0][0] or 0)
-            size += int(size_bytes or 0)
             tally.examined += 1
     tally.also.append(f"{rows} rows")
     for why, names in sorted(skipped.items()):

@@ -5,20 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from recoup.engines.postgres.soundness_ask import Examiner, Refusal
-from recoup.engines.postgres.soundness_tally import Tally
+from recoup.engines.postgres.soundness_ask import WITHOUT_INDEXES, Examiner, Refusal
+from recoup.engines.postgres.soundness_tally import Tally, many
 from recoup.kernel.finding import Finding
 
 #: 'a': a serial column or OWNED BY, 'i': an identity column (src/backend/commands/sequence.c).
 _OWNED: Final = """
 SELECT s.seqrelid::regclass::text, d.refobjid::regclass::text, quote_ident(a.attname), s.seqincrement, s.seqcycle,
-       s.seqmin, s.seqmax, c.relpersistence,
        t.typcategory = 'N'
   FROM pg_sequence s
   JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = s.seqrelid AND d.deptype IN ('a', 'i')
                   AND d.refclassid = 'pg_class'::regclass AND d.refobjsubid > 0
   JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
-  JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_type t ON t.oid = a.atttypid ORDER BY 1"""
+  JOIN pg_type t ON t.oid = a.atttypid ORDER BY 1"""
 _NEAR: Final = 1000
 
 
@@ -51,29 +50,35 @@ def check_sequences(examiner: Examiner) -> list[Finding]:
     """The next value of every sequence that fills a column is beyond all that the column holds."""
     tally = Tally("no sequence is behind its column", examiner.named("sequences"), unit="sequences with a column")
     cycling: list[str] = []
-    for name, table, column, step, cycle, _, _, _, number in examiner.facts(_OWNED):
-        what = examiner.named(f"{name} of {table}.{column}")
-        if cycle == "t" or number != "t":
-            cycling.append(str(name))
-            continue
-        tally.examined += 1
-        now = examiner.ask(f"SELECT last_value, is_called FROM {name}")
-        if isinstance(now, Refusal):
-            tally.refused(what, now)
-            continue
-        state = SequenceState(last=int(now[0][0] or 0), called=now[0][1] == "t", step=int(step or 1))
-        answer = examiner.ask(ahead_of(str(table), str(column), state))
-        if isinstance(answer, Refusal):
-            tally.refused(what, answer)
-            continue
-        count, furthest, near = answer[0]
-        if count == "0":
-            continue
-        detail = f"its next value is {state.next}, and {count} rows have values from there on, up to {furthest}"
-        hint = f"SELECT setval('{name}', {furthest}) after a restore; find out who put it back."
-        if near != "0":
-            tally.failed(what, detail, hint=hint)
-        else:
-            tally.unknown(what, f"{detail}; none of them is near, so they may have been written by hand", hint=hint)
+    owned = examiner.facts(_OWNED)
+    with examiner.settings(WITHOUT_INDEXES):
+        for name, table, column, step, cycle, number in owned:
+            if cycle == "t" or number != "t":
+                cycling.append(str(name))
+            else:
+                tally.examined += 1
+                _check_one(examiner, tally, str(name), str(table), str(column), int(step or 1))
     tally.leave_out("sequences that cycle, or fill no number", cycling)
     return tally.findings()
+
+
+def _check_one(examiner: Examiner, tally: Tally, name: str, table: str, column: str, step: int) -> None:
+    what = examiner.named(f"{name} of {table}.{column}")
+    now = examiner.ask(f"SELECT last_value, is_called FROM {name}")
+    if isinstance(now, Refusal):
+        tally.refused(what, now)
+        return
+    state = SequenceState(last=int(now[0][0] or 0), called=now[0][1] == "t", step=step)
+    answer = examiner.ask(ahead_of(table, column, state))
+    if isinstance(answer, Refusal):
+        tally.refused(what, answer)
+        return
+    count, furthest, near = answer[0]
+    if count == "0":
+        return
+    detail = f"its next value is {state.next}, and {many(count, 'row')} already reach from there to {furthest}"
+    hint = f"SELECT setval('{name}', {furthest}) after a restore; find out who put it back."
+    if near != "0":
+        tally.failed(what, detail, hint=hint)
+    else:
+        tally.unknown(what, f"{detail}; none of them is near, so they may have been written by hand", hint=hint)

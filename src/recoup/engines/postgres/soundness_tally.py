@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from recoup.engines.postgres.soundness_ask import CannotAskError, Refusal
@@ -75,9 +76,9 @@ class Tally:
                     verdict=Verdict.UNKNOWN,
                     detail=f"the time allowed ran out before {some(self._unreached)}",
                     hint="Allow the verification more time.",
-                    not_checked=left_out,
                 )
             )
+        found[-1] = replace(found[-1], not_checked=left_out)
         return found
 
     def _add(self, subject: str, verdict: Verdict, detail: str, hint: str | None) -> None:
@@ -95,3 +96,8 @@ def some(names: Iterable[str]) -> str:
     names = list(names)
     more = len(names) - _MOST_NAMED
     return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def many(count: object, noun: str) -> str:
+    """A count with its noun: ``1 row``, ``2 rows``."""
+    return f"{count} {noun}" + ("" if str(count) == "1" else "s")
