@@ -19,6 +19,7 @@ from recoup.engines.redis.live import open_redis_live
 from recoup.engines.redis.sandbox_server import SandboxRedis
 from recoup.engines.sandbox import clean_leftovers, open_sandbox
 from recoup.engines.sandbox_processes import processes_of
+from recoup.engines.sandbox_walls import Walls
 from recoup.kernel.finding import Verdict
 from recoup.verification.grade import Grade
 from tests.integration.live_redis import climbed, launcher_of, live, proven, verdicts
@@ -97,12 +98,15 @@ def test_a_folder_with_a_long_name_has_room_for_the_socket(redis7: RedisServer, 
     assert place > 107 or os.geteuid() == 0
 
 
-def test_a_machine_without_network_namespaces_says_what_that_leaves_open(
-    redis7: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_machine_without_namespaces_says_what_that_leaves_open_and_finds_its_servers_again(
+    any_redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recoup.engines.sandbox.Sandbox.network_closed", property(lambda _: False))
-    with live(take(redis7), launcher_of(redis7), tmp_path) as opened:
+    monkeypatch.setattr("recoup.engines.sandbox.find_walls", lambda: Walls(unshare=()))
+    copy = take(any_redis)
+    with open_sandbox(tmp_path, "a test") as sandbox, open_redis_live(sandbox, copy, launcher_of(any_redis)) as opened:
         assert any("whether it sent anything" in one.not_checked for one in opened.boots())
+        # A Redis that sets its title overwrites the environment that it is known by.
+        assert any(b"redis" in _read(number, "comm") for number in processes_of(sandbox.id))
 
 
 def test_a_server_that_ends_in_between_is_unknown_and_never_ok(

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from recoup.engines.redis.address import RedisAddress
 from recoup.engines.redis.connection import (
@@ -25,12 +25,10 @@ from recoup.engines.redis.connection import (
 )
 from recoup.engines.redis.local_servers import release
 from recoup.engines.redis.socket_path import short_path
+from recoup.engines.sandbox import Sandbox, may_enter
 from recoup.kernel import clock
 from recoup.kernel.errors import DamageError, EngineError, RecoupError, UncheckedError
 from recoup.kernel.process import Child, Command, spawn
-
-if TYPE_CHECKING:
-    from recoup.engines.sandbox import Sandbox
 
 SOCKET, CONFIGURATION, DATA, LOG = "socket", "redis.conf", "dump.rdb", "log.txt"
 #: How long a server may need until it has its socket, and until it has loaded its data.
@@ -49,6 +47,7 @@ _LACKS = (
     ),
     (re.compile(r"([Oo]ut [Oo]f [Mm]emory)"), "memory ({})", "Free memory on this machine, and try again."),
     (re.compile(r"(No space left on device)"), "disk space ({})", "Free space, and try again."),
+    (re.compile(r"(bind source path does not exist)"), "a Docker engine that sees this machine's folders ({})", None),
     (re.compile(r"(Permission denied)"), "the right to read its own files ({})", None),
     (re.compile(r"(Bad directive or wrong number of arguments)"), "a server that takes its configuration ({})", None),
 )
@@ -63,24 +62,42 @@ _TAIL_BYTES = 64 * 1024  # a report of a crash is long
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launcher:
-    """A ``redis-server`` that can be started on a folder. ``command`` is given the folder and the configuration's name.
+    """A ``redis-server`` that can be started on a folder of a sandbox.
 
-    ``closed``: it is cut off from every network by itself, as a container without one is, whatever the sandbox says.
+    ``command`` is given the sandbox, the folder and the name of the configuration in it; its program reads its stdin
+    and ends when that ends, when it is ``leashed``. ``closed``: it is cut off from every network by itself, as a
+    container without one is, whatever the sandbox can do.
     """
 
     version: str
     where: str  #: for people: a path, ``the image of redis``
-    command: Callable[[Path, str], Command]
+    command: Callable[[Sandbox, Path, str], Command]
+    leashed: bool = False
     closed: bool = False
 
 
 def local_launcher(path: str, version: str) -> Launcher:
-    """A program of this machine."""
+    """A program of this machine, which runs as the user of the sandbox and behind its walls."""
     return Launcher(
         version=version,
         where=path,
-        command=lambda folder, configuration: Command(argv=[path, configuration], folder=folder),
+        command=lambda sandbox, folder, configuration: sandbox.command(
+            Command(argv=[reachable_program(sandbox, path), configuration], folder=folder)
+        ),
     )
+
+
+def reachable_program(sandbox: Sandbox, path: str) -> str:
+    """The program, or a copy of it where the user of the sandbox may not go where it lies (a private home folder)."""
+    if sandbox.user is None or may_enter(Path(path).parent, sandbox.user):
+        return path
+    # Under its own name: Debian's redis-server is redis-check-rdb, and what it is called says what it shall be.
+    copy = sandbox.folder / "programs" / Path(path).name
+    if not copy.exists():
+        copy.parent.mkdir(mode=0o755)
+        shutil.copy(path, copy)
+        copy.chmod(0o755)
+    return str(copy)
 
 
 class SandboxRedis:
@@ -113,6 +130,11 @@ class SandboxRedis:
 
     def stop(self) -> None:
         """End it. Harmless when repeated."""
+        if self.launcher.leashed:
+            with contextlib.suppress(OSError):
+                self._child.stdin.close()  # it ends what it runs elsewhere, and then itself
+            with contextlib.suppress(EngineError):
+                self._child.wait(_STOP_SECONDS)
         self._child.signal(signal.SIGKILL)  # it holds nothing that is not in the copy
         self._child.wait(_STOP_SECONDS)
 
@@ -144,6 +166,7 @@ def settings_of(version: str, databases: int) -> dict[str, str]:
     if (release(version) or (0, 0)) >= (6, 2):
         settings |= {
             "sanitize-dump-payload": "yes",  # every packed value is looked through while loading
+            "set-proc-title": "no",  # it would overwrite the environment, by which processes of a sandbox are known
             "oom-score-adj": "absolute",  # when memory ends, this server goes and not production
             "oom-score-adj-values": "1000 1000 1000",
         }
@@ -169,7 +192,7 @@ def start_sandbox_redis(
     _write_private(folder / CONFIGURATION, text.encode(), sandbox.user)
     with contextlib.ExitStack() as until_stopped:
         log = until_stopped.enter_context(open(_private(folder / LOG), "a+b"))
-        child = spawn(sandbox.command(launcher.command(folder, CONFIGURATION)), log=log)
+        child = spawn(launcher.command(sandbox, folder, CONFIGURATION), log=log, stdin=launcher.leashed)
         address = RedisAddress(socket=until_stopped.enter_context(short_path(folder, SOCKET)))
         server = SandboxRedis(child, address, folder, launcher)
         until_stopped.callback(server.stop)
