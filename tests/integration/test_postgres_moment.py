@@ -125,7 +125,7 @@ def test_a_named_point_is_found_wherever_it_is_and_landed_on(past: Past, server_
         recover(past.story, server_folder, AtName(name="never"))
 
 
-@on(15, 18)
+@on(15, 16, 17, 18)
 def test_the_newest_end_is_all_of_it_and_a_time_after_the_last_commit_is_the_same(
     past: Past, server_folder: Path
 ) -> None:
@@ -161,13 +161,17 @@ def test_nothing_of_the_recovery_is_left_and_nothing_was_archived_by_it(past: Pa
         assert server.execute("SELECT pg_is_in_recovery()") == [(False,)]
 
 
-@on(18)
-@pytest.mark.parametrize("when", ["beyond", "too early"])
+@on(15, 16, 17, 18)
+@pytest.mark.parametrize("when", ["beyond", "too early", "inside the base backup"])
 def test_what_cannot_be_reached_is_refused_before_anything_is_touched(
     past: Past, server_folder: Path, when: str
 ) -> None:
     far = timedelta(hours=1)
-    target = AtTime(time=past.last.time + far if when == "beyond" else commit_of(past, 1).time - far)
+    target: Target = AtTime(time=past.last.time + far if when == "beyond" else commit_of(past, 1).time - far)
+    if when == "inside the base backup":  # which is consistent at its end, and not before
+        end = Lsn.parse(str(past.first.manifest.facts["end_lsn"]))
+        assert Lsn.parse(str(past.first.manifest.facts["begin_lsn"])) < Lsn(end.value - 8)
+        target = AtLsn(lsn=Lsn(end.value - 8))
     folder = server_folder / "never"
     with pytest.raises(RefusedError) as refused:
         recover(past.story, server_folder, target, to=folder)
@@ -246,7 +250,7 @@ def test_damage_behind_the_target_does_no_harm(past: Past, server_folder: Path) 
     assert rows_in(past.story, folder) == list(range(1, 7))
 
 
-@on(15)
+@on(15, 16, 17, 18)
 def test_a_gap_is_named_with_its_range_and_what_lies_before_it_is_still_reached(
     past: Past, server_folder: Path
 ) -> None:
@@ -260,7 +264,7 @@ def test_a_gap_is_named_with_its_range_and_what_lies_before_it_is_still_reached(
     assert rows_in(past.story, folder) == list(range(1, 7))
 
 
-@on(15)
+@on(15, 16, 17, 18)
 def test_wal_of_another_cluster_under_a_name_of_this_one_is_not_replayed(past: Past, server_folder: Path) -> None:
     mixed = copied(past, server_folder, "mixed")
     archive = replace_repositories(past.story, mixed).archives[0]

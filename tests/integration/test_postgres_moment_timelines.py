@@ -15,8 +15,10 @@ from recoup.kernel.finding import Verdict, overall
 from tests.integration.moment_place import recover, repository_in
 from tests.integration.wal_story import Story, booted, own, rows_in, story
 
+EACH = pytest.mark.parametrize("major", [15, 16, 17, 18], ids=lambda major: f"postgres{major}")
 
-@pytest.fixture(scope="module", params=[15, 18], ids=lambda major: f"postgres{major}")
+
+@pytest.fixture(scope="module", params=[15, 16, 17, 18], ids=lambda major: f"postgres{major}")
 def fresh(request: pytest.FixtureRequest) -> Iterator[Story]:
     """A story of its own, told so far: three rows, a base backup, three rows; archived."""
     with temporary_folder("fresh") as root, story(request.param, [repository_in(root / "repository")]) as told:
@@ -56,8 +58,9 @@ def test_a_second_recovery_lands_on_the_timeline_it_was_told(fresh: Story, serve
     assert "--timeline 1 or --timeline 2" in str(refused.value.hint)
 
 
-def test_the_piece_of_the_present_segment_is_recovered_too(server_folder: Path) -> None:
-    with story(17, [repository_in(server_folder / "repository")]) as told:
+@EACH
+def test_the_piece_of_the_present_segment_is_recovered_too(major: int, server_folder: Path) -> None:
+    with story(major, [repository_in(server_folder / "repository")]) as told:
         told.base()
         told.commit(2)
         told.archive()
@@ -68,8 +71,9 @@ def test_the_piece_of_the_present_segment_is_recovered_too(server_folder: Path) 
         assert rows_in(told, folder) == [1, 2, last.row]
 
 
-def test_a_tablespace_made_after_the_base_backup_is_refused_and_untouched(server_folder: Path) -> None:
-    with story(16, [repository_in(server_folder / "repository")]) as told:
+@EACH
+def test_a_tablespace_made_after_the_base_backup_is_refused_and_untouched(major: int, server_folder: Path) -> None:
+    with story(major, [repository_in(server_folder / "repository")]) as told:
         space = own(told, server_folder / "space")
         told.commit()
         told.base()

@@ -300,7 +300,7 @@ def test_a_prune_killed_at_any_storage_operation_is_finished_by_the_next_one(wor
     copies = _fill(place, 3)
     killed, number = 0, 30  # what comes before only reads
     while True:
-        argv = [sys.executable, "-m", "tests.integration.killed_prune", str(work), str(number)]
+        argv = [sys.executable, "-m", "tests.integration.killed_run", "prune", str(work), "local", str(number)]
         code = subprocess.run(argv, cwd=ROOT, check=False, capture_output=True, timeout=120).returncode
         left = _ids(place.repository, work)
         assert copies[0] in left

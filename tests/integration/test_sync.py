@@ -310,7 +310,7 @@ def test_every_storage_operation_failing_once_spreads_no_damage_and_the_next_run
 def test_a_sync_that_is_killed_leaves_nothing_that_the_next_one_does_not_finish(work: Path, number: int) -> None:
     place = two(work, retention="{daily: 1, minimum: 1, wal: 1d}")
     ids = fill(place, days=1)
-    command = [sys.executable, "-m", "tests.integration.killed_sync", str(work), str(number)]
+    command = [sys.executable, "-m", "tests.integration.killed_run", "sync", str(work), "offsite", str(number)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, timeout=120)
     assert done.returncode == -9, done.stderr.decode()
     offsite = of(place, "offsite")

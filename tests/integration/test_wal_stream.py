@@ -37,9 +37,9 @@ def test_a_committed_row_is_archived_within_the_interval_and_pieces_give_way_to_
 
 
 def test_nothing_is_confirmed_to_the_server_before_every_required_repository_has_it(
-    postgres17: PostgresServer,
+    any_postgres: PostgresServer,
 ) -> None:
-    with wal_place(postgres17, repositories="  second: {path: second}") as place:
+    with wal_place(any_postgres, repositories="  second: {path: second}") as place:
         place.start()
         place.wait_safe(place.commit("before"))
         place.wait_safe(place.commit("before"), "second")
@@ -52,7 +52,7 @@ def test_nothing_is_confirmed_to_the_server_before_every_required_repository_has
         # Ask the server for as long as the first repository needed, and then some: it must never believe more.
         for _ in range(20):
             assert place.confirmed() <= before < end
-            ((flushed,),) = postgres17.execute(
+            ((flushed,),) = any_postgres.execute(
                 "SELECT flush_lsn <= restart_lsn FROM pg_stat_replication r JOIN pg_replication_slots s "
                 f"ON s.active_pid = r.pid WHERE s.slot_name = '{place.slot}'"
             )
@@ -88,9 +88,9 @@ def test_a_repository_that_is_not_required_holds_nothing_up_and_copies_later_wha
 
 
 def test_a_full_disk_under_a_required_repository_stops_confirming_and_loses_nothing(
-    postgres16: PostgresServer,
+    any_postgres: PostgresServer,
 ) -> None:
-    with wal_place(postgres16) as place:
+    with wal_place(any_postgres) as place:
         place.start()
         place.wait_safe(place.commit("before"))
         gate = place.system.gates["local"]

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
+from recoup.assembly import wal
 from recoup.assembly.system import System
 from recoup.assembly.wal import WalWorker, slot_name, wal_workers
 from recoup.backup.run_records import read_workers
@@ -211,7 +214,9 @@ repositories:
         assert isinstance(worker, WalWorker)
         place = WalPlace(system=system, server=server, worker=worker)
         try:
-            yield place
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(wal, "_SAY_SECONDS", 0.1)  # tests wait for what it says
+                yield place
         finally:
             for gate in system.gates.values():
                 gate.open.set()

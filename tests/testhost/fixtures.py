@@ -87,7 +87,7 @@ def _running(machine: Machine, folder: Path) -> Iterator[Stack]:
     finally:
         # The project's name finds everything, also what a test has made of the files.
         with contextlib.suppress(AssertionError):
-            machine.docker("compose", "-p", "marketplace", "down", "--volumes", "--remove-orphans", "-t", "2")
+            machine.docker("compose", "-p", "marketplace", "down", "--volumes", "--remove-orphans", "-t", "0")
         _remove_all(machine)
 
 
