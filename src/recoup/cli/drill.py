@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,6 +24,10 @@ def register(app: typer.Typer) -> None:
             "recoup drill --surprise                     # situation, time and who is absent by chance",
             "recoup drill --plan                         # the steps, and nothing is done",
             "recoup drill --clean                        # what a killed drill has left",
+            "recoup drill --list                         # those that were held, and how the plan stands",
+            "recoup drill --show latest --html drill.html --pdf drill.pdf",
+            "recoup drill --issues",
+            'recoup drill --close 20261102-090000-aaaaaa.1 --because "a second disk" --proof disk.txt',
         ),
     )
 
@@ -47,6 +52,23 @@ def drill(
     surprise: Annotated[bool, typer.Option("--surprise", help="Let chance choose; the seed is printed.")] = False,
     seed: Annotated[int | None, typer.Option(metavar="N", help="The seed of an earlier surprise, again.")] = None,
     clean: Annotated[bool, typer.Option("--clean", help="Only remove what killed drills have left.")] = False,
+    listing: Annotated[bool, typer.Option("--list", help="List the drills that were held.")] = False,
+    show: Annotated[
+        str | None, typer.Option(metavar="ID|latest", help="Show the report on a drill.", show_default=False)
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the report, as one page.", show_default=False)
+    ] = None,
+    pdf: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the report, as PDF (recoup[pdf]).", show_default=False)
+    ] = None,
+    issues: Annotated[bool, typer.Option("--issues", help="List the open issues of all drills.")] = False,
+    close: Annotated[str | None, typer.Option(metavar="ISSUE", help="Close an issue, with a proof.")] = None,
+    because: Annotated[str | None, typer.Option(metavar="TEXT", help="What was done about it.")] = None,
+    proof: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|ID", help="What shows it; default: the newest drill since that passed."),
+    ] = None,
     key_file: KeyFileOption = None,
     file: FileOption = None,
     as_json: JsonOption = False,
@@ -56,12 +78,29 @@ def drill(
     """Rehearse a recovery in an isolated test environment, and measure it.
 
     The stack is brought back from the repository alone, as the real thing would be, into a sandbox without a way out.
-    Production is only looked at. The record of the drill is stored in the repositories.
+    Production is only looked at. The record of the drill is stored in the repositories; --list, --show and --issues
+    tell of those that were held. A drill in which nothing would prove the data is refused.
     """
+    from recoup.cli import drill_book
     from recoup.cli.drill_run import Asked, clean_up, run_drill
     from recoup.cli.output import Output
 
     output = Output(json=as_json, quiet=quiet)
+    told = drill_book.Asked(
+        listing=listing,
+        show=show,
+        html=html,
+        pdf=pdf,
+        issues=issues,
+        close=close,
+        because=because,
+        proof=proof,
+        file=file,
+        source=source,
+        key_file=key_file,
+    )
+    if told.tells():
+        return drill_book.tell(output, told)
     if clean:
         return clean_up(output, file)
     asked = Asked(
@@ -76,4 +115,4 @@ def drill(
         seed=seed,
         dry_run=dry_run,
     )
-    return run_drill(output, asked)
+    return run_drill(output, asked, lambda held: drill_book.write_latest(output, told, held))

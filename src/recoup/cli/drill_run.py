@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,8 +36,8 @@ class Asked:
     dry_run: bool = False
 
 
-def run_drill(output: Output, asked: Asked) -> Exit:
-    """Hold a drill, or show its steps. The exit code is that of its verdict."""
+def run_drill(output: Output, asked: Asked, then: Callable[[str], None] = lambda _: None) -> Exit:
+    """Hold a drill, or show its steps. The exit code is that of its verdict. ``then`` is given the drill's id."""
     from recoup.assembly.drill_doer import Voice
     from recoup.assembly.drill_hold import by_chance, hold
     from recoup.kernel.process import give_way
@@ -59,6 +60,7 @@ def run_drill(output: Output, asked: Asked) -> Exit:
         )
         held = hold(wish, voice, watching, tell_team=asked.announce)
     _say_held(output, held)
+    then(held.record.id)
     return held.exit_code
 
 
@@ -85,6 +87,8 @@ def _wish(asked: Asked) -> DrillWish:
     from recoup.recovery.runbook import REHEARSED
 
     situation, zone = asked.situation, "UTC"
+    if situation is not None and situation not in REHEARSED:
+        raise UsageError(f"{situation} cannot be rehearsed", hint=f"What can be: {', '.join(REHEARSED)}.")
     if situation is None or asked.at is not None:
         system = open_for_reading(asked.file, asked.source, asked.key_file).system
         if system is not None:
@@ -97,7 +101,7 @@ def _wish(asked: Asked) -> DrillWish:
     except (KeyError, OSError):
         who = "an unknown user"
     return DrillWish(
-        situation=situation or REHEARSED[0],  # type: ignore[arg-type]
+        situation=situation or REHEARSED[0],
         instant=instant,
         source=asked.source,
         file=asked.file,

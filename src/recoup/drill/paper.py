@@ -27,13 +27,9 @@ _STYLE: Final = f"""text{{font-size:12px;fill:#4a5561;{_FONT}}} .name{{font-size
 
 def pdf(report: Report) -> bytes:
     """The report as PDF. Raise ``UncheckedError`` when typst is not installed, ``RecoupError`` when it fails."""
-    try:
-        import typst
-    except ImportError as missing:
-        raise UncheckedError(
-            "a PDF needs typst, which is not installed",
-            hint="Install it: pip install 'recoup[pdf]'. `--html FILE` needs nothing, and prints well.",
-        ) from missing
+    require_typst()
+    import typst
+
     template = resources.files("recoup.drill").joinpath("report.typ").read_bytes()
     try:
         made = typst.compile(template, format="pdf", sys_inputs={"report": json.dumps(_data(report))})
@@ -44,6 +40,17 @@ def pdf(report: Report) -> bytes:
             hint="`--html FILE` shows the same, and prints well. Please report this.",
         ) from failure
     return bytes(made)
+
+
+def require_typst() -> None:
+    """Raise ``UncheckedError`` when typst is not installed: better before a long drill than after it."""
+    try:
+        import typst  # noqa: F401
+    except ImportError as missing:
+        raise UncheckedError(
+            "a PDF needs typst, which is not installed",
+            hint="Install it: pip install 'recoup[pdf]'. `--html FILE` needs nothing, and prints well.",
+        ) from missing
 
 
 def _data(report: Report) -> dict[str, Any]:
