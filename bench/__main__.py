@@ -16,6 +16,7 @@ from pathlib import Path
 from bench.catalog import measure_catalog
 from bench.contenders import LIMIT, PGBACKREST, Scene, backups, make_sources, restores
 from bench.data import fill
+from bench.grades import measure_grades
 from bench.incremental import measure_incremental
 from bench.load import measure_load
 from bench.measure import Series, interleave
@@ -26,7 +27,7 @@ from bench.wal_load import measure_wal_load
 from recoup.demo.programs import find_postgres
 from recoup.demo.servers import PostgresServer
 
-_PARTS = ("backup", "restore", "incremental", "memory", "load", "wal", "wal-load", "catalog")
+_PARTS = ("backup", "restore", "incremental", "memory", "load", "wal", "wal-load", "catalog", "grades")
 
 
 def _say(text: str) -> None:
@@ -90,6 +91,10 @@ def main() -> int:
             _say("catalog")
             parts.append(measure_catalog(options.artefacts, options.rounds, work / "catalog", _say))
             shutil.rmtree(work / "catalog")
+        if "grades" in wanted:
+            _say("grades")
+            parts += measure_grades(options.size_mib, options.rounds, work / "grades", _say)
+            shutil.rmtree(work / "grades")
     finally:
         shutil.rmtree(work, ignore_errors=True)
     _say(write(parts, machine, {"rounds": options.rounds, "after": "one warm-up", "asked for MiB": options.size_mib}))
