@@ -6,6 +6,7 @@ proves nothing, so each check that holds is asked of an empty one too.
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -151,9 +152,10 @@ def _as_number(reply: Reply) -> float | None:
     if isinstance(reply, int):
         return reply
     try:
-        return float(reply) if isinstance(reply, bytes | str) else None
+        number = float(reply) if isinstance(reply, bytes | str) else None
     except ValueError:
         return None
+    return None if number is None or math.isnan(number) else number  # "nan" is neither less nor more than anything
 
 
 def _equal(number: float | None, text: str | None, expected: bool | float | str) -> bool:
