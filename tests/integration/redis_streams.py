@@ -196,6 +196,7 @@ def make_plan(
     monkeypatch.setenv("STREAMED_PASSWORD", server.password)
     monkeypatch.setenv("PATH", f"{server.program.parent}{os.pathsep}{os.environ['PATH']}")  # replays are its release's
     monkeypatch.setattr(redis_stream, "_SAY_SECONDS", 0.02)
+    monkeypatch.setattr(redis_stream, "_BACKOFF_SECONDS", (0.1, 0.2, 0.5))
     monkeypatch.setattr(redis_stream, "IDLE_SECONDS", 0.2)  # a ping moves the offset too
     key = folder / "recoup.key"
     key.write_text(Key.generate().text.reveal() + "\n")

@@ -39,7 +39,9 @@ HELD_BYTES = 48 << 20
 _DRAIN_SECONDS = 30.0
 #: Never long: until the server is asked again, what it writes is nowhere else.
 _BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
-_BASE_PAUSE_SECONDS = 30.0
+#: After each failure to find or take the copy that a stream begins at. A repository that was away for a moment must not
+#: cost half a minute of instants that cannot be reached; one that stays away must not cost the server a copy a second.
+_BASE_PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)
 _SAY_SECONDS = 1.0
 _TELL_SECONDS = 1.0  #: how often a replica acknowledges at least (Redis, src/replication.c, replicationCron)
 _ASKED_SECONDS = 0.5  #: how soon what has come is stored when the server asks for an acknowledgement
@@ -299,6 +301,7 @@ class _BaseTaker:
         self._system, self._service = system, service
         self._thread: threading.Thread | None = None
         self._next = 0.0
+        self._failures = 0
         self._found: list[tuple[str, int]] = []
         self.problem: str | None = None
 
@@ -326,9 +329,10 @@ class _BaseTaker:
             if not any(line == replication_id and offset >= begun for line, offset in self._found):
                 taken = self.take_now()
                 self._found.append((taken.replication_id, taken.offset))
-            self.problem = None
+            self.problem, self._failures = None, 0
         except RecoupError as failure:
-            self._next = clock.monotonic() + _BASE_PAUSE_SECONDS
+            self._failures += 1
+            self._next = clock.monotonic() + pause_before_copy(self._failures)
             self.problem = f"no copy for the stream to begin at: {failure.message}"
 
     def take_now(self) -> Tip:
@@ -344,6 +348,11 @@ class _BaseTaker:
                 hint="The server had no backlog when it was taken; the next attempt will find one.",
             )
         return Tip(replication_id=line, offset=offset, stamp_ms=0)
+
+
+def pause_before_copy(failures: int) -> float:
+    """Seconds until the copy that a stream begins at is tried again, after so many failures in a row."""
+    return _BASE_PAUSES[min(failures, len(_BASE_PAUSES)) - 1]
 
 
 def next_attempt(attempt: int, lasted_seconds: float) -> tuple[int, float]:

@@ -18,7 +18,7 @@ def stream_of(kind: str, record: WorkerRecord | None, newest_copy: datetime | No
     gap = facts.get("gap") if gap_at is None or newest_copy is None or gap_at > newest_copy else None
     if facts.get("base") == "missing":
         gap = gap or "no copy lies in it yet"
-    error = facts.get("problem") or facts.get("error") or record.error
+    error = facts.get("problem") or (None if _runs_again(record) else facts.get("error") or record.error)
     position = facts.get("safe_lsn") or facts.get("stored_offset")
     slot, held, limit = facts.get("slot_status"), facts.get("held_bytes"), facts.get("held_limit_bytes")
     guard = facts.get("alarm")
@@ -43,6 +43,13 @@ def _state(record: WorkerRecord) -> str:
     facts = record.facts
     apart = facts.get("connected") is False or facts.get("state") not in (None, "streaming")
     return "waiting" if record.state == "running" and apart else record.state
+
+
+def _runs_again(record: WorkerRecord) -> bool:
+    """Whether the worker has said that it streams since it was last started: what ended the time before is over."""
+    streams = record.facts.get("connected") is True or record.facts.get("state") == "streaming"
+    said_since = record.said is not None and record.since is not None and record.said >= record.since
+    return record.state == "running" and streams and said_since
 
 
 def _as_of(record: WorkerRecord) -> datetime | None:
