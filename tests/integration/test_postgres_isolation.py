@@ -16,6 +16,9 @@ from recoup.demo.servers import PostgresServer
 from recoup.engines.postgres.base_backup import take_base_backup
 from recoup.engines.postgres.dump import DumpRequest, take_dump
 from recoup.engines.postgres.live import LiveRequest, open_postgres_live
+from recoup.engines.postgres.sandbox_restore import new_cluster
+from recoup.engines.postgres.sandbox_server import start_sandbox_server
+from recoup.engines.sandbox import open_sandbox
 from recoup.engines.sandbox_processes import processes_of
 from recoup.kernel.errors import EngineError
 from recoup.kernel.finding import Verdict, overall
@@ -61,6 +64,11 @@ def listener(server_folder: Path) -> Iterator[Listener]:
     one.close()
 
 
+@pytest.fixture
+def root(server_folder: Path) -> Path:
+    return server_folder / "sandboxes"
+
+
 def calling_out(server: PostgresServer, listener: Listener, sockets: Path) -> None:
     """Everything in a database that calls, without anybody asking it to or when it is read."""
     where = f"host=127.0.0.1 port={listener.port} dbname=x user=x password=x"
@@ -84,7 +92,7 @@ def calling_out(server: PostgresServer, listener: Listener, sockets: Path) -> No
         server.execute(statement)
 
 
-def test_no_call_of_a_restored_database_arrives(server_folder: Path, listener: Listener) -> None:
+def test_no_call_of_a_restored_database_arrives(server_folder: Path, root: Path, listener: Listener) -> None:
     require("unshare")
     sockets = server_folder / "sockets"
     base, dump = MemoryCopy(), HeldCopy()
@@ -95,7 +103,7 @@ def test_no_call_of_a_restored_database_arrives(server_folder: Path, listener: L
         dump.complete(take_dump(direct(server), dump, DumpRequest()))
     for copy in (base, dump):
         before = listener.calls
-        with open_postgres_live([copy], server_folder / "sandboxes", LiveRequest()) as live:
+        with open_postgres_live([copy], root, LiveRequest()) as live:
             findings = live.boots()
             assert overall(findings) is Verdict.OK, findings
             assert "network" not in findings[0].not_checked
@@ -114,6 +122,19 @@ def test_no_call_of_a_restored_database_arrives(server_folder: Path, listener: L
             for process in processes_of(live.server.sandbox.id):
                 assert silent(process)
         assert listener.calls == before
+
+
+def test_a_library_that_has_to_be_loaded_still_starts_no_worker(postgres17: PostgresServer, root: Path) -> None:
+    with open_sandbox(root, "a test") as sandbox:
+        folder = new_cluster(sandbox, 17, [postgres17.bin])
+        loaded = {"shared_preload_libraries": "pg_prewarm"}
+        with (
+            start_sandbox_server(sandbox, folder, major=17, programs=[postgres17.bin], settings=loaded) as server,
+            server.session() as session,
+        ):
+            kinds = {kind for (kind,) in session.query("SELECT backend_type FROM pg_stat_activity")}
+            assert kinds <= {"client backend", "checkpointer", "background writer", "walwriter"}
+            assert "too many background workers" in server.log, "it would have started one"
 
 
 def silent(process: int) -> bool:

@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from recoup.engines.engine import CopyReader
+from recoup.engines.engine import Content, CopyReader
 from recoup.engines.postgres.archive import ArchiveReader
 from recoup.engines.postgres.database import apply_rights_and_settings, create_database
 from recoup.engines.postgres.fill import fill_from_archive, fill_from_sql
+from recoup.engines.postgres.fill_folder import fill_folder
 from recoup.engines.postgres.place_chain import restore_chain_to_folder
 from recoup.engines.postgres.place_files import writing_in
-from recoup.engines.postgres.place_folder import PlacedFolder
+from recoup.engines.postgres.place_folder import PlacedFolder, restore_base_to_folder
+from recoup.engines.postgres.placement import Destinations, lay_out
 from recoup.engines.postgres.restore_database import create_roles, require_extensions
 from recoup.engines.postgres.sandbox_access import SandboxAccess
 from recoup.engines.postgres.sandbox_faults import lacking
@@ -53,7 +55,19 @@ def restore_base(sandbox: Sandbox, chain: Sequence[CopyReader], programs: Sequen
         raise UncheckedError("the copy was taken without the WAL it needs to start")
     # Looked for before anything is fetched: without them nothing could be done with it.
     found = find_sandbox_programs(sandbox, major_of(chain[-1].facts), programs)
-    return restore_chain_to_folder(chain, sandbox.child(_DATA), owner=sandbox.user, programs=[found, *programs])
+    folder = sandbox.child(_DATA)
+    if len(chain) > 1:
+        return restore_chain_to_folder(chain, folder, owner=sandbox.user, programs=[found, *programs])
+    (copy,) = chain
+    if copy.facts.get("since_lsn") is not None:
+        raise DamageError("the copy is incremental: it is nothing without the backups that it builds on")
+    archives = [lay_out(one.name, copy.members(one.name)) for one in copy.streams() if one.content is Content.TAR]
+
+    def fill(destinations: Destinations, owner: tuple[int, int] | None) -> None:
+        # Whether there is room was asked before, by who knows how much of it are holes.
+        fill_folder(copy, archives, destinations, owner, 0, lambda _: None)
+
+    return restore_base_to_folder(copy, folder, owner=sandbox.user, fill=fill)
 
 
 # -- dumps ---------------------------------------------------------------------------------------------------------
