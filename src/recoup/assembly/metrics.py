@@ -23,7 +23,13 @@ _NUMBER = {Verdict.OK: 1, Verdict.FAILED: 0, Verdict.UNKNOWN: -1}
 
 def families(found: Survey, present: Sequence[Alarm]) -> list[Metric]:
     """Every metric, with its values. What is not known has no value, so that nothing unknown looks well."""
-    return [*_of_services(found), *_of_runs(found), *_of_repositories(found), *_of_the_whole(found, present)]
+    return [
+        *_of_services(found),
+        *_of_proofs(found),
+        *_of_runs(found),
+        *_of_repositories(found),
+        *_of_the_whole(found, present),
+    ]
 
 
 def to_text(metrics: Sequence[Metric]) -> bytes:
@@ -92,6 +98,33 @@ def _of_services(found: Survey) -> Iterator[Metric]:
             if each.slot_bytes is not None:
                 held.add_metric(labels, each.slot_bytes)
     yield from (verdict, now, limit, worst, good, proven, copies, lag, running, gap, held)
+
+
+def _of_proofs(found: Survey) -> Iterator[Metric]:
+    kind = ("system", "service", "kind")
+    proven = _gauge("proof_timestamp_seconds", "When a copy of this kind was last proven to this grade.",
+                    (*kind, "grade"))  # fmt: skip
+    due = _gauge("proof_due_timestamp_seconds", "When the newest such proof is too old for the plan.", (*kind, "grade"))
+    failed = _gauge("proof_failed", "1 the newest copy of this kind failed its verification, 0 it did not.", kind)
+    for one in found.facts.services:
+        for latest in one.latest:
+            proven.add_metric((found.system, one.name, latest.kind, latest.grade), latest.when.timestamp())
+        for renewal in one.renewals:
+            due.add_metric((found.system, one.name, renewal.kind, renewal.grade), renewal.due.timestamp())
+        newest = {point.kind: point for point in sorted(one.points, key=lambda point: point.at)}
+        for name, point in newest.items():
+            proof = one.proofs.get(point.id)
+            if proof is not None and proof.verdict is not Verdict.UNKNOWN:
+                failed.add_metric((found.system, one.name, name), float(proof.verdict is Verdict.FAILED))
+    oldest = _gauge("oldest_byte_read_timestamp_seconds", "When the stored byte was read that was read longest ago.",
+                    ("system",))  # fmt: skip
+    late = _gauge("unread_bytes", "Stored bytes that were not read for as long as the plan wants.", ("system",))
+    coverage = found.facts.coverage
+    if coverage is not None and coverage.oldest is not None:
+        oldest.add_metric((found.system,), coverage.oldest.timestamp())
+    if coverage is not None and coverage.within is not None:
+        late.add_metric((found.system,), coverage.late_bytes)
+    yield from (proven, due, failed, oldest, late)
 
 
 def _of_runs(found: Survey) -> Iterator[Metric]:

@@ -14,6 +14,7 @@ from recoup.assembly.system import System
 from recoup.kernel import clock
 from recoup.kernel.finding import Verdict
 from recoup.objectives.alarms import Alarm, RepositoryFacts, Run, ServiceFacts, alarms
+from recoup.objectives.freshness import CoverageFacts, Latest, Renewal, best
 from recoup.objectives.standing import Point, Stream
 
 
@@ -52,6 +53,7 @@ def document(found: Status) -> dict[str, Any]:
         "services": [_service(one, found.survey.days.get(one.name, ()), facts.now) for one in facts.services],
         "repositories": [_repository(one) for one in facts.repositories],
         "upkeep": [_run(one) for one in facts.runs],
+        "coverage": _coverage(facts.coverage),
         "daemon": {"state": facts.daemon, "heard": clock.optional_text(facts.daemon_since)},
     }
 
@@ -86,6 +88,9 @@ def _service(service: ServiceFacts, days: Sequence[timedelta | None], now: datet
         "copies": len(service.points),
         "last_good": _point(service, stands.last_good),
         "last_proven": _point(service, stands.last_proven),
+        "best_proof": _latest(best(service.latest, now)),
+        "proofs": [_latest(one) for one in service.latest],
+        "renewals": [_renewal(one, now) for one in service.renewals],
         "streams": [_stream(one, now) for one in service.streams],
         "runs": [_run(one) for one in service.runs],
     }
@@ -104,6 +109,40 @@ def _point(service: ServiceFacts, point: Point | None) -> dict[str, Any] | None:
         "grade": None if proof is None else proof.grade,
         "proof": None if proof is None else proof.verdict.value,
         "proven_at": None if proof is None else clock.to_text(proof.when),
+    }
+
+
+def _latest(one: Latest | None) -> dict[str, Any] | None:
+    if one is None:
+        return None
+    return {
+        "id": one.id,
+        "kind": one.kind,
+        "grade": one.grade,
+        "proven_at": clock.to_text(one.when),
+        "expires": clock.to_text(one.expires),
+    }
+
+
+def _renewal(one: Renewal, now: datetime) -> dict[str, Any]:
+    return {
+        "kind": one.kind,
+        "grade": one.grade,
+        "last": clock.optional_text(one.last),
+        "due": clock.to_text(one.due),
+        "overdue": one.due < now,
+    }
+
+
+def _coverage(one: CoverageFacts | None) -> dict[str, Any] | None:
+    if one is None:
+        return None
+    return {
+        "total_bytes": one.total_bytes,
+        "oldest_read": clock.optional_text(one.oldest),
+        "oldest_in": one.where or None,
+        "every_byte_within_seconds": _seconds(one.within),
+        "late_bytes": one.late_bytes,
     }
 
 

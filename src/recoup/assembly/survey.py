@@ -14,7 +14,7 @@ from typing import Literal
 from recoup.assembly.agenda import Known, copies_scheduled, decide, upkeep_scheduled
 from recoup.assembly.known_repositories import KnownRepositories
 from recoup.assembly.notes import History, instant_of, read_history, read_note
-from recoup.assembly.proven import Proven, coverage_facts, proven_copies, renewals_of
+from recoup.assembly.proven import Proven, coverage_facts, latest_of, proven_copies, renewals_of
 from recoup.assembly.streams import stream_of
 from recoup.assembly.system import System
 from recoup.backup.due import Run as PlannedRun
@@ -274,6 +274,7 @@ def _service(
         runs=tuple(_run(kind, name, planned, records, now) for kind in kinds),
         standing=stands,
         renewals=renewals_of(system, points, proven),
+        latest=latest_of(system, points, proven),
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from recoup.assembly.agenda import copies_scheduled, upkeep_scheduled
+from recoup.assembly.agenda import SLICE, VERIFY, copies_scheduled, upkeep_scheduled
 from recoup.assembly.system import System
 from recoup.assembly.task_child import arguments_of
 from recoup.assembly.workers import workers_of
@@ -64,7 +64,9 @@ def units_for(system: System, *, user: str | None) -> dict[str, str]:
         units |= _pair(system, name, what, arguments, when, user)
     for kind, when in upkeep_scheduled(system).items():
         name = f"{prefix}-{kind.replace(' ', '-')}"
-        units |= _pair(system, name, f"{kind} of the whole plan", _arguments(system, WHOLE_PLAN, kind), when, user)
+        arguments = _arguments(system, WHOLE_PLAN, kind)
+        closing = kind.startswith(VERIFY) and kind != VERIFY + SLICE
+        units |= _pair(system, name, f"{kind} of the whole plan", arguments, when, user, sandboxes=closing)
     if workers_of(system):
         arguments = ["daemon", "--only-workers", "-f", str(system.loaded.file)]
         units[f"{prefix}-workers.service"] = _service(
@@ -82,7 +84,14 @@ def _arguments(system: System, service: str, kind: str) -> list[str]:
 
 
 def _pair(
-    system: System, name: str, what: str, arguments: list[str], when: Schedule, user: str | None
+    system: System,
+    name: str,
+    what: str,
+    arguments: list[str],
+    when: Schedule,
+    user: str | None,
+    *,
+    sandboxes: bool = False,
 ) -> dict[str, str]:
     try:
         lines = _lines(when, system.plan.timezone)
@@ -107,7 +116,9 @@ def _pair(
         "WantedBy=timers.target",
     ]
     return {
-        f"{name}.service": _service(system, what, arguments, user, "Type=oneshot\nTimeoutStartSec=12h\n"),
+        f"{name}.service": _service(
+            system, what, arguments, user, "Type=oneshot\nTimeoutStartSec=12h\n", sandboxes=sandboxes
+        ),
         f"{name}.timer": "\n".join(timer) + "\n",
     }
 
@@ -133,7 +144,16 @@ def _words(when: Schedule) -> str:
     return str(when) if when.every is None else f"every {write_duration(when.every)}"
 
 
-def _service(system: System, what: str, arguments: list[str], user: str | None, kind: str, *, install: str = "") -> str:
+def _service(
+    system: System,
+    what: str,
+    arguments: list[str],
+    user: str | None,
+    kind: str,
+    *,
+    install: str = "",
+    sandboxes: bool = False,
+) -> str:
     state = os.environ.get("RECOUP_STATE")
     lines = [
         "[Unit]",
@@ -153,7 +173,11 @@ def _service(system: System, what: str, arguments: list[str], user: str | None, 
         "Nice=10",
         "IOSchedulingPriority=7",
     ]  # fmt: skip
-    return "\n".join(lines) + "\n" + (_HARDENING if user else "UMask=0077\nNoNewPrivileges=yes\n") + install
+    hardening = _HARDENING if user else "UMask=0077\nNoNewPrivileges=yes\n"
+    if sandboxes:  # a sandbox is closed by namespaces of its own, in which it covers the folders of sockets
+        hardening = hardening.replace("RestrictNamespaces=yes", "RestrictNamespaces=no")
+        hardening = hardening.replace("=@system-service", "=@system-service @mount")
+    return "\n".join(lines) + "\n" + hardening + install
 
 
 def _program() -> str:

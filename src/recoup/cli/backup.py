@@ -91,12 +91,12 @@ def backup(
         ahead.show(output, system) if ahead else show_plan(output, [(one.service, one.kind) for one in tasks], system)
         return Exit.OK
     if ahead is not None:
-        if not tasks:
+        if not tasks and not ahead.rhythms:
             return ahead.say_nothing_is_due(output)
         ahead.note_silence(output)
     if new_repository is not None:
         system.begin_anew(new_repository)
-    return _take(system, output, tasks, options)
+    return _take(system, output, tasks, options, [] if ahead is None else ahead.rhythms)
 
 
 def _check_label(label: str | None) -> None:
@@ -122,7 +122,7 @@ def _check_alone(stack: bool, others: dict[str, object]) -> None:
             )
 
 
-def _take(system: System, output: Output, tasks: list[Task], options: Options) -> Exit:
+def _take(system: System, output: Output, tasks: list[Task], options: Options, rhythms: list[str]) -> Exit:
     from recoup.assembly.pings import not_taken
     from recoup.assembly.recorded import protect_recorded
     from recoup.kernel.process import give_way
@@ -136,8 +136,15 @@ def _take(system: System, output: Output, tasks: list[Task], options: Options) -
         say_copy(output, result)
     for name, why in not_taken(system):
         output.note(f"the ping {name!r} was not taken: {why}")
-    output.document("backup", {"copies": [copy_document(result) for result in results]})
-    return max((result.exit_code for result in results), key=severity)
+    codes, verifications = [result.exit_code for result in results], {}
+    for rhythm in rhythms:  # after the copies, so that the newest is what is proven
+        from recoup.cli.verify_rhythm import run_rhythm
+
+        code, verifications[rhythm] = run_rhythm(system, rhythm, output, None)
+        codes.append(code)
+    copies = [copy_document(result) for result in results]
+    output.document("backup", {"copies": copies, **({"verifications": verifications} if rhythms else {})})
+    return max(codes, key=severity)
 
 
 def severity(code: Exit) -> tuple[int, int]:

@@ -41,7 +41,8 @@ def list_artefacts(
     A repository that does not answer, and a manifest that cannot be believed, are named; the exit code is then 4 or 3.
     """
     from recoup.assembly.access import open_for_reading
-    from recoup.cli.documents import entry_document
+    from recoup.assembly.proven import proofs_of
+    from recoup.cli.documents import entry_document, proof_words
     from recoup.cli.output import Output
     from recoup.kernel.units import show_size
 
@@ -54,6 +55,7 @@ def list_artefacts(
         if (service is None or one.service == service) and (kind is None or one.kind == kind)
     ]
     shown = wanted[:limit] if limit else wanted
+    proofs = proofs_of(opened, [one.id for one in shown])
     chained = any(one.depends_on for one in shown)
     rows = [
         (
@@ -64,11 +66,12 @@ def list_artefacts(
             show_size(one.plain_bytes),
             show_size(one.stored_bytes),
             ", ".join(one.repositories),
+            proof_words(proofs[one.id]),
             *(([one.depends_on[-1] if one.depends_on else ""]) if chained else []),
         )
         for one in shown
     ]
-    titles = ("ID", "SERVICE", "KIND", "LABEL", "PLAIN", "STORED", "IN")
+    titles = ("ID", "SERVICE", "KIND", "LABEL", "PLAIN", "STORED", "IN", "PROVEN")
     output.table((*titles, "BUILDS ON") if chained else titles, rows)
     if len(shown) < len(wanted):
         output.line(f"… and {len(wanted) - len(shown)} older; -n 0 shows all")
@@ -80,7 +83,7 @@ def list_artefacts(
     output.document(
         "list",
         {
-            "artefacts": [entry_document(one) for one in shown],
+            "artefacts": [{**entry_document(one), "proof": proofs[one.id]} for one in shown],
             "problems": [{"id": p.id, "repository": p.repository, "what": p.what} for p in catalog.problems],
             "unreachable": {name: {"message": e.message, "hint": e.hint} for name, e in silent.items()},
         },
@@ -100,6 +103,7 @@ def show(
 ) -> Exit:
     """Show everything that is known of one artefact, from its manifest."""
     from recoup.assembly.access import open_for_reading
+    from recoup.assembly.proven import proofs_of
     from recoup.cli.output import Output
     from recoup.repository.manifest import to_body
 
@@ -107,8 +111,10 @@ def show(
     opened = open_for_reading(file, source, key_file)
     found = opened.find(reference, service=service)
     body = to_body(found.manifest)
-    output.document("artefact", {**body, "repositories": [one.name for one in found.holders]})
+    proof = proofs_of(opened, [found.manifest.id])[found.manifest.id]
+    output.document("artefact", {**body, "repositories": [one.name for one in found.holders], "proof": proof})
     _lines(output, body, [str(one) for one in found.holders])
+    _proof(output, proof)
     return Exit.OK
 
 
@@ -131,6 +137,19 @@ def _lines(output: Any, body: dict[str, Any], holders: list[str]) -> None:
         _streams(output, body)
     for what, why in body["left_out"]:
         output.line(f"left out: {what}: {why}")
+
+
+def _proof(output: Any, proof: dict[str, Any] | None) -> None:
+    from recoup.cli.documents import proof_words
+
+    output.line(f"{'proven:':<14} {proof_words(proof)}")
+    if proof is None:
+        return
+    if proof["expires"] is not None:
+        word = "expired" if proof["expired"] else "holds until"
+        output.line(f"{'':<14} {word} {proof['expires'][:16]}Z")
+    for grade, when in proof["grades"].items():
+        output.line(f"{'':<14} {grade:<8}{when[:16]}Z")
 
 
 def _streams(output: Any, body: dict[str, Any]) -> None:

@@ -54,3 +54,18 @@ def entry_document(entry: Entry) -> dict[str, Any]:
         "repositories": list(entry.repositories),
         "depends_on": list(entry.depends_on),
     }
+
+
+def proof_words(proof: dict[str, Any] | None) -> str:
+    """What is proven of a copy, in a few words: ``same 3 d ago``, ``FAILED intact``, ``never``."""
+    from recoup.kernel import clock
+    from recoup.kernel.units import show_duration
+
+    if proof is None:
+        return "never"
+    if proof["failed"] is not None:
+        return f"FAILED {proof['failed']}"
+    if proof["grade"] is None:
+        return "unknown"
+    age = max((clock.now() - clock.from_text(proof["proven_at"])).total_seconds(), 0)
+    return f"{proof['grade']} {show_duration(age)} ago" + (", expired" if proof["expired"] else "")

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from recoup.assembly.agenda import decide, look
+from recoup.assembly.agenda import VERIFY, decide, look
 from recoup.assembly.protect import Task, choose_tasks
 from recoup.assembly.system import System
 from recoup.backup.due import Run
+from recoup.backup.run_records import WHOLE_PLAN
 from recoup.cli.output import Output
 from recoup.kernel import clock
 from recoup.kernel.errors import Exit, RecoupError, UsageError
@@ -30,7 +31,14 @@ class Outlook:
     @property
     def tasks(self) -> list[Task]:
         """What to take now, in this order."""
-        return [Task(service=run.service, kind=run.kind) for run in self.runs if run.is_due(self.now)]
+        due = [run for run in self.runs if run.is_due(self.now) and run.service != WHOLE_PLAN]
+        return [Task(service=run.service, kind=run.kind) for run in due]
+
+    @property
+    def rhythms(self) -> list[str]:
+        """Which verifications to do now, after that: ``daily``, ``slice`` and so on."""
+        due = [run.kind for run in self.runs if run.is_due(self.now) and run.service == WHOLE_PLAN]
+        return [kind.removeprefix(VERIFY) for kind in due]
 
     def note_silence(self, output: Output) -> None:
         """Say which repositories could not be asked for their newest copies."""
@@ -44,7 +52,8 @@ class Outlook:
         if self.nobody_answered:
             output.line("whether anything is due is not known: no repository answered")
         elif following is not None:
-            output.line(f"nothing is due; next: {following.service} {following.kind} {self._when(following)}")
+            name = f"{following.service} {following.kind}".strip()
+            output.line(f"nothing is due; next: {name} {self._when(following)}")
         output.document("backup", {"copies": [], "next": self.documents()})
         return Exit.UNKNOWN if self.nobody_answered else Exit.OK
 
@@ -54,7 +63,8 @@ class Outlook:
         rows = []
         for run in self.runs:
             places = [name for name, one in system.plan.repositories.items() if one.takes(run.kind)]
-            rows.append((run.service, run.kind, self._when(run), run.reason, ", ".join(places)))
+            into = "" if run.service == WHOLE_PLAN else ", ".join(places)
+            rows.append((run.service, run.kind, self._when(run), run.reason, into))
         output.table(("SERVICE", "KIND", "WHEN", "WHY", "INTO"), rows)
         output.document("backup-due", {"runs": self.documents()})
 
@@ -81,12 +91,15 @@ def outlook(system: System, services: Sequence[str], kind: str | None) -> Outloo
     """What is due and what comes next. Raise ``UsageError`` when the plan schedules nothing of what is asked about."""
     if services or kind:
         choose_tasks(system, services, kind)  # refuses what the plan does not have
-    known = look(system, upkeep=False)
+    everything = not services and kind is None
+    known = look(system, upkeep=everything)
     now = clock.now()
     runs = tuple(
         run
         for run in decide(system, known, now, jitter=timedelta(0))
-        if (not services or run.service in services) and (kind is None or run.kind == kind)
+        if (not services or run.service in services)
+        and (kind is None or run.kind == kind)
+        and (run.service != WHOLE_PLAN or run.kind.startswith(VERIFY))
     )
     if not runs:
         raise UsageError(

@@ -84,7 +84,7 @@ def _announce(system: System, output: Output) -> None:
 
 
 def _show(output: Output, said: dict[str, Any]) -> None:
-    from recoup.cli.status_words import ago, ahead, duration, proven, size
+    from recoup.cli.status_words import ago, ahead, best, coverage, duration, proven, size
 
     at = said["at"]
     services = said["services"]
@@ -98,13 +98,25 @@ def _show(output: Output, said: dict[str, Any]) -> None:
             duration(one["rpo_worst_seconds"]),
             ago(one["last_good"], at, one["verdict"]),
             proven(one["last_proven"], at, one["verdict"]),
+            best(one["best_proof"], at),
             ahead([run["next"] for run in one["runs"]], at),
         )
         for one in services
     ]
     output.line(f"{said['system']}: {said['verdict'].upper() if said['verdict'] != 'ok' else 'ok'}, {at[:19]}Z")
     output.line()
-    headings = ("", "SERVICE", "RTO", "RPO", "LOST NOW", "WORST 30 D", "LAST GOOD", "LAST PROVEN", "NEXT RUN")
+    headings = (
+        "",
+        "SERVICE",
+        "RTO",
+        "RPO",
+        "LOST NOW",
+        "WORST 30 D",
+        "LAST GOOD",
+        "LAST PROVEN",
+        "BEST PROOF",
+        "NEXT RUN",
+    )
     output.table(headings, rows)
     streams = [
         (
@@ -135,6 +147,9 @@ def _show(output: Output, said: dict[str, Any]) -> None:
         for one in said["repositories"]
     ]
     output.table(("", "REPOSITORY", "USED", "GROWS", "FREE", "FULL IN", "WHERE"), places)
+    if (read := coverage(said["coverage"], at)) is not None:
+        output.line()
+        output.line(read)
     if said["daemon"]["state"] != "never":
         output.line()
         output.line(f"daemon: {said['daemon']['state']}")

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Final
 
-from recoup.cli.status_words import ago, ahead, duration, proven, size
+from recoup.cli.status_words import ago, ahead, best, coverage, duration, proven, size
 from recoup.kernel.errors import RecoupError
 from recoup.kernel.files import write_atomically
 
@@ -71,6 +71,8 @@ def page(said: dict[str, Any]) -> str:
     body.append("<h2>Repositories</h2>")
     for one in said["repositories"]:
         body += _repository(one)
+    if (read := coverage(said["coverage"], at)) is not None:
+        body.append(f'<p class="dim">{_text(read[0].upper() + read[1:])}.</p>')
     daemon = said["daemon"]["state"]
     upkeep = "; ".join(f"{one['kind']} {ahead([one['next']], at)}" for one in said["upkeep"])
     body.append(f'<p class="dim">Daemon: {_text(daemon)}. Upkeep: {_text(upkeep or "none planned")}.</p>')
@@ -112,6 +114,9 @@ def _service(one: dict[str, Any], at: str) -> Iterator[str]:
     yield _fact("worst in 30 days", duration(one["rpo_worst_seconds"]))
     yield _fact("last good copy", ago(one["last_good"], at, one["verdict"]))
     yield _fact("last proven copy", proven(one["last_proven"], at, one["verdict"]))
+    yield _fact("best proof", best(one["best_proof"], at))
+    for overdue in [each for each in one["renewals"] if each["overdue"]]:
+        yield _fact("proof overdue", f"{overdue['kind']} {overdue['grade']}")
     yield _fact("next run", ahead([run["next"] for run in one["runs"]], at))
     for stream in one["streams"]:
         behind = duration(stream["lag_seconds"])

@@ -38,6 +38,24 @@ def proven(point: dict[str, Any] | None, at: str, verdict: str) -> str:
     return _none(verdict) if point is None else f"{since(point['begun'], at)} ago ({point['grade']})"
 
 
+def best(proof: dict[str, Any] | None, at: str) -> str:
+    """The highest grade whose proof still holds, of which kind of copy, and how old the proof is."""
+    return "none" if proof is None else f"{proof['grade']} {since(proof['proven_at'], at)} ago ({proof['kind']})"
+
+
+def coverage(said: dict[str, Any] | None, at: str) -> str | None:
+    """When the stored bytes of the copies were read last, as a sentence without its stop. None: there are none."""
+    if said is None or said["oldest_read"] is None:
+        return None
+    wanted = said["every_byte_within_seconds"]
+    late = (
+        f"; {size(said['late_bytes'])} are later than the {duration(wanted)} that the plan wants"
+        if (said["late_bytes"])
+        else ""
+    )
+    return f"every byte proven within {since(said['oldest_read'], at)}; oldest unproven byte: {said['oldest_in']}{late}"
+
+
 def ahead(instants: Iterable[str | None], at: str) -> str:
     """In how much time the first of some instants is."""
     known = [one for one in instants if one is not None]

@@ -10,8 +10,6 @@ from recoup.cli.options import FileOption, FromOption, JsonOption, KeyFileOption
 from recoup.kernel.errors import Exit
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from recoup.assembly.access import Readable
     from recoup.assembly.system import System
     from recoup.cli.output import Output
@@ -124,15 +122,15 @@ def _verify(
     return outcomes.exit_code
 
 
-def plan_budget(system: System | None, given: Budget) -> Budget:
+def plan_budget(system: System | None, given: Budget | None) -> Budget:
     """What a verification may take: what the plan says, but for what was given."""
-    if system is None:
-        return given
-    return system.plan.verify.budget.model_copy(update=given.model_dump(exclude_none=True) | _durations(given))
+    from recoup.plan.proving import Budget
 
-
-def _durations(given: Budget) -> dict[str, timedelta]:
-    return {} if given.time is None else {"time": given.time}
+    planned = Budget() if system is None else system.plan.verify.budget
+    if given is None:
+        return planned
+    chosen = {"time": given.time, "disk": given.disk, "processors": given.processors}
+    return planned.model_copy(update={name: value for name, value in chosen.items() if value is not None})
 
 
 def _budget(time: str | None, disk: str | None, processors: int | None) -> Budget:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from recoup.repository.catalog import Entry
 
 
-def verify_rhythm(system: System, rhythm: str, output: Output, budget: Budget) -> Exit:
+def verify_rhythm(system: System, rhythm: str, output: Output, budget: Budget | None) -> Exit:
     """Do what the plan wants done daily, weekly, monthly, or slice by slice; note down that it was."""
     from recoup.kernel.process import give_way
 
@@ -28,7 +28,7 @@ def verify_rhythm(system: System, rhythm: str, output: Output, budget: Budget) -
     return code
 
 
-def run_rhythm(system: System, rhythm: str, output: Output, budget: Budget) -> tuple[Exit, dict[str, Any]]:
+def run_rhythm(system: System, rhythm: str, output: Output, budget: Budget | None) -> tuple[Exit, dict[str, Any]]:
     """As ``verify_rhythm``, without printing the document: another command does that."""
     from recoup.assembly.verify_run import recorded
 
@@ -44,7 +44,7 @@ def run_rhythm(system: System, rhythm: str, output: Output, budget: Budget) -> t
     return recorded(system, rhythm, act), document
 
 
-def _graded(system: System, rhythm: str, output: Output, budget: Budget) -> tuple[Exit, str, dict[str, Any]]:
+def _graded(system: System, rhythm: str, output: Output, budget: Budget | None) -> tuple[Exit, str, dict[str, Any]]:
     from recoup.assembly.live import allow
     from recoup.assembly.prove import choose
     from recoup.assembly.verify_run import readable, verify_all
@@ -64,7 +64,7 @@ def _graded(system: System, rhythm: str, output: Output, budget: Budget) -> tupl
     return outcomes.exit_code, outcomes.why, document(opened, outcomes)
 
 
-def _slice(system: System, output: Output, budget: Budget) -> tuple[Exit, str, dict[str, Any]]:
+def _slice(system: System, output: Output, budget: Budget | None) -> tuple[Exit, str, dict[str, Any]]:
     from recoup.assembly.coverage import planned_bytes
     from recoup.assembly.verify_run import readable
     from recoup.kernel.errors import UsageError
@@ -83,7 +83,7 @@ def verify_sample(
     service: str | None,
     sample: str,
     output: Output,
-    budget: Budget,
+    budget: Budget | None,
     *,
     everything: bool,
 ) -> Exit:
@@ -117,7 +117,7 @@ def _size(sample: str, total: int) -> int:
 
 
 def _read(
-    opened: Readable, entries: Sequence[Entry], size: int, output: Output, budget: Budget
+    opened: Readable, entries: Sequence[Entry], size: int, output: Output, budget: Budget | None
 ) -> tuple[Exit, str, dict[str, Any]]:
     from recoup.assembly.coverage import coverage, read_slice
     from recoup.assembly.live import allow

@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from recoup.kernel.finding import Verdict
 from recoup.kernel.units import show_duration, show_size
-from recoup.objectives.freshness import CoverageFacts, Renewal
+from recoup.objectives.freshness import CoverageFacts, Latest, Renewal
 from recoup.objectives.objective import Objective
 from recoup.objectives.standing import Point, Proof, Standing, Stream
 
@@ -74,6 +74,7 @@ class ServiceFacts:
     runs: tuple[Run, ...]
     standing: Standing
     renewals: tuple[Renewal, ...] = ()
+    latest: tuple[Latest, ...] = ()  #: by kind and grade
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

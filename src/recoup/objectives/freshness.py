@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -17,6 +18,24 @@ class Renewal:
     grade: str
     last: datetime | None
     due: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latest:
+    """The copy of a kind that reached a grade last. ``rank`` orders grades: a greater one includes the lesser ones."""
+
+    kind: str
+    grade: str
+    rank: int
+    id: str
+    when: datetime
+    expires: datetime
+
+
+def best(proofs: Sequence[Latest], now: datetime) -> Latest | None:
+    """The highest grade whose proof still holds, of those the newest. None: nothing is proven any more."""
+    fresh = [one for one in proofs if one.expires >= now]
+    return max(fresh, key=lambda one: (one.rank, one.when), default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

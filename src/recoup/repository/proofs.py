@@ -7,8 +7,9 @@ nothing that matters is here.
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -83,15 +84,18 @@ class Proofs:
             database.execute(_RENEW, (repository, artefact, clock.to_text(moment)))
             database.commit()
 
-    def of(self, repository: str) -> dict[str, Mapping[str, ProofRecord]]:
-        """What is known of the artefacts of a repository (its identity): by artefact id and grade."""
+    def of(self, repository: str, *, only: Sequence[str] | None = None) -> dict[str, Mapping[str, ProofRecord]]:
+        """What is known of the artefacts of a repository (its identity), or of ``only`` some: by id and grade."""
         found: dict[str, dict[str, ProofRecord]] = {}
         if not self._path.exists():
             return {}
         try:
             with contextlib.closing(self._open()) as database:
                 question = "select artefact, grade, verdict, moment, held from proof where repository = ?"
-                rows = database.execute(question, (repository,)).fetchall()
+                if only is not None:
+                    question += " and artefact in (select value from json_each(?))"
+                wanted = [] if only is None else [json.dumps(list(only))]
+                rows = database.execute(question, (repository, *wanted)).fetchall()
             for artefact, grade, verdict, moment, held in rows:
                 found.setdefault(artefact, {})[grade] = ProofRecord(
                     repository=repository,
