@@ -72,7 +72,7 @@ def _without_checksums(told: Story) -> None:
 
 
 class Place:
-    """A past with four base backups: three good ones, and one of which a row was changed on the way."""
+    """A past with base backups: three good ones, then two of which a row was changed on the way."""
 
     def __init__(self, told: Story, root: Path) -> None:
         self.story, self.root = told, root
@@ -94,9 +94,10 @@ class Place:
         self.changed = self._taken(tampering=True)
         told.commit(1)
         told.archive()
+        self.quiet = self._taken(tampering=True, writing=False)
 
-    def _taken(self, *, tampering: bool) -> str:
-        """A base backup with a fingerprint that is inexact, of which a row was changed on the way or not."""
+    def _taken(self, *, tampering: bool, writing: bool = True) -> str:
+        """A base backup, of which a row was changed on the way or not; its fingerprint is inexact, or not."""
         now, url = clock.now(), Secret(self.story.server.url())
         header = Header(id=ids.new_id(now), system="test", service="postgres", engine="postgres", label=None,
                         kind="base", begun=now)  # fmt: skip
@@ -105,7 +106,8 @@ class Place:
 
             def take() -> CopyFacts:
                 copy = take_base_backup(url, sink, label="busy")
-                self.story.commit(2)  # after what the copy recovers to, before its fingerprint is taken
+                if writing:  # after what the copy recovers to, before its fingerprint is taken
+                    self.story.commit(2)
                 return copy
 
             outcome = writer.finish(take_with_fingerprint(DirectAccess(url), ["postgres"], take))
@@ -241,3 +243,39 @@ def test_what_was_written_while_a_copy_was_taken_is_settled_by_the_way_through_t
     (settled,) = [one for one in found if one.check == INEXACT]
     assert settled.detail.endswith('another base backup and the WAL show: postgres: "public"."story"')
     assert any(one.check == CROSSED and place.second in one.detail for one in found)
+
+
+@on(15)
+def test_a_row_that_was_changed_on_the_way_differs_from_the_fingerprint_of_a_quiet_server(
+    place: Place, server_folder: Path
+) -> None:
+    opened = readable(server_folder, *place.story.repositories)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{place.story.server.bin}{os.pathsep}{os.environ['PATH']}")
+        with open_live(opened, opened.find(place.quiet), Allowed())() as live:
+            assert overall(live.boots()) is Verdict.OK
+            found = [one for one in live.same() if one.verdict is not Verdict.OK]
+    differing, not_crossed = found
+    assert (differing.verdict, differing.subject) == (Verdict.FAILED, 'postgres: "public"."marked"')
+    assert differing.detail == "1 rows on both sides, and at least one differs"
+    assert (not_crossed.verdict, not_crossed.check) == (Verdict.UNKNOWN, CROSSED)
+    assert "is missing" in not_crossed.detail
+    assert "not archived yet" in str(not_crossed.hint)
+
+
+def test_an_incremental_backup_is_held_against_what_it_shares_least_with(server_folder: Path) -> None:
+    with story(17, [repository_in(server_folder / "repository")], settings={"summarize_wal": "on"}) as told:
+        told.commit(2)
+        whole = told.base()
+        told.commit(2, filling=200_000)
+        told.archive()
+        part = told.base(since=whole)
+        told.commit(1)
+        told.archive()
+        opened = readable(server_folder, *told.repositories)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PATH", f"{told.server.bin}{os.pathsep}{os.environ['PATH']}")
+            result = cross_chain(opened, opened.find(part.manifest.id), sandboxes=server_folder / "sandboxes")
+    (found,) = result.findings
+    assert found.verdict is Verdict.OK, found
+    assert f"what both have from {whole.manifest.id}" in found.not_checked

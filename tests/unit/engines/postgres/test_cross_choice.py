@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from recoup.engines.postgres.cross_choice import Crossing, NotCrossed, choose_crossing
 from recoup.engines.postgres.lsn import Lsn
+from recoup.engines.postgres.timelines import History, Switch
 from recoup.engines.postgres.wal_inventory import WalInventory
 from recoup.engines.postgres.wal_windows import Base
 
@@ -69,6 +71,19 @@ def test_wal_that_is_not_archived_yet_is_broken_until_it_is() -> None:
     assert isinstance(found, NotCrossed)
     assert found.broken
     assert "000000010000000000000004" in found.why
+
+
+def test_a_base_backup_of_before_a_promotion_leads_over_to_the_new_timeline() -> None:
+    switch = Switch(timeline=1, at=Lsn(4 * SIZE + 5000), reason="promoted")
+    held = {(1, 1): 1, (1, 2): 2, (1, 3): 3, (1, 4): 4, (2, 4): 4, (2, 5): 5, (2, 6): 6, (2, 7): 7}
+    inventory = WalInventory(
+        segment_bytes=SIZE,
+        segments={place: NOON + timedelta(hours=hour) for place, hour in held.items()},
+        histories={2: History(timeline=2, switches=(switch,))},
+    )
+    found = chosen(inventory, base("a", 2), replace(base("b", 6), timeline=2))
+    assert isinstance(found, Crossing)
+    assert (found.older.bases[0].id, found.older.history.timeline, found.newer.history.timeline) == ("a", 2, 2)
 
 
 @given(st.sets(st.integers(1, 8)))
