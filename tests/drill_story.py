@@ -67,7 +67,7 @@ def a_last_drill(drills: list[DrillRecord]) -> DrillRecord:
     drill = drills[-1]
     step = Step(
         key="flow", title="users can do it", kind="machine", verdict=Verdict.FAILED, started=drill.ended - MINUTE,
-        ended=drill.ended, detail="a customer pays: POST /pay is failed: status 500, 200 is expected",
+        ended=drill.ended, detail="POST http://api:3000/pay: status 500, 200 is expected",
         hint="Look at the log of api.",
     )  # fmt: skip
     later = Step(key="last", title="tell the users", kind="person", verdict=Verdict.UNKNOWN)

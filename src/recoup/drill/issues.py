@@ -113,8 +113,10 @@ def _faults(record: DrillRecord, earlier: Sequence[DrillRecord]) -> Iterable[tup
         if one.verdict is not Verdict.OK:
             yield f"production:{one.service}", _said(f"production {one.service} untouched", one.verdict, one.detail)
     yield from _of_numbers(record)
-    for worse in regressions(record, earlier):
-        yield f"worse:{worse.number}", str(worse)
+    worse = {one.number: one for one in regressions(record, earlier)}
+    if "RTO" in worse:
+        worse.pop("machine time", None)  # it is a part of that
+    yield from ((f"worse:{number}", str(regression)) for number, regression in worse.items())
     if not record.proves_data:
         yield "no proof", "nothing that passed proves that the data came back"
 
@@ -136,13 +138,13 @@ def _of_findings(findings: Iterable[Finding]) -> Iterable[tuple[str, str]]:
 def _of_numbers(record: DrillRecord) -> Iterable[tuple[str, str]]:
     rto = record.rto
     if rto.measured is None:
-        yield "rto", "the recovery time could not be measured: the users were not healthy"
+        yield "rto:not measured", "the recovery time could not be measured: the users were not healthy"
     elif rto.verdict is Verdict.FAILED and rto.objective is not None:
         promised = show_duration(rto.objective)
         yield "rto", f"recovery took {show_duration(rto.measured)}, {promised} is promised"
     for one in record.rpo:
         if one.measured is None:
-            yield f"rpo:{one.service}", f"the lost data of {one.service} could not be measured ({one.how})"
+            yield f"rpo:{one.service}:not measured", f"the lost data of {one.service} could not be measured ({one.how})"
         elif one.verdict is not Verdict.OK:
             promised = "nothing" if one.objective is None else show_duration(one.objective)
             yield f"rpo:{one.service}", f"{one.service} lost {show_duration(one.measured)}, {promised} is promised"

@@ -319,4 +319,4 @@ def test_of_two_closings_the_first_counts_and_an_open_issue_is_overdue_after_its
 def test_a_regression_becomes_an_issue() -> None:
     drill = a_drill(declared=DECLARED + 4 * MONTH, takes=40 * MINUTE)
     found = find_issues(drill, a_month_of_drills(20), [], owner="x", due=DAY)
-    assert [one.about for one in found] == ["worse:RTO", "worse:machine time"]
+    assert [one.about for one in found] == ["worse:RTO"]
