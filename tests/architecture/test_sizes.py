@@ -12,10 +12,11 @@ _FUNCTION_LINES = 70
 #: file -> (lines it may have, why it is not two)
 _LONG_FILES = {
     "tests/contract/test_object_store.py": (480, "one suite, that every store passes as it is"),
-    "tests/unit/plan/test_load.py": (470, "one case for each way in which a plan can be wrong, in the plan's order"),
+    "tests/unit/plan/test_load.py": (510, "one case for each way in which a plan can be wrong, in the plan's order"),
 }
 #: function -> (lines it may have, why it is not two)
 _LONG_FUNCTIONS = {
+    "cli/drill.py: drill": (90, "most of it is the signature: an option a line, as Typer reads them"),
     "cli/init.py: init": (85, "half of it is the signature: an option a line, as Typer reads them"),
     "engines/postgres/definitions.py: _statements": (85, "a table of catalogue queries, one after the other"),
 }
