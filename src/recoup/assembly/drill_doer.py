@@ -18,10 +18,11 @@ from recoup.assembly.surroundings import Surroundings
 from recoup.drill.flows import FlowSpec, run_flows
 from recoup.drill.model import FlowResult
 from recoup.engines.compose.answers import Answer, wait_until_answers
+from recoup.engines.compose.sandbox_engine import machine_answers
 from recoup.engines.engine import ProgressListener
 from recoup.engines.files.restore import restore_files
 from recoup.kernel import clock, ids
-from recoup.kernel.errors import EngineError, UncheckedError
+from recoup.kernel.errors import EngineError, RefusedError, UncheckedError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.plan.services import PostgresService
 from recoup.plan.template import Template
@@ -71,6 +72,7 @@ class ComposeDoer:
     flow_results: tuple[FlowResult, ...] = ()
     not_tested: list[str] = field(default_factory=list)
     checks: list[Finding] = field(default_factory=list)
+    isolation: list[Finding] = field(default_factory=list)  #: as seen from inside
 
     def before(self, step: Step) -> None:
         """See ``Doer``. Every step that writes is held against what is known of production."""
@@ -167,12 +169,27 @@ class ComposeDoer:
     def _start(self, step: Step) -> Done:
         member = self.members[step.subject]
         self._stack().stack.client.start([member.compose], seconds=_WELL_SECONDS)
+        if not self.isolation:
+            self._require_closed(member.compose)
         findings = list(member.home.check(member.reader))
         # A database that was in use while it was copied has no exact fingerprint: its content is not compared, and the
         # drill says so. What proves the data then are the plan's checks and flows.
         open_ = [one for one in findings if one.verdict is Verdict.UNKNOWN and one.check != _IDENTITY]
         self.not_tested += [f"{step.subject}: {one.check}: {one.detail}" for one in open_]
         return Done(findings=tuple(one for one in findings if one not in open_), detail=member.what)
+
+    def _require_closed(self, compose: str) -> None:
+        """The first container of the sandbox runs, before any application does: look from inside whether it is closed.
+
+        Raise ``RefusedError`` when this machine, on which production may be, can be reached from there.
+        """
+        built = self._stack()
+        container = next(one for one in built.stack.client.of_service(compose) if one.running)
+        if container.addresses:
+            finding = machine_answers(built.stack.client.source, container.id, container.addresses[0])
+            self.isolation.append(finding)
+            if finding.verdict is Verdict.FAILED:
+                raise RefusedError(f"the sandbox is not closed: {finding.detail}", hint=finding.hint)
 
     def _start_application(self, step: Step) -> Done:
         built = self._stack()

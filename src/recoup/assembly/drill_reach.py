@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
 from recoup.assembly.postgres import postgres_place
 from recoup.assembly.stack import Stack
@@ -15,6 +16,7 @@ from recoup.assembly.system import System
 from recoup.drill.http import request
 from recoup.drill.reach import LIMIT_BYTES, LIMIT_ROWS, Ended, Response, Rows
 from recoup.engines.compose.addresses import Addresses
+from recoup.engines.compose.enter_network import inside_network
 from recoup.kernel import clock
 from recoup.kernel.errors import EngineError, UncheckedError
 from recoup.kernel.process import Command, failure_of, open_child
@@ -35,13 +37,27 @@ class ComposeReach:
     def http(
         self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None, timeout_seconds: float
     ) -> Response:
-        """See ``Reach``."""
-        find = self.addresses().find
-        return request(method, url, find, headers=headers, body=body, timeout_seconds=timeout_seconds)
+        """See ``Reach``. The request is made from inside the network of the container that it is for."""
+        addresses = self.addresses()
+        containers = {one.addresses[0]: one.id for one in self.stack.client.containers() if one.addresses}
+        parts = urlsplit(url)
+        try:
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+        except ValueError:
+            port = 0
+        found = addresses.find(parts.hostname or "", port)
+
+        def ask() -> Response:
+            return request(method, url, addresses.find, headers=headers, body=body, timeout_seconds=timeout_seconds)
+
+        if found is None:
+            return ask()  # it says what is wrong with the address, and asks nobody
+        return inside_network(self.stack.client.source, containers[found[0]], found[0], ask)
 
     def addresses(self) -> Addresses:
         """Where the services are now. Raise ``EngineError``."""
-        found = {one.service: one.addresses[0] for one in self.stack.client.containers() if one.addresses}
+        running = [one for one in self.stack.client.containers() if one.running and one.addresses]
+        found = {one.service: one.addresses[0] for one in running}
         for name, one in self.system.plan.services.items():
             inside = getattr(one, "compose", None)
             if inside in found:

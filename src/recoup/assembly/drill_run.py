@@ -275,7 +275,7 @@ def _doer(drill: _Drill) -> Iterator[ComposeDoer]:
 
 def _secrets(system: System) -> dict[str, Secret]:
     drill = system.plan.drill
-    given = {} if drill is None else getattr(drill, "secrets", {})
+    given = {} if drill is None else drill.secrets
     return {name: system.resolver.resolve(template) for name, template in given.items()}
 
 
@@ -335,7 +335,7 @@ def _record(
         rto=rto_of(runs, declared, plan),
         rpo=rpo,
         production=(),
-        isolation=() if doer.built is None else doer.built.isolation,
+        isolation=() if doer.built is None else (*doer.built.isolation, *doer.isolation),
         teardown=(),
         not_tested=_not_tested(drill, doer, runs),
         proves_data=shown_proofs(planned, doer.flow_results, passed),
@@ -349,7 +349,7 @@ def _record(
 def _not_tested(drill: _Drill, doer: ComposeDoer, runs: Sequence[StepRun]) -> tuple[str, ...]:
     said = [*drill.chosen.missing, *(one.step.replaces for one in runs if one.step.replaces), *doer.not_tested]
     for name, service in drill.system.plan.services.items():
-        if isinstance(service, RedisService) and getattr(service, "checks", ()):
+        if isinstance(service, RedisService) and service.checks:
             said.append(f"{name}: its checks; `recoup verify --grade works` asks them")
     if drill.voice.ask is None:
         said += [f"what people do: {one.title}; nobody was asked" for one in PEOPLE]

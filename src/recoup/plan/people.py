@@ -85,6 +85,11 @@ class Drill(Section):
     schedule: When | None = Field(default=None, description="When it is held.")
     situations: Many[Situation] = Field(default=(), description="What is rehearsed.")
     flows: Many[Flow] = Field(default=(), description='What "recovered" means to a user.')
+    secrets: dict[Variable, Template] = Field(
+        default={},
+        description="Variables that the stack of a drill gets instead of production's: references to test accounts "
+        "of payment and mail services. Not for passwords of databases: the data that come back know the real ones.",
+    )
     expires: Duration = Field(
         default=timedelta(days=35), description="How long a drill proves the plan, when nothing of it changes."
     )

@@ -7,17 +7,22 @@ containers of the restore procedures carry the name of the sandbox's project ins
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from recoup.engines.compose.docker import ComposeSource, call
+from recoup.engines.compose.enter_network import inside_network
 from recoup.engines.compose.one_off import PROJECT_LABEL
 from recoup.engines.compose.sandbox_project import OWNER_LABEL, PROJECT_PREFIX, SANDBOX_LABEL
+from recoup.kernel.errors import UncheckedError
 from recoup.kernel.finding import Finding, Verdict
 
 Kind = Literal["container", "network", "volume"]
 _REMOVE_SECONDS: Final = 300.0
+_ANSWER_SECONDS: Final = 0.5
+_CLOSED_PORT: Final = 1  #: nobody listens there, so a machine that is reached says so at once
 _LISTS: Final[dict[Kind, tuple[str, ...]]] = {
     "container": ("ps", "--all", "--no-trunc", "--format", "{{.ID}}"),
     "network": ("network", "ls", "--no-trunc", "--format", "{{.ID}}"),
@@ -98,9 +103,45 @@ def isolation_of(source: ComposeSource, sandbox: str) -> tuple[Finding, ...]:
             subject="its containers and networks",
             verdict=Verdict.UNKNOWN if nothing else Verdict.FAILED if wrong else Verdict.OK,
             detail="; ".join(wrong) or (f"{seen}: internal networks only, no published ports" if not nothing else seen),
-            not_checked="what answers on this machine's own address in the sandbox's network can be reached from in it",
         ),
     )
+
+
+def machine_answers(source: ComposeSource, container: str, address: str) -> Finding:
+    """Whether this machine answers from in the network of a container of a sandbox: production is here, perhaps.
+
+    Unknown when this machine cannot be asked from there; then nothing was tried.
+    """
+    check, subject = "this machine cannot be reached from in the sandbox", "its network"
+    (described,) = _inspect(source, "container", container) or ({},)
+    joined = ((described.get("NetworkSettings") or {}).get("Networks") or {}).values()
+    gateways = sorted({str(one["Gateway"]) for one in joined if one.get("Gateway")})
+
+    def ask() -> list[str]:
+        return [gateway for gateway in gateways if _answers(gateway)]
+
+    try:
+        answering = inside_network(source, container, address, ask)
+    except UncheckedError as why:
+        return Finding(check=check, subject=subject, verdict=Verdict.UNKNOWN, detail=why.message, hint=why.hint)
+    return Finding(
+        check=check,
+        subject=subject,
+        verdict=Verdict.FAILED if answering else Verdict.OK,
+        detail=f"it answers on {', '.join(answering)}" if answering else "it answers on none of the network's gateways",
+        hint="The engine did not heed the network's options; update Docker." if answering else None,
+    )
+
+
+def _answers(address: str) -> bool:
+    """Whether anything there answers, if only to refuse."""
+    try:
+        socket.create_connection((address, _CLOSED_PORT), timeout=_ANSWER_SECONDS).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _labelled(source: ComposeSource, kind: Kind, label: str) -> list[Thing]:

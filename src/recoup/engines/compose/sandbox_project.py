@@ -28,6 +28,11 @@ OUTSIDE: Final = "_outside"
 #: one of the host's own name servers, which is reached from outside of the network, a question could get out.
 _NOWHERE: Final = "192.0.2.1"
 
+#: This machine has no address in the network. An internal network alone keeps containers from the world, but not from
+#: this machine: whatever production publishes here would be reached by any of the machine's own addresses.
+#: https://docs.docker.com/engine/network/drivers/bridge/ and libnetwork, drivers/bridge (``InhibitIPv4``).
+_NO_ADDRESS: Final = "com.docker.network.bridge.inhibit_ipv4"
+
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -212,7 +217,12 @@ def _network(making: _Making, name: str, body: Mapping[str, Any]) -> dict[str, A
         described = (making.source.get("networks") or {}).get(key) or {}
         if described.get("external"):
             making.leave_out(f"{name}: the external network {key}; what it reached there is not in the sandbox")
-        making.networks[key] = {"internal": True, "driver": "bridge", "labels": making.wish.labels}
+        making.networks[key] = {
+            "internal": True,
+            "driver": "bridge",
+            "driver_opts": {_NO_ADDRESS: "true"},
+            "labels": making.wish.labels,
+        }
         if any((how or {}).get(address) for address in ("ipv4_address", "ipv6_address", "link_local_ips")):
             making.leave_out(f"{name}: its fixed address in the network {key}")
         aliases = [str(alias) for alias in (how or {}).get("aliases") or ()]
