@@ -24,8 +24,9 @@ from recoup.engines.postgres.soundness_keys import Excluded, check_exclusions, c
 from recoup.engines.sandbox import Sandbox, open_sandbox
 from recoup.kernel.finding import Finding, Verdict, overall
 from tests.architecture.sources import ROOT
-from tests.integration import planted_damage
+from tests.integration import planted_cluster
 from tests.integration.logical import direct, nasty_database
+from tests.integration.planted_damage import DAMAGES, fitting
 from tests.real import require_found
 
 pytestmark = pytest.mark.postgres
@@ -64,9 +65,10 @@ class Lab:
     def damaged(self) -> list[Finding]:
         if not self.findings:
             folder = self.copy("damaged")
-            planted_damage.plant(self.programs, folder)
+            planted_cluster.plant(self.programs, folder)
             with self.server(folder) as server:
                 self.findings = check_soundness(server, allowed_seconds=LONG)
+                assert "broken" not in server.databases(), "a database that was closed is closed again"
         return self.findings
 
 
@@ -78,7 +80,7 @@ def labs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Lab]]:
             programs = require_found(lambda major=major: find_postgres(major))  # type: ignore[misc]
             sandbox = until_done.enter_context(open_sandbox(tmp_path_factory.mktemp("soundness"), "test"))
             made[major] = Lab(major=major, programs=programs, sandbox=sandbox)
-            planted_damage.prepare(programs, made[major].healthy, nasty_database)
+            planted_cluster.prepare(programs, made[major].healthy, nasty_database)
         yield made
 
 
@@ -119,8 +121,8 @@ def _fingerprints(server: SandboxServer) -> list[object]:
 def test_every_planted_damage_is_found_and_its_object_named(lab: Lab) -> None:
     found = lab.damaged()
     assert overall(found) is FAILED
-    seen = planted_damage.seen(found, lab.major)
-    hidden = {damage.name for damage in planted_damage.DAMAGES if damage.hidden}
+    seen = planted_cluster.seen(found, lab.major)
+    hidden = {damage.name for damage in DAMAGES if damage.hidden}
     if lab.major == WITHOUT_AMCHECK:  # then the extension is named, and nothing is green
         assert any("extension amcheck" in finding.subject for finding in bad(found))
         hidden |= {"an index of a function that changed"}
@@ -128,12 +130,19 @@ def test_every_planted_damage_is_found_and_its_object_named(lab: Lab) -> None:
 
 
 #: What a damage brings with it: the indexes of a damaged table, the other of two, and all that a lost type is part of.
-BROUGHT_ALONG = ("public.no_overlap", "public.swapped_b", "public.part_2", "public.extended", "public.sorted_pkey", "broken")
+BROUGHT_ALONG = (
+    "public.no_overlap",
+    "public.swapped_b",
+    "public.part_2",
+    "public.extended",
+    "public.sorted_pkey",
+    "broken",
+)
 INNOCENT = ("public.orders", "public.whole", "public.days", "public.counted_pkey", "public.rooms")
 
 
 def test_nothing_is_blamed_that_is_not_damaged(lab: Lab) -> None:
-    known = [planted_damage.fitting(damage.subject, lab.major) for damage in planted_damage.DAMAGES]
+    known = [fitting(damage.subject, lab.major) for damage in DAMAGES]
     known += [subject.removesuffix("_pkey") for subject in known]
     known += [*BROUGHT_ALONG, "extension amcheck"]
     blamed = {finding.subject for finding in bad(lab.damaged())}
@@ -145,15 +154,15 @@ def test_nothing_is_blamed_that_is_not_damaged(lab: Lab) -> None:
 
 
 def test_the_page_says_which_damage_is_seen_by_what(labs: dict[int, Lab]) -> None:
-    seen = {major: planted_damage.seen(lab.damaged(), major) for major, lab in labs.items()}
+    seen = {major: planted_cluster.seen(lab.damaged(), major) for major, lab in labs.items()}
     assert seen[15] == seen[17] == seen[18]
-    table = planted_damage.as_table(seen[17], seen[WITHOUT_AMCHECK])
+    table = planted_cluster.as_table(seen[17], seen[WITHOUT_AMCHECK])
     assert table in (ROOT / "docs/reference/damage.md").read_text(), f"the page needs this table:\n{table}"
 
 
 def test_a_flipped_bit_is_seen_by_the_checksums_and_its_table_named(lab: Lab) -> None:
     folder = lab.copy("flipped")
-    table = planted_damage.flip_one(lab.programs, folder)
+    table = planted_cluster.flip_one(lab.programs, folder)
     with lab.server(folder) as server:
         (found,) = check_checksums(server, Budget(LONG))
     assert found.verdict is FAILED

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from recoup.engines.postgres.soundness_amcheck import check_by_amcheck
 from recoup.engines.postgres.soundness_ask import Budget, CannotAskError, CheckedServer, Examiner
 from recoup.engines.postgres.soundness_catalog import (
     check_collations,
@@ -18,8 +19,9 @@ from recoup.engines.postgres.soundness_catalog import (
 )
 from recoup.engines.postgres.soundness_checksums import check_checksums
 from recoup.engines.postgres.soundness_constraints import check_row_rules
+from recoup.engines.postgres.soundness_databases import every_database_open
 from recoup.engines.postgres.soundness_files import ZeroedTable, check_files
-from recoup.engines.postgres.soundness_indexes import check_by_amcheck, check_by_counting
+from recoup.engines.postgres.soundness_indexes import check_by_counting
 from recoup.engines.postgres.soundness_keys import check_exclusions, check_foreign_keys, check_unique_keys
 from recoup.engines.postgres.soundness_rows import check_rows
 from recoup.engines.postgres.soundness_sequences import check_sequences
@@ -37,9 +39,11 @@ def check_soundness(server: CheckedServer, *, allowed_seconds: float) -> list[Fi
     """
     budget = Budget(allowed_seconds)
     findings = _guarded("page checksums", "data folder", lambda: check_checksums(server, budget))
-    for number, database in enumerate(sorted(server.databases())):
-        with Examiner(server, database, budget) as examiner:
-            findings += _check_database(examiner, shared=number == 0)
+    with every_database_open(server, budget) as found:
+        findings += found
+        for number, database in enumerate(server.databases()):
+            with Examiner(server, database, budget) as examiner:
+                findings += _check_database(examiner, shared=number == 0)
     return findings
 
 

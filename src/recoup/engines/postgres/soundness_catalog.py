@@ -75,14 +75,14 @@ def check_references(examiner: Examiner) -> list[Finding]:
     return tally.findings()
 
 
-#: pg_describe_object is NULL for an object that is not there.
+#: pg_describe_object is NULL for an object that is not there. Numbers below 16384 are the server's own catalogues.
 _LOST_OBJECTS: Final = tuple(
     (
         f"pg_depend ({column}id)",
         f"""
 SELECT 'pg_depend (' || '{column}id' || ')', format('%s is listed and is not there', string_agg(object, ', '))
   FROM (SELECT DISTINCT format('object %s of %s', {column}id, {klass}::regclass) AS object FROM pg_depend
-         WHERE {klass} <> 0 AND pg_describe_object({klass}, {column}id, 0) IS NULL LIMIT 10) lost
+         WHERE {klass} BETWEEN 1 AND 16383 AND pg_describe_object({klass}, {column}id, 0) IS NULL LIMIT 10) lost
 HAVING count(*) > 0""",
     )
     for column, klass in (("obj", "classid"), ("refobj", "refclassid"))

@@ -51,6 +51,7 @@ def check_files(examiner: Examiner, *, shared: bool) -> tuple[list[Finding], lis
         not_checked="pages of zeros at the end of a table without an index: tables grow like that",
     )  # fmt: skip
     folder = examiner.server.folder
+    examiner.run("CHECKPOINT")
     control = parse_control(_bytes_of(folder / CONTROL_FILE))
     block, segment = control.block_bytes, control.relation_segment_blocks * control.block_bytes
     owners: dict[str, str] = {}

@@ -155,9 +155,7 @@ def check_unique_keys(examiner: Examiner, *, shared: bool) -> list[Finding]:
             _UNIQUE.format(nulls=nulls, shared="true" if shared else "false")
         ):
             columns = [(str(key), collation) for key, collation in json.loads(keys or "[]")]
-            answer = examiner.ask(
-                duplicates(str(table), columns, where=where, nulls_equal=equal == "t"), opinion=False
-            )  # fmt: skip
+            answer = examiner.ask(duplicates(str(table), columns, where=where, nulls_equal=equal == "t"), opinion=True)
             tally.examined += 1
             if isinstance(answer, Refusal):
                 tally.refused(examiner.named(index), answer)
@@ -225,7 +223,7 @@ def check_exclusions(examiner: Examiner) -> list[Finding]:
                 for e, schema, operator, overlaps, equals in json.loads(parts or "[]")
             ]
             what = examiner.named(f"{table}, constraint {name}")
-            answer = examiner.ask(excluded_pairs(str(table), told, where), patience=0.3)
+            answer = examiner.ask(excluded_pairs(str(table), told, where), opinion=True, patience=0.3)
             tally.examined += 1
             if isinstance(answer, Refusal):
                 tally.refused(what, answer)

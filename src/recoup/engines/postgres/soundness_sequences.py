@@ -9,7 +9,8 @@ from recoup.engines.postgres.soundness_ask import WITHOUT_INDEXES, Examiner, Ref
 from recoup.engines.postgres.soundness_tally import Tally, many
 from recoup.kernel.finding import Finding
 
-#: 'a': a serial column or OWNED BY, 'i': an identity column (src/backend/commands/sequence.c).
+#: 'a': a serial column or OWNED BY, 'i': an identity column (src/backend/commands/sequence.c). One that is owned but
+#: does not fill the column says nothing of it.
 _OWNED: Final = """
 SELECT s.seqrelid::regclass::text, d.refobjid::regclass::text, quote_ident(a.attname), s.seqincrement, s.seqcycle,
        t.typcategory = 'N'
@@ -17,7 +18,12 @@ SELECT s.seqrelid::regclass::text, d.refobjid::regclass::text, quote_ident(a.att
   JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = s.seqrelid AND d.deptype IN ('a', 'i')
                   AND d.refclassid = 'pg_class'::regclass AND d.refobjsubid > 0
   JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
-  JOIN pg_type t ON t.oid = a.atttypid ORDER BY 1"""
+  JOIN pg_type t ON t.oid = a.atttypid
+ WHERE d.deptype = 'i'
+    OR EXISTS (SELECT FROM pg_attrdef v JOIN pg_depend u ON u.classid = 'pg_attrdef'::regclass AND u.objid = v.oid
+                WHERE v.adrelid = a.attrelid AND v.adnum = a.attnum AND u.refobjid = s.seqrelid
+                  AND u.refclassid = 'pg_class'::regclass)
+ ORDER BY 1"""
 _NEAR: Final = 1000
 
 

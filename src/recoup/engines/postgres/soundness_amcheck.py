@@ -1,0 +1,98 @@
+"""Tables and B-tree indexes by the extension ``amcheck`` (PostgreSQL documentation, appendix F).
+
+It proves that the pages make sense and that every row is in its indexes; an index entry too many it does not see. It is
+asked relation by relation, as ``pg_amcheck`` does, so that what was not reached can be named. Where the copy does not
+have the extension, it is made for that long, in a schema of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from recoup.engines.postgres.session import identifier
+from recoup.engines.postgres.soundness_ask import DAMAGED_HINT, Examiner, Refusal
+from recoup.engines.postgres.soundness_catalog import collations_differ
+from recoup.engines.postgres.soundness_tally import Tally, many
+from recoup.kernel.finding import Finding
+
+_SCHEMA: Final = "recoup_amcheck"
+_HEAPS: Final = """
+SELECT c.oid, c.oid::regclass::text FROM pg_class c LEFT JOIN pg_am a ON a.oid = c.relam
+ WHERE c.relkind IN ({kinds}) AND (c.relkind = 'S' OR a.amname = 'heap') AND c.relpersistence <> 't'
+   AND (NOT c.relisshared OR {shared}) ORDER BY c.oid"""
+_TREES: Final = """
+SELECT c.oid, c.oid::regclass::text, a.amname FROM pg_class c JOIN pg_am a ON a.oid = c.relam
+  JOIN pg_index i ON i.indexrelid = c.oid
+ WHERE c.relkind = 'i' AND i.indisvalid AND i.indisready AND c.relpersistence <> 't'
+   AND (NOT c.relisshared OR {shared}) ORDER BY c.oid"""
+
+
+def check_by_amcheck(examiner: Examiner, *, shared: bool) -> tuple[list[Finding], bool]:
+    """Every table and every B-tree (18: and GIN) index, and whether the extension could be used at all."""
+    flag = "true" if shared else "false"
+    heaps = Tally("the pages of tables make sense (amcheck)", examiner.named("tables"), unit="tables")
+    trees = Tally("every row is in its indexes (amcheck)", examiner.named("indexes"), unit="indexes")
+    installed = examiner.ask("SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace "
+                             "WHERE e.extname = 'amcheck'")  # fmt: skip
+    missing = installed if isinstance(installed, Refusal) else None
+    schema = _SCHEMA
+    own = missing is None and not installed
+    if not isinstance(installed, Refusal) and installed:
+        schema = str(installed[0][0])
+    elif own:
+        examiner.run(f"DROP SCHEMA IF EXISTS {_SCHEMA} CASCADE")
+        missing = examiner.run(f"CREATE SCHEMA {_SCHEMA}") or examiner.run(
+            f"CREATE EXTENSION amcheck SCHEMA {_SCHEMA}"
+        )  # fmt: skip
+    try:
+        if missing is not None:
+            trees.unknown(
+                examiner.named("extension amcheck"),
+                f"it cannot be used here, so neither indexes nor the pages of tables are looked into: {missing.detail}",
+                hint="Install the server's contrib package (postgresql-contrib) where the sandbox runs, or use the "
+                "service's own image.",
+            )
+            return trees.findings(), False
+        _check_heaps(examiner, heaps, identifier(schema), flag)
+        _check_trees(examiner, trees, identifier(schema), flag)
+    finally:
+        if own:
+            examiner.run(f"DROP SCHEMA IF EXISTS {_SCHEMA} CASCADE")
+    return [*heaps.findings(), *trees.findings()], True
+
+
+def _check_heaps(examiner: Examiner, tally: Tally, schema: str, shared: str) -> None:
+    # Sequences are looked at from 17 on (src/bin/pg_amcheck/pg_amcheck.c).
+    kinds = "'r', 'm', 't', 'S'" if examiner.server.major >= 17 else "'r', 'm', 't'"
+    for oid, name in examiner.facts(_HEAPS.format(kinds=kinds, shared=shared)):
+        answer = examiner.ask(
+            f"SELECT count(*), min(format('page %s, row %s: %s', blkno, offnum, msg)) "
+            f"FROM {schema}.verify_heapam({oid}, check_toast => true)"
+        )
+        tally.examined += 1
+        if isinstance(answer, Refusal):
+            tally.refused(examiner.named(name), answer)
+        elif answer[0][0] != "0":
+            tally.failed(examiner.named(name), f"{many(answer[0][0], 'fault')}: {answer[0][1]}", hint=DAMAGED_HINT)
+
+
+def _check_trees(examiner: Examiner, tally: Tally, schema: str, shared: str) -> None:
+    descend = "true" if collations_differ(examiner) else "false"
+    others: list[str] = []
+    for oid, name, method in examiner.facts(_TREES.format(shared=shared)):
+        if method == "btree":
+            sql = f"{schema}.bt_index_parent_check({oid}, heapallindexed => true, rootdescend => {descend})"
+        elif method == "gin" and examiner.server.major >= 18:
+            sql = f"{schema}.gin_index_check({oid})"
+        else:
+            others.append(f"{name} ({method})")
+            continue
+        tally.examined += 1
+        # The function returns nothing; a query of it returns a row with an empty text.
+        # It calls the functions of indexes on expressions: what those refuse is no damage, which has codes of its own.
+        answer = examiner.ask(f"SELECT {sql}", opinion=True)
+        if isinstance(answer, Refusal):
+            tally.refused(examiner.named(name), answer)
+    if descend == "true":
+        tally.also.append("each row looked for from the root, as collations differ")
+    tally.leave_out("indexes of other kinds than B-tree", others)
