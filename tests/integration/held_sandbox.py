@@ -11,6 +11,7 @@ from pathlib import Path
 
 from recoup.demo.host import reachable
 from recoup.demo.programs import find_postgres
+from recoup.engines.postgres.sandbox_programs import local_installation
 from recoup.engines.postgres.sandbox_restore import new_cluster
 from recoup.engines.postgres.sandbox_server import start_sandbox_server
 from recoup.engines.sandbox import open_sandbox
@@ -35,7 +36,7 @@ def main() -> None:
             return
         programs = find_postgres(major)
         folder = reachable(programs.path, programs.package, (65534, 65534))
-        data = new_cluster(sandbox, major, [folder])
+        data = new_cluster(sandbox, local_installation(sandbox, major, [folder]))
         with start_sandbox_server(sandbox, data, major=major, programs=[folder]) as server:
             at("started", sandbox.id)
             busy = "SELECT count(*) FROM generate_series(1, 1000000000000) i WHERE i % 7 = 9"

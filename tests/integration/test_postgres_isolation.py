@@ -16,6 +16,7 @@ from recoup.demo.servers import PostgresServer
 from recoup.engines.postgres.base_backup import take_base_backup
 from recoup.engines.postgres.dump import DumpRequest, take_dump
 from recoup.engines.postgres.live import LiveRequest, open_postgres_live
+from recoup.engines.postgres.sandbox_programs import local_installation
 from recoup.engines.postgres.sandbox_restore import new_cluster
 from recoup.engines.postgres.sandbox_server import start_sandbox_server
 from recoup.engines.sandbox import open_sandbox
@@ -126,7 +127,7 @@ def test_no_call_of_a_restored_database_arrives(server_folder: Path, root: Path,
 
 def test_a_library_that_has_to_be_loaded_still_starts_no_worker(postgres17: PostgresServer, root: Path) -> None:
     with open_sandbox(root, "a test") as sandbox:
-        folder = new_cluster(sandbox, 17, [postgres17.bin])
+        folder = new_cluster(sandbox, local_installation(sandbox, 17, [postgres17.bin]))
         loaded = {"shared_preload_libraries": "pg_prewarm"}
         with (
             start_sandbox_server(sandbox, folder, major=17, programs=[postgres17.bin], settings=loaded) as server,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -16,6 +17,7 @@ from recoup.engines.postgres.place_files import writing_in
 from recoup.engines.postgres.plan_checks import PlanCheck, check_plan
 from recoup.engines.postgres.sameness import compare_with_recorded
 from recoup.engines.postgres.sandbox_faults import consistent_at, lacking
+from recoup.engines.postgres.sandbox_programs import FindInstallation, Installation, local_installation
 from recoup.engines.postgres.sandbox_restore import (
     fill_cluster,
     is_dump,
@@ -40,12 +42,13 @@ _CONTENT: Final = "what it holds: the grades sound and same look at that; its ow
 class LiveRequest:
     """How to prove a copy. ``checks`` are the plan's; ``allowed_seconds`` says how much time there is for *sound*.
 
-    ``programs`` are folders to look for PostgreSQL's own programs in first.
+    ``programs`` are folders to look for PostgreSQL's own programs in first. ``find`` finds them in another way.
     """
 
     checks: Sequence[PlanCheck] = ()
     allowed_seconds: Callable[[], float] = lambda: 24 * 3600.0
     programs: Sequence[Path] = ()
+    find: FindInstallation | None = None
 
 
 class PostgresLive:
@@ -57,6 +60,7 @@ class PostgresLive:
         self._until_closed = contextlib.ExitStack()
         self._server: SandboxServer | None = None
         self._folder: Path | None = None
+        self._installation: Installation | None = None
 
     @property
     def server(self) -> SandboxServer:
@@ -67,11 +71,14 @@ class PostgresLive:
 
     def restore(self) -> None:
         """Put the copy, or the cluster that a dump goes into, into the sandbox."""
-        facts, programs = self._copy.facts, self._request.programs
+        facts, request = self._copy.facts, self._request
+        find = request.find or partial(local_installation, folders=request.programs)
+        # Looked for before anything is fetched: without them nothing could be done with it.
+        self._installation = find(self._sandbox, major_of(facts))
         if is_dump(facts):
-            self._folder = new_cluster(self._sandbox, major_of(facts), programs)
+            self._folder = new_cluster(self._sandbox, self._installation)
         else:
-            self._folder = restore_base(self._sandbox, self._chain, programs).folder
+            self._folder = restore_base(self._sandbox, self._chain, request.programs).folder
             require_same_major(self._folder, facts)
 
     def boots(self) -> Sequence[Finding]:
@@ -82,7 +89,7 @@ class PostgresLive:
         facts = self._copy.facts
         server = self._server = self._until_closed.enter_context(
             start_sandbox_server(
-                self._sandbox, self._folder, major=major_of(facts), facts=facts, programs=self._request.programs
+                self._sandbox, self._folder, major=major_of(facts), facts=facts, installation=self._installation
             )
         )
         findings = [self._started(server)]
@@ -120,12 +127,15 @@ class PostgresLive:
         unseen = [_CONTENT]
         if libraries := preloaded(self._copy.facts):
             unseen.append(f"the libraries that production preloads: {', '.join(libraries)}")
-        if self._sandbox.open_ways:
+        if self._sandbox.open_ways and not server.installation.closed:
             unseen.append(self._sandbox.open_ways)
         return Finding(
-            check=STARTS, subject="the server", verdict=Verdict.OK, detail=f"PostgreSQL {version}",
+            check=STARTS,
+            subject="the server",
+            verdict=Verdict.OK,
+            detail=f"PostgreSQL {version}, {server.installation.where}",
             not_checked="; ".join(unseen),
-        )  # fmt: skip
+        )
 
     def _recovered(self, server: SandboxServer) -> Finding:
         """The server says how far it came: at least to where the backup ended, and it is the cluster of the copy."""

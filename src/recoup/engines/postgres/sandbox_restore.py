@@ -20,7 +20,7 @@ from recoup.engines.postgres.placement import Destinations, lay_out
 from recoup.engines.postgres.restore_database import create_roles, require_extensions
 from recoup.engines.postgres.sandbox_access import SandboxAccess
 from recoup.engines.postgres.sandbox_faults import lacking
-from recoup.engines.postgres.sandbox_programs import find_sandbox_programs
+from recoup.engines.postgres.sandbox_programs import Installation, find_sandbox_programs
 from recoup.engines.postgres.sandbox_server import SandboxServer
 from recoup.engines.postgres.session import Session, identifier, literal
 from recoup.engines.sandbox import Sandbox
@@ -49,14 +49,14 @@ def major_of(facts: Mapping[str, Any]) -> int:
 def restore_base(sandbox: Sandbox, chain: Sequence[CopyReader], programs: Sequence[Path]) -> PlacedFolder:
     """Restore the last of a chain of base backups into the sandbox, its tablespaces as well, and nothing elsewhere.
 
-    Raise ``DamageError`` when the copy is not whole, ``UncheckedError`` for a copy without the WAL to start with.
+    For more than one, programs of this machine are needed, in the folders ``programs`` first. Raise ``DamageError``
+    when the copy is not whole, ``UncheckedError`` for a copy without the WAL to start with.
     """
     if not chain[-1].facts.get("includes_wal", True):
         raise UncheckedError("the copy was taken without the WAL it needs to start")
-    # Looked for before anything is fetched: without them nothing could be done with it.
-    found = find_sandbox_programs(sandbox, major_of(chain[-1].facts), programs)
     folder = sandbox.child(_DATA)
     if len(chain) > 1:
+        found = find_sandbox_programs(sandbox, major_of(chain[-1].facts), programs)
         return restore_chain_to_folder(chain, folder, owner=sandbox.user, programs=[found, *programs])
     (copy,) = chain
     if copy.facts.get("since_lsn") is not None:
@@ -73,13 +73,13 @@ def restore_base(sandbox: Sandbox, chain: Sequence[CopyReader], programs: Sequen
 # -- dumps ---------------------------------------------------------------------------------------------------------
 
 
-def new_cluster(sandbox: Sandbox, major: int, programs: Sequence[Path]) -> Path:
+def new_cluster(sandbox: Sandbox, installation: Installation) -> Path:
     """Make an empty cluster in the sandbox; its superuser is ``postgres``. Return its data folder."""
-    found = find_sandbox_programs(sandbox, major, programs)
     folder = sandbox.child(_DATA)
     arguments = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
-    argv = [str(found / "initdb"), "-D", str(folder), *arguments]
-    run(sandbox.command(Command(argv=argv, environment={"LC_ALL": "C"}, timeout_seconds=_INITDB_SECONDS)))
+    argv = [installation.program("initdb"), "-D", str(folder), *arguments]
+    command = Command(argv=argv, environment={"LC_ALL": "C"}, folder=sandbox.folder, timeout_seconds=_INITDB_SECONDS)
+    run(installation.inside(sandbox, command, False))
     return folder
 
 

@@ -20,7 +20,7 @@ from psycopg.conninfo import make_conninfo
 
 from recoup.engines.postgres.place_files import writing_in
 from recoup.engines.postgres.sandbox_faults import judge_start
-from recoup.engines.postgres.sandbox_programs import find_sandbox_programs
+from recoup.engines.postgres.sandbox_programs import Installation, local_installation
 from recoup.engines.postgres.sandbox_settings import closed_settings, preloaded, session_options
 from recoup.engines.postgres.session import DirectSession, Session, identifier
 from recoup.engines.sandbox import Sandbox
@@ -54,12 +54,20 @@ class SandboxServer:
     """
 
     def __init__(
-        self, sandbox: Sandbox, folder: Path, place: Path, *, major: int, programs: Path, settings: Mapping[str, str]
+        self,
+        sandbox: Sandbox,
+        folder: Path,
+        place: Path,
+        *,
+        major: int,
+        installation: Installation,
+        settings: Mapping[str, str],
     ) -> None:
         self.sandbox = sandbox
         self.folder = folder
         self.major = major
-        self.programs = programs
+        self.installation = installation
+        self.programs = installation.folder
         self.socket_folder = place / _SOCKET
         self.superuser = "postgres"
         self.owner = sandbox.user
@@ -104,7 +112,7 @@ class SandboxServer:
 
     def program(self, name: str) -> str:
         """The path of one of the server's programs. It may not be there."""
-        return str(self.programs / name)
+        return self.installation.program(name)
 
     def variables(self, database: str | None = None) -> dict[str, str | Secret]:
         """What libpq needs in the environment of a program that runs in the sandbox, in the folder of the socket."""
@@ -131,9 +139,8 @@ class SandboxServer:
     ) -> Command:
         """The command that runs a program in the sandbox; libpq in it connects to this server as the superuser."""
         variables = {**self.variables(database), **(environment or {})}
-        return self.sandbox.command(
-            Command(argv=argv, environment=variables, timeout_seconds=timeout_seconds, folder=self.socket_folder)
-        )
+        command = Command(argv=argv, environment=variables, timeout_seconds=timeout_seconds, folder=self.socket_folder)
+        return self.installation.inside(self.sandbox, command, False)
 
     def stop(self) -> None:
         """Shut it down in order, so that its files can be looked at. Harmless when repeated."""
@@ -210,7 +217,8 @@ class SandboxServer:
         options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
         argv = [self.program("postgres"), "-D", str(self.folder), *options]
         command = Command(argv=argv, environment={"LC_ALL": "C"}, folder=self.folder)
-        child = self._child = spawn(self.sandbox.command(command), log=log)
+        leashed = self.installation.leashed
+        child = self._child = spawn(self.installation.inside(self.sandbox, command, True), log=log, stdin=leashed)
         deadline = clock.monotonic() + seconds
         while not self._ready():
             if not child.alive():
@@ -251,10 +259,8 @@ class SandboxServer:
         """Run one statement in single-user mode, where nobody logs in. Return the name of a role in its answer."""
         options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
         argv = [self.program("postgres"), "--single", "-D", str(self.folder), *options, "template1"]
-        command = self.sandbox.command(
-            Command(argv=argv, environment={"LC_ALL": "C"}, folder=self.folder, timeout_seconds=_ALONE_SECONDS)
-        )
-        said = run(command, stdin=statement.encode(), expect=None)
+        command = Command(argv=argv, environment={"LC_ALL": "C"}, folder=self.folder, timeout_seconds=_ALONE_SECONDS)
+        said = run(self.installation.inside(self.sandbox, command, False), stdin=statement.encode(), expect=None)
         match = _ALONE_ANSWER.search(said.stdout.decode(errors="replace"))
         if match is None and said.exit_status != 0:
             raise judge_start(said.stderr, exit_status=said.exit_status, major=self.major)
@@ -269,16 +275,18 @@ def start_sandbox_server(
     major: int,
     facts: Mapping[str, Any] | None = None,
     programs: Sequence[Path] = (),
+    installation: Installation | None = None,
     settings: Mapping[str, str] | None = None,
     start_seconds: float = _START_SECONDS,
 ) -> Iterator[SandboxServer]:
     """Start a server of exactly this major version on a data folder in the sandbox, and wait until it answers.
 
-    ``facts`` are those of the copy in it. ``programs`` are the folders to look for the server's in first; ``settings``
-    are added to ours, and win. On leaving it is shut down. Raise ``DamageError`` when the copy is why it does not
-    start, ``UncheckedError`` when this machine is, and ``EngineError`` with what to install when it has no such server.
+    ``facts`` are those of the copy in it. Without an ``installation`` one of this machine is found, in the folders
+    ``programs`` first; ``settings`` are added to ours, and win. On leaving it is shut down. Raise ``DamageError`` when
+    the copy is why it does not start, ``UncheckedError`` when this machine is, and ``EngineError`` with what to install
+    when it has no such server.
     """
-    found = find_sandbox_programs(sandbox, major, programs)
+    installation = installation or local_installation(sandbox, major, programs)
     place = sandbox.child(f"server-{os.urandom(4).hex()}")
     files = {_HBA: "local all all trust\n", _IDENT: "", _CONFIGURATION: ""}
     with writing_in(place):
@@ -297,7 +305,7 @@ def start_sandbox_server(
     }
     put_aside(folder)
     server = SandboxServer(
-        sandbox, folder, place, major=major, programs=found,
+        sandbox, folder, place, major=major, installation=installation,
         settings={**closed_settings(major, facts), **(settings or {}), **own},
     )  # fmt: skip
     try:
