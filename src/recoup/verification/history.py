@@ -4,11 +4,12 @@ A copy that equals its source proves nothing about a source that had lost its ro
 counts of a copy are held against those of the recovery points before it: what had rows and has none, what is gone, and
 what shrank beyond a bound is *unknown*. It may have been on purpose, which nothing here can tell; the copy itself then
 becomes part of the band, and the next one is measured against it too. For the same reason a queue that was empty in
-one of the copies before may be empty again.
+one of the copies before may be empty again; and tables that are numbered may rotate: the oldest go when new ones come.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -22,6 +23,7 @@ LEAST_SHARE: Final = 0.5
 #: Below this many rows, only becoming empty counts: small tables halve every day.
 SMALL: Final = 100
 
+_NUMBERS: Final = re.compile(r"[0-9]+")
 _CHECK: Final = "it holds as much as the copies before it"
 _HINT: Final = (
     "Look whether that was on purpose, before the copies that still hold it expire (`recoup hold` keeps them). "
@@ -67,7 +69,10 @@ def history_findings(
             )
         ]  # fmt: skip
     newest, findings = earlier[0], []
+    rotated = _rotated(newest.counts, now)
     for name, before in newest.counts.items():
+        if name in rotated:
+            continue
         if name not in now:
             had = "" if before is None else f" with {before} rows"
             findings.append(_unknown(name, f"it was in {newest.id}{had}, and is gone", _HINT))
@@ -79,10 +84,35 @@ def history_findings(
         Finding(
             check=_CHECK, subject=subject, verdict=Verdict.OK,
             detail=f"{len(newest.counts)} tables or databases compared with those of {len(earlier)} copies before it, "
-            f"the last of them {newest.id}",
+            f"the last of them {newest.id}" + (f"; gone by rotation: {', '.join(sorted(rotated))}" if rotated else ""),
             not_checked="rows that were changed, or deleted in lesser numbers, before the copy was taken",
         )
     ]  # fmt: skip
+
+
+def _rotated(before: Counts, now: Counts) -> set[str]:
+    """Tables that are gone as partitions go: the lowest numbers of a family, while a higher one has come.
+
+    A family is what has the same name but for its numbers: ``log_2026_10`` and ``log_2026_11``. One from the middle
+    that is gone, or one for which no other came, is not meant.
+    """
+    families: dict[str, list[str]] = {}
+    for name in before:
+        families.setdefault(_NUMBERS.sub("#", name), []).append(name)
+    rotated: set[str] = set()
+    for family, members in families.items():
+        members.sort(key=_numbers)
+        gone = {name for name in members if name not in now}
+        stayed = [name for name in members if name in now]
+        came = [name for name in now if name not in before and _NUMBERS.sub("#", name) == family]
+        oldest_went = bool(gone) and set(members[: len(gone)]) == gone
+        if oldest_went and stayed and came and min(map(_numbers, came)) > _numbers(stayed[-1]):
+            rotated |= gone
+    return rotated
+
+
+def _numbers(name: str) -> list[int]:
+    return [int(number) for number in _NUMBERS.findall(name)]
 
 
 def _lost(now: int | None, before: Sequence[int | None], least_share: float, small: int) -> str | None:

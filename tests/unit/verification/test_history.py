@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,6 +44,34 @@ def test_the_copy_after_is_measured_against_the_one_that_had_lost_its_rows() -> 
 def test_a_queue_that_was_empty_before_may_be_empty_again() -> None:
     ((_, verdict, _),) = findings_of({"queue": 0}, {"queue": 12}, {"queue": 0}, {"queue": 4})
     assert verdict is Verdict.OK
+
+
+def test_partitions_that_rotate_are_told_and_no_fault() -> None:
+    before: Counts = {"log_2026_9": 5, "log_2026_10": 5, "log_2026_11": 5}
+    now: Counts = {"log_2026_10": 5, "log_2026_11": 5, "log_2026_12": 0}
+    ((_, verdict, said),) = findings_of(now, before)
+    assert verdict is Verdict.OK
+    assert "gone by rotation: log_2026_9" in said
+
+
+@pytest.mark.parametrize(
+    ("now", "why"),
+    [
+        ({"log_9": 5, "log_11": 5, "log_12": 0}, "one from the middle"),
+        ({"log_10": 5, "log_11": 5}, "no new one came"),
+        ({"log_12": 5}, "all of them went"),
+        ({"log_8": 0, "log_10": 5, "log_11": 5}, "the one that came is older"),
+    ],
+)
+def test_what_is_gone_in_another_way_than_by_rotation_is_named(now: Counts, why: str) -> None:
+    found = findings_of(now, {"log_9": 5, "log_10": 5, "log_11": 5})
+    assert {verdict for _, verdict, _ in found} == {Verdict.UNKNOWN}, why
+    assert all("is gone" in said for _, _, said in found), why
+
+
+def test_an_emptied_partition_is_named() -> None:
+    ((name, verdict, _),) = findings_of({"log_9": 5, "log_10": 0}, {"log_9": 5, "log_10": 5})
+    assert (name, verdict) == ("log_10", Verdict.UNKNOWN)
 
 
 def test_the_first_copy_says_that_there_was_nothing_to_compare_with() -> None:
