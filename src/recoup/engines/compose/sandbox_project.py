@@ -259,10 +259,10 @@ def place_of(files: PurePosixPath, source: str) -> str | None:
 
     What is in the folder of the files already stays; everything else is where a file set puts what lay outside.
     """
-    path = PurePosixPath(source)
-    if not path.is_absolute() or ".." in path.parts or _NO_PLACE.fullmatch(source):
+    path = PurePosixPath("/" + source.lstrip("/"))  # two slashes at the beginning are a root of their own (POSIX)
+    if not source.startswith("/") or ".." in path.parts or _NO_PLACE.fullmatch(str(path)):
         return None
-    return source if path.is_relative_to(files) else str(files / OUTSIDE / path.relative_to("/"))
+    return str(path) if path.is_relative_to(files) else str(files / OUTSIDE / path.relative_to("/"))
 
 
 def _usable_source(making: _Making, name: str, section: str, key: str) -> bool:
