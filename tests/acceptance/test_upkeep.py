@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,18 +12,19 @@ from recoup.assembly.system import System
 from recoup.assembly.task_child import TaskChild, put_in_force
 from recoup.backup.due import Run
 from recoup.backup.run_records import WHOLE_PLAN, TaskRecord, begin_task, end_task, read_task
+from recoup.cli.main import main
 from recoup.demo.host import wait_until
-from recoup.kernel import clock
+from recoup.kernel import clock, process
 from tests.acceptance.workplace import Workplace
 
 
 @pytest.fixture
 def system(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> System:
-    """A system with a copy, that wants more verification than there is."""
+    """A system with a copy, that is verified daily, weekly and slice by slice."""
     (work.folder / "uploads").mkdir()
     (work.folder / "uploads" / "one.txt").write_text("one")
     work.services = {"uploads": '{engine: files, paths: [uploads], daily: "03:00"}'}
-    work.extra = "verify: {daily: intact, weekly: same}\n"
+    work.extra = "verify: {daily: intact, weekly: same, monthly: works, every_byte: 30d}\n"
     work.write_plan()
     work.recoup("backup")
     monkeypatch.setenv("RECOUP_STATE", str(work.state))
@@ -39,17 +41,39 @@ def _do(system: System, kind: str) -> tuple[TaskRecord, str]:
     return child.close(), "\n".join(said)
 
 
-def test_verification_is_ok_when_the_grade_is_one_that_can_be_proven(system: System) -> None:
+def test_verification_by_the_plan_proves_its_grade_and_is_recorded(system: System) -> None:
     record, said = _do(system, "verify daily")
     assert (record.outcome, record.exit_code, record.failures) == ("ok", 0, 0)
-    assert "intact" in said
+    assert "proven intact" in said
     assert read_task(system.state_folder, WHOLE_PLAN, "verify daily") == record
+    record, said = _do(system, "verify weekly")
+    assert (record.outcome, record.exit_code) == ("ok", 0), said
+    assert "proven same" in said
+    assert list((system.state_folder / "sandboxes").glob("*.json")) == [], "a sandbox is left"
 
 
-def test_a_grade_that_cannot_be_proven_is_unknown_and_never_ok(system: System) -> None:
-    record, _ = _do(system, "verify weekly")
+def test_what_could_not_be_checked_is_unknown_and_never_ok(system: System) -> None:
+    record, _ = _do(system, "verify monthly")
     assert (record.outcome, record.exit_code) == ("unknown", 4)
-    assert record.error == "proven intact; this version cannot prove the grade same"
+    assert record.error is not None
+    assert "the plan has no checks" in record.error
+
+
+def test_a_slice_of_the_stored_bytes_is_read_each_day_and_damage_in_it_is_named(
+    system: System, work: Workplace
+) -> None:
+    record, said = _do(system, "verify slice")
+    assert (record.outcome, record.exit_code) == ("ok", 0), said
+    assert "oldest unproven byte: local:" in said
+    (copy,) = work.listed()
+    path = work.objects(copy)[0]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    sampled = work.recoup("verify", "--all", "--sample", "100%", expect=3)
+    assert path.name in sampled.out
+    assert "FAILED intact" in work.recoup("list").out
+    assert any(one["key"].startswith("unproven:") for one in work.json("status", expect=3)["alarms"])
 
 
 def test_damage_is_found_and_recorded_as_a_failure(system: System, work: Workplace) -> None:
@@ -73,7 +97,7 @@ def test_upkeep_is_first_due_after_the_repository_was_made_and_then_once_for_eac
     known = agenda.look(system, upkeep=True)
     now = clock.now()
     runs = {run.kind: run for run in agenda.decide(system, known, now)}
-    assert set(runs) == {"files", "prune", "verify daily", "verify weekly"}
+    assert set(runs) == {"files", "prune", *(f"verify {name}" for name in ("daily", "weekly", "monthly", "slice"))}
     assert not any(run.is_due(now) for run in runs.values())
     later = datetime(now.year + 1, now.month, 1, 12, tzinfo=UTC)
     assert all(run.is_due(later) for run in agenda.decide(system, known, later))
@@ -103,3 +127,24 @@ def test_a_stack_point_is_taken_by_its_schedule_and_its_copies_count_as_copies(w
     (system.state_folder / "runs" / f"task:{WHOLE_PLAN}:stack.json").unlink()
     again = {run.kind: run for run in agenda.decide(system, agenda.look(system, upkeep=True), clock.now())}
     assert again["stack"].at == runs["stack"].at, f"the newest point {point['id']} says when, not this machine's notes"
+
+
+def test_backup_due_verifies_what_is_due_after_the_copies_once(
+    system: System, work: Workplace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = work.json("backup", "--due", "--plan")["runs"]
+    assert {one["kind"] for one in before if not one["service"]} == {
+        "verify slice", "verify daily", "verify weekly", "verify monthly"
+    }  # fmt: skip
+    assert not any(one["due"] for one in before)
+    later = clock.now() + timedelta(days=2)
+    monkeypatch.setattr(clock, "now", lambda: later)
+    monkeypatch.setattr(process, "give_way", lambda: None)
+    monkeypatch.chdir(work.folder)
+    assert main(["backup", "--due", "--json", "--quiet"]) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert [one["kind"] for one in done["copies"]] == ["files"]
+    assert list(done["verifications"])[:2] == ["slice", "daily"]
+    assert done["verifications"]["daily"]["artefacts"][0]["id"] == done["copies"][0]["id"], "the newest copy"
+    assert main(["backup", "--due", "--quiet"]) == 0
+    assert "nothing is due" in capsys.readouterr().out

@@ -118,21 +118,7 @@ def _show(output: Output, said: dict[str, Any]) -> None:
         "NEXT RUN",
     )
     output.table(headings, rows)
-    streams = [
-        (
-            one["name"],
-            each["kind"],
-            each["state"],
-            duration(each["lag_seconds"]),
-            each["position"] or "",
-            each["gap"] or "",
-        )
-        for one in services
-        for each in one["streams"]
-    ]
-    if streams:
-        output.line()
-        output.table(("STREAM OF", "KIND", "STATE", "BEHIND", "POSITION", "MISSING"), streams)
+    _show_streams(output, services)
     output.line()
     places = [
         (
@@ -158,3 +144,23 @@ def _show(output: Output, said: dict[str, Any]) -> None:
         output.line()
         output.line(f"{word}: {alarm['what']}")
         output.line(f"  hint: {alarm['hint']}")
+
+
+def _show_streams(output: Output, services: list[dict[str, Any]]) -> None:
+    from recoup.cli.status_words import duration
+
+    streams = [
+        (
+            one["name"],
+            each["kind"],
+            each["state"],
+            duration(each["lag_seconds"]),
+            each["position"] or "",
+            each["gap"] or "",
+        )
+        for one in services
+        for each in one["streams"]
+    ]
+    if streams:
+        output.line()
+        output.table(("STREAM OF", "KIND", "STATE", "BEHIND", "POSITION", "MISSING"), streams)
