@@ -21,6 +21,7 @@ SYNC: Final = "sync"
 PRUNE: Final = "prune"
 VERIFY: Final = "verify "  #: followed by daily, weekly, monthly or slice
 SLICE: Final = "slice"
+DRILL: Final = "drill"
 
 #: When what the plan gives no hour is done, in its zone: after a night's copies, and clear of the hours that clocks
 #: skip or double when they change.
@@ -56,13 +57,15 @@ def copies_scheduled(system: System) -> dict[tuple[str, str], Schedule]:
 
 
 def upkeep_scheduled(system: System) -> dict[str, Schedule]:
-    """When the whole plan's work is done: stack points, catching up, pruning, and each verification asked for."""
+    """When the whole plan's work is done: stack points, upkeep, each verification asked for, drills."""
     verify = system.plan.verify
     wanted = [*([SLICE] if verify.every_byte is not None else []), *verify.rhythm()]
     first = [SYNC] if len(system.plan.repositories) > 1 else []
     kinds = [*first, PRUNE, *(VERIFY + name for name in wanted)]
     points = {} if system.plan.stack is None else {STACK: system.plan.stack}
-    return points | {kind: parse_schedule(_HOURS[kind]) for kind in kinds}
+    drill = None if system.plan.drill is None else system.plan.drill.schedule
+    drills = {} if drill is None else {DRILL: drill}
+    return points | {kind: parse_schedule(_HOURS[kind]) for kind in kinds} | drills
 
 
 def look(system: System, *, upkeep: bool) -> Known:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from recoup.assembly.access import Readable, open_for_reading
+from recoup.assembly.agenda import DRILL
 from recoup.assembly.drill_doer import Voice
 from recoup.assembly.drill_people import (
     Surprise,
@@ -16,13 +17,14 @@ from recoup.assembly.drill_people import (
     require_roles,
 )
 from recoup.assembly.drill_run import DrillWish, hold_drill
+from recoup.assembly.verify_run import recorded_as
 from recoup.assembly.windows import read_windows
 from recoup.drill.book import read_book, write_drill
 from recoup.drill.issues import find_issues
-from recoup.drill.model import DrillRecord
+from recoup.drill.model import DrillRecord, verdicts
 from recoup.kernel import clock
 from recoup.kernel.errors import Exit, RecoupError, UsageError
-from recoup.kernel.finding import exit_code
+from recoup.kernel.finding import Verdict, exit_code
 from recoup.plan.people import Drill
 from recoup.recovery.step import Watching
 from recoup.repository.repository import Repository
@@ -70,12 +72,28 @@ def hold(wish: DrillWish, voice: Voice, watching: Watching, *, tell_team: bool) 
     if tell_team and system is not None:
         wrong = announce(system, wish.situation, absent=wish.absent)
         voice.say("the team was told that this is a drill" if wrong is None else f"the team was not told: {wrong}")
+    if system is None:
+        return _hold(wish, voice, watching, opened)
+    held: list[Held] = []
+
+    def act() -> tuple[Exit, str]:
+        held.append(_hold(wish, voice, watching, opened))
+        one = held[0].record
+        bad = [name for name, verdict in verdicts(one) if verdict is not Verdict.OK]
+        return held[0].exit_code, "" if not bad else one.stopped or f"not ok: {', '.join(bad)}"
+
+    recorded_as(system, DRILL, act)  # the plan's schedule goes by it, and so does the alarm of one that was missed
+    record = held[0].record
+    if tell_team and (wrong := announce_end(system, record)) is not None:
+        voice.say(f"the team was not told of the end: {wrong}")
+    return held[0]
+
+
+def _hold(wish: DrillWish, voice: Voice, watching: Watching, opened: Readable) -> Held:
     record = hold_drill(wish, voice, watching)
     repositories = _all(opened)
     record = _with_issues(record, repositories, opened)
     stored = write_drill(repositories, record)
-    if tell_team and system is not None and (wrong := announce_end(system, record)) is not None:
-        voice.say(f"the team was not told of the end: {wrong}")
     return Held(record=record, stored=stored)
 
 

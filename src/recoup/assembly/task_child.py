@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Final
 
-from recoup.assembly.agenda import PRUNE, SYNC, VERIFY
+from recoup.assembly.agenda import DRILL, PRUNE, SYNC, VERIFY
 from recoup.assembly.system import PLAN_IN_FORCE, System
 from recoup.backup.due import Run
 from recoup.backup.run_records import WHOLE_PLAN, Outcome, TaskRecord, begin_task, end_task, read_task
@@ -46,7 +46,7 @@ def arguments_of(system: System, run: Run) -> list[str]:
         return ["backup", run.service, "--kind", run.kind, *plan]
     if run.kind == STACK:
         return ["backup", "--stack", *plan]
-    if run.kind in (SYNC, PRUNE):
+    if run.kind in (SYNC, PRUNE, DRILL):
         return [run.kind, *plan]
     return ["verify", "--rhythm", run.kind.removeprefix(VERIFY), *plan]
 
@@ -131,7 +131,7 @@ class TaskChild:
 
     def _conclude(self, status: int) -> TaskRecord:
         folder, run = self._system.state_folder, self.run
-        if run.service != WHOLE_PLAN or run.kind.startswith(VERIFY):
+        if run.service != WHOLE_PLAN or run.kind == DRILL or run.kind.startswith(VERIFY):
             own = read_task(folder, run.service, run.kind)
             if own is not None and own.outcome != "running" and own.started > self._record.started:
                 return own  # the command has recorded how it ended; it knows best

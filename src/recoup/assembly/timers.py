@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from recoup.assembly.agenda import SLICE, VERIFY, copies_scheduled, upkeep_scheduled
+from recoup.assembly.agenda import DRILL, SLICE, VERIFY, copies_scheduled, upkeep_scheduled
 from recoup.assembly.system import System
 from recoup.assembly.task_child import arguments_of
 from recoup.assembly.workers import workers_of
@@ -65,7 +65,7 @@ def units_for(system: System, *, user: str | None) -> dict[str, str]:
     for kind, when in upkeep_scheduled(system).items():
         name = f"{prefix}-{kind.replace(' ', '-')}"
         arguments = _arguments(system, WHOLE_PLAN, kind)
-        closing = kind.startswith(VERIFY) and kind != VERIFY + SLICE
+        closing = kind == DRILL or (kind.startswith(VERIFY) and kind != VERIFY + SLICE)
         units |= _pair(system, name, f"{kind} of the whole plan", arguments, when, user, sandboxes=closing)
     if workers_of(system):
         arguments = ["daemon", "--only-workers", "-f", str(system.loaded.file)]

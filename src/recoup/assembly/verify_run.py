@@ -134,7 +134,12 @@ def recorded(system: System, rhythm: str, act: Callable[[], tuple[Exit, str]]) -
 
     ``act`` returns the exit code and what was wrong.
     """
-    folder, kind = system.state_folder, VERIFY + rhythm
+    return recorded_as(system, VERIFY + rhythm, act)
+
+
+def recorded_as(system: System, kind: str, act: Callable[[], tuple[Exit, str]]) -> Exit:
+    """Do a task of the whole plan with a record of it under ``kind``; ``act`` as for ``recorded``."""
+    folder = system.state_folder
     begun = begin_task(folder, WHOLE_PLAN, kind, pid=os.getpid(), now=clock.now())
     outcome: Outcome = "interrupted"
     code, error = Exit.INTERRUPTED, "it was interrupted"
