@@ -231,3 +231,29 @@ def test_options_that_make_no_sense_together_are_refused_before_anything_is_done
     work: Work, words: tuple[str, ...]
 ) -> None:
     assert work.run(*words)[0] == Exit.USAGE
+
+
+def status_of(work: Work, *, code: int) -> Any:
+    work._capsys.readouterr()
+    assert main(["status", "-f", str(work.folder / "recoup.yaml"), "--json"]) == code
+    return json.loads(work._capsys.readouterr().out)
+
+
+def test_status_says_how_the_plan_stands_and_a_missed_drill_is_an_alarm(work: Work) -> None:
+    said = status_of(work, code=3)  # nothing is copied here, so there is an alarm already
+    assert said["plan"]["state"] == "unverified"
+    assert not any(one["key"].startswith("drill") for one in said["alarms"])
+    old = work.drill(70)
+    said = status_of(work, code=3)
+    (alarm,) = [one for one in said["alarms"] if one["key"].startswith("drill")]
+    assert alarm["key"] == "drill:missed"
+    assert f"the last one was on {old.declared:%Y-%m-%d}" in alarm["what"]
+    assert said["plan"]["reasons"] == ["the proof expired"]
+    drill = work.drill(0)
+    said = status_of(work, code=3)
+    assert not any(one["key"].startswith("drill") for one in said["alarms"])
+    assert (said["plan"]["state"], said["plan"]["drill"]) == ("verified", drill.id)
+    work._capsys.readouterr()
+    main(["status", "-f", str(work.folder / "recoup.yaml"), "--html", str(work.folder / "status.html")])
+    assert "plan: verified, last drill" in work._capsys.readouterr().out
+    assert "Plan: verified, last drill" in (work.folder / "status.html").read_text()

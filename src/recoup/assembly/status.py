@@ -8,9 +8,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from recoup.assembly.alarms import verdict_of
+from recoup.assembly.drill_book import state_now
 from recoup.assembly.notes import note_history, read_history
 from recoup.assembly.survey import Survey, survey
 from recoup.assembly.system import System
+from recoup.drill.state import PlanState
 from recoup.kernel import clock
 from recoup.kernel.finding import Verdict
 from recoup.objectives.alarms import Alarm, RepositoryFacts, Run, ServiceFacts, alarms
@@ -25,6 +27,7 @@ class Status:
     survey: Survey
     alarms: tuple[Alarm, ...]
     verdict: Verdict
+    plan: PlanState | None = None  #: what drills proved of it; None when it has none
 
 
 def status(system: System, now: datetime) -> Status:
@@ -39,7 +42,8 @@ def status(system: System, now: datetime) -> Status:
     }
     if used:
         note_history(system.state_folder, now, used=used, losses={})
-    return Status(survey=found, alarms=present, verdict=verdict_of(found, present))
+    plan = None if found.drills is None else state_now(system, found.drills, now)
+    return Status(survey=found, alarms=present, verdict=verdict_of(found, present), plan=plan)
 
 
 def document(found: Status) -> dict[str, Any]:
@@ -54,7 +58,20 @@ def document(found: Status) -> dict[str, Any]:
         "repositories": [_repository(one) for one in facts.repositories],
         "upkeep": [_run(one) for one in facts.runs],
         "coverage": _coverage(facts.coverage),
+        "plan": _plan(found.plan),
         "daemon": {"state": facts.daemon, "heard": clock.optional_text(facts.daemon_since)},
+    }
+
+
+def _plan(one: PlanState | None) -> dict[str, Any] | None:
+    if one is None:
+        return None
+    return {
+        "state": one.state.value,
+        "reasons": list(one.reasons),
+        "drill": one.drill,
+        "declared": clock.optional_text(one.declared),
+        "until": clock.optional_text(one.until),
     }
 
 

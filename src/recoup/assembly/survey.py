@@ -15,11 +15,13 @@ from recoup.assembly.agenda import Known, copies_scheduled, decide, upkeep_sched
 from recoup.assembly.known_repositories import KnownRepositories
 from recoup.assembly.notes import History, instant_of, read_history, read_note
 from recoup.assembly.proven import Proven, coverage_facts, latest_of, proven_copies, renewals_of
+from recoup.assembly.rehearsed import drills_of, rehearsed
 from recoup.assembly.streams import stream_of
 from recoup.assembly.system import System
 from recoup.backup.due import Run as PlannedRun
 from recoup.backup.due import Scheduled, newest
 from recoup.backup.run_records import WHOLE_PLAN, DaemonRecord, TaskRecord, read_daemon, read_tasks, read_workers
+from recoup.drill.book import Book
 from recoup.kernel import clock
 from recoup.kernel.errors import Exit, NoRepositoryError, RecoupError, TransientStorageError
 from recoup.kernel.finding import Verdict
@@ -44,6 +46,7 @@ class Survey:
     days: Mapping[str, Sequence[timedelta | None]]
     opened: tuple[Repository, ...]
     system: str
+    drills: Book | None = None  #: the newest; None when the plan has none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +83,7 @@ def survey(system: System, now: datetime) -> Survey:
         for name, one in system.plan.services.items()
         if not isinstance(one, ComposeService)
     )
+    drills = drills_of(system, opened)
     facts = Facts(
         now=now,
         services=services,
@@ -94,12 +98,13 @@ def survey(system: System, now: datetime) -> Survey:
         skews=_skews(system, now),
         undelivered=_undelivered(system),
         coverage=coverage_facts(system, opened, catalog.entries, now),
+        rehearsed=rehearsed(system, drills, opened, now),
     )
     days = {
         one.name: history.days_of(one.name, now, 30) if one.streams else worst_by_day(_good(one), now=now)
         for one in services
     }
-    return Survey(facts=facts, days=days, opened=opened, system=system.plan.system)
+    return Survey(facts=facts, days=days, opened=opened, system=system.plan.system, drills=drills)
 
 
 def _good(service: ServiceFacts) -> list[Point]:

@@ -84,7 +84,7 @@ def _announce(system: System, output: Output) -> None:
 
 
 def _show(output: Output, said: dict[str, Any]) -> None:
-    from recoup.cli.status_words import ago, ahead, best, coverage, duration, proven, size
+    from recoup.cli.status_words import ago, ahead, best, coverage, duration, proven, rehearsal, size
 
     at = said["at"]
     services = said["services"]
@@ -133,9 +133,10 @@ def _show(output: Output, said: dict[str, Any]) -> None:
         for one in said["repositories"]
     ]
     output.table(("", "REPOSITORY", "USED", "GROWS", "FREE", "FULL IN", "WHERE"), places)
-    if (read := coverage(said["coverage"], at)) is not None:
-        output.line()
-        output.line(read)
+    for sentence in (coverage(said["coverage"], at), rehearsal(said["plan"], at)):
+        if sentence is not None:
+            output.line()
+            output.line(sentence)
     if said["daemon"]["state"] != "never":
         output.line()
         output.line(f"daemon: {said['daemon']['state']}")

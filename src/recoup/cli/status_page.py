@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Final
 
-from recoup.cli.status_words import ago, ahead, best, coverage, duration, proven, size
+from recoup.cli.status_words import ago, ahead, best, coverage, duration, proven, rehearsal, size
 from recoup.kernel.errors import RecoupError
 from recoup.kernel.files import write_atomically
 
@@ -73,6 +73,8 @@ def page(said: dict[str, Any]) -> str:
         body += _repository(one)
     if (read := coverage(said["coverage"], at)) is not None:
         body.append(f'<p class="dim">{_text(read[0].upper() + read[1:])}.</p>')
+    if (stands := rehearsal(said["plan"], at)) is not None:
+        body.append(f'<p class="dim">{_text(stands[:1].upper() + stands[1:])}.</p>')
     daemon = said["daemon"]["state"]
     upkeep = "; ".join(f"{one['kind']} {ahead([one['next']], at)}" for one in said["upkeep"])
     body.append(f'<p class="dim">Daemon: {_text(daemon)}. Upkeep: {_text(upkeep or "none planned")}.</p>')

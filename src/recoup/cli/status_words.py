@@ -56,6 +56,15 @@ def coverage(said: dict[str, Any] | None, at: str) -> str | None:
     return f"every byte proven within {since(said['oldest_read'], at)}; oldest unproven byte: {said['oldest_in']}{late}"
 
 
+def rehearsal(said: dict[str, Any] | None, at: str) -> str | None:
+    """How the plan stands by its drills, as a sentence without its stop. None: it has no drills."""
+    if said is None:
+        return None
+    why = f": {'; '.join(said['reasons'])}" if said["reasons"] else ""
+    last = "" if said["declared"] is None else f", last drill {since(said['declared'], at)} ago ({said['drill']})"
+    return f"plan: {said['state']}{why}{last}"
+
+
 def ahead(instants: Iterable[str | None], at: str) -> str:
     """In how much time the first of some instants is."""
     known = [one for one in instants if one is not None]

@@ -15,6 +15,7 @@ from recoup.kernel.finding import Verdict
 from recoup.kernel.units import show_duration, show_size
 from recoup.objectives.freshness import CoverageFacts, Latest, Renewal
 from recoup.objectives.objective import Objective
+from recoup.objectives.rehearsal import Rehearsed, Worry, worries
 from recoup.objectives.standing import Point, Proof, Standing, Stream
 
 Severity = Literal["critical", "warning"]
@@ -121,6 +122,7 @@ class Facts:
     skews: Mapping[str, timedelta] = field(default_factory=dict)  #: other clocks against this machine's
     undelivered: tuple[Delivery, ...] = ()
     coverage: CoverageFacts | None = None
+    rehearsed: Rehearsed | None = None  #: None: the plan has no drills
 
 
 def alarms(facts: Facts) -> tuple[Alarm, ...]:
@@ -133,7 +135,13 @@ def alarms(facts: Facts) -> tuple[Alarm, ...]:
     for run in facts.runs:
         found += _run("", run, facts.now)
     found += _unread(facts.coverage)
+    found += [_rehearsal(one) for one in worries(facts.rehearsed)]
     return tuple(sorted(found, key=lambda one: (one.severity != "critical", one.verdict is not Verdict.FAILED)))
+
+
+def _rehearsal(one: Worry) -> Alarm:
+    return Alarm(key=one.key, subject="drill", severity=one.severity, what=one.what, hint=one.hint,
+                 verdict=Verdict.UNKNOWN if one.unknown else Verdict.FAILED, since=one.since)  # fmt: skip
 
 
 def _machine(facts: Facts) -> Iterator[Alarm]:
