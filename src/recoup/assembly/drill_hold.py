@@ -19,7 +19,7 @@ from recoup.assembly.drill_people import (
 from recoup.assembly.drill_run import DrillWish, hold_drill
 from recoup.assembly.verify_run import recorded_as
 from recoup.assembly.windows import read_windows
-from recoup.drill.book import read_book, write_drill
+from recoup.drill.book import level, read_book, write_drill
 from recoup.drill.issues import find_issues
 from recoup.drill.model import DrillRecord, verdicts
 from recoup.kernel import clock
@@ -91,15 +91,22 @@ def hold(wish: DrillWish, voice: Voice, watching: Watching, *, tell_team: bool) 
 
 def _hold(wish: DrillWish, voice: Voice, watching: Watching, opened: Readable) -> Held:
     record = hold_drill(wish, voice, watching)
-    repositories = _all(opened)
+    repositories, failed = _all(opened)
     record = _with_issues(record, repositories, opened)
-    stored = write_drill(repositories, record)
+    stored: dict[str, RecoupError | None] = {**failed, **write_drill(repositories, record)}
+    level(repositories)  # one that was away gets the earlier records too; what fails there is said by --list
     return Held(record=record, stored=stored)
 
 
-def _all(opened: Readable) -> Sequence[Repository]:
-    """Where the record goes: every repository of the plan that answers, also when the drill read from one of them."""
-    return opened.repositories if opened.system is None else opened.system.open().repositories
+def _all(opened: Readable) -> tuple[Sequence[Repository], Mapping[str, RecoupError]]:
+    """Where the record goes: every repository of the plan, also when the drill read from one of them.
+
+    Those that could not be opened come with why not.
+    """
+    if opened.system is None:
+        return opened.repositories, {}
+    every = opened.system.open()
+    return every.repositories, every.failed
 
 
 def _with_issues(record: DrillRecord, repositories: Sequence[Repository], opened: Readable) -> DrillRecord:

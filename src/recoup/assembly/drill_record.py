@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from recoup.assembly.access import Found
 from recoup.assembly.drill_members import Chosen, copies_of, service_of
 from recoup.assembly.restore_stack_time import TimedMember
+from recoup.drill.measure import Promised, measure_rto
 from recoup.drill.model import Rpo, Rto, Step, UsedCopy
 from recoup.kernel import clock
 from recoup.kernel.finding import Verdict
@@ -54,7 +55,9 @@ def steps_of(runs: Sequence[StepRun]) -> tuple[Step, ...]:
 def rto_of(runs: Sequence[StepRun], declared: datetime, plan: Plan) -> Rto:
     """From the declaration to the end of the last step. Times are by a clock that nobody sets."""
     counted = [one for one in runs if one.step.phase is not Phase.PREPARE]
-    promised = [one for one in (plan.objective(name).rto for name in plan.services) if one is not None]
+    promised = {
+        name: Promised(objective=plan.objective(name), tier=service.tier) for name, service in plan.services.items()
+    }
     done = bool(counted) and all(one.verdict is Verdict.OK for one in counted)
     began = next((one for one in counted if one.started is not None), None)
     healthy, jumped = None, timedelta(0)
@@ -64,10 +67,10 @@ def rto_of(runs: Sequence[StepRun], declared: datetime, plan: Plan) -> Rto:
         # What lies between two steps is ours, and small; a large difference means that somebody set the clock.
         jumped = jumped if abs(jumped) > timedelta(seconds=1) else timedelta(0)
         healthy = declared + took if done else None
-    return Rto(
-        declared=declared,
-        healthy=healthy,
-        objective=min(promised, default=None),
+    return measure_rto(
+        declared,
+        healthy,
+        promised,
         waiting=timedelta(seconds=sum(one.waited for one in counted)),
         clock_jumped=jumped,
     )

@@ -135,7 +135,7 @@ def alarms(facts: Facts) -> tuple[Alarm, ...]:
     for run in facts.runs:
         found += _run("", run, facts.now)
     found += _unread(facts.coverage)
-    found += [_rehearsal(one) for one in worries(facts.rehearsed)]
+    found += [_rehearsal(one) for one in worries(facts.rehearsed, [one.key for one in found])]
     return tuple(sorted(found, key=lambda one: (one.severity != "critical", one.verdict is not Verdict.FAILED)))
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
+
+#: The alarm of a drill that this machine was to hold: it failed, or did not run.
+RUN_KEY: Final = "run::drill"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +40,15 @@ class Worry:
     unknown: bool = False
 
 
-def worries(one: Rehearsed | None) -> Iterator[Worry]:
-    """Every condition of it. A plan that changed since its drill is none: that is said by the status alone."""
+def worries(one: Rehearsed | None, told: Collection[str]) -> Iterator[Worry]:
+    """Every condition of it. A plan that changed since its drill is none: that is said by the status alone.
+
+    ``told`` are the keys of other alarms: what this machine knows of its own runs of drills is not said twice.
+    """
     if one is None:
         return
-    if one.missed is not None:
+    run_here = RUN_KEY in told
+    if one.missed is not None and not run_here:
         last = "none was ever held" if one.declared is None else f"the last one was on {one.declared:%Y-%m-%d}"
         yield Worry(
             key="drill:missed", severity="warning", since=one.missed,
@@ -54,7 +61,7 @@ def worries(one: Rehearsed | None) -> Iterator[Worry]:
             what=f"the proof of the plan expired on {one.until:%Y-%m-%d}",
             hint="Hold a drill: `recoup drill`; and give it a rhythm: drill.schedule in the plan.",
         )  # fmt: skip
-    if one.verdict in ("failed", "unknown"):
+    if one.verdict in ("failed", "unknown") and not run_here:
         how = "failed" if one.verdict == "failed" else "could not establish everything"
         yield Worry(
             key="drill:last", severity="warning", since=one.declared, unknown=one.verdict == "unknown",

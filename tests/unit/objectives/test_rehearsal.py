@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from recoup.kernel.finding import Verdict
-from recoup.objectives.alarms import Facts, alarms
+from recoup.objectives.alarms import Facts, Run, alarms
 from recoup.objectives.rehearsal import Rehearsed
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
@@ -39,3 +39,12 @@ def test_a_failed_drill_an_expired_proof_and_forged_records_are_alarms() -> None
     assert keys(verdict="unknown") == {"drill:last": Verdict.UNKNOWN}
     assert keys(expired=True) == {"drill:expired": Verdict.FAILED}
     assert keys(unbelievable=("local: drills/records/x: damaged",)) == {"drill:records": Verdict.FAILED}
+
+
+def test_what_this_machine_knows_of_its_own_drill_is_not_said_twice() -> None:
+    run = Run(kind="drill", outcome="failed", error="not ok: flows", started=NOW)
+    facts = Facts(
+        now=NOW, services=(), repositories=(), lag_limit=timedelta(minutes=5), runs=(run,),
+        rehearsed=Rehearsed(drill="x", declared=NOW, verdict="failed", missed=NOW),
+    )  # fmt: skip
+    assert [one.key for one in alarms(facts)] == ["run::drill"]
