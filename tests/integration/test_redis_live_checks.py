@@ -63,6 +63,15 @@ def test_a_check_that_an_empty_redis_passes_proves_nothing(redis6: RedisServer, 
     assert all(one.hint for one in findings[:3])
 
 
+def test_a_rule_without_exceptions_can_be_asked_so_that_it_proves_something(
+    redis7: RedisServer, tmp_path: Path
+) -> None:
+    fill(redis7)
+    rule = "if redis.call('DBSIZE') > 0 then return redis.call('SCARD', KEYS[1]) end return nil"
+    (finding,) = _asked(redis7, tmp_path, RedisCheck(command=f'EVAL_RO "{rule}" 1 broken', equals=0, name="no broken"))
+    assert finding.verdict is OK, finding
+
+
 def test_commands_that_do_more_than_read_are_not_run(any_redis: RedisServer, tmp_path: Path) -> None:
     fill(any_redis)
     refused = [

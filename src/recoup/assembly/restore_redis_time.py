@@ -20,6 +20,7 @@ from recoup.assembly.system import System
 from recoup.engines.engine import Content, CopyReader, Member, Progress, ProgressListener, StreamInfo
 from recoup.engines.redis.command_log import read_segment
 from recoup.engines.redis.fingerprint import Fingerprinter
+from recoup.engines.redis.live import databases_of
 from recoup.engines.redis.rdb import Entry, Kind, read_rdb
 from recoup.engines.redis.rdb_summary import Summary
 from recoup.engines.redis.replay import CommandCut, Scratch
@@ -258,9 +259,8 @@ def _counting(batches: Iterator[list[Any]], counted: _Counted, at_ms: int, now_m
 
 
 def databases_to_load(facts: Mapping[str, Any]) -> int:
-    settings = facts.get("settings")
-    said = settings.get("databases", "") if isinstance(settings, Mapping) else ""
-    return max(_DEFAULT_DATABASES, int(said) if str(said).isdigit() else 0)
+    """How many databases a server needs to load a copy with these facts."""
+    return max(_DEFAULT_DATABASES, databases_of(facts))
 
 
 def _show(instant: datetime) -> str:

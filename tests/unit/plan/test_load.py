@@ -228,7 +228,10 @@ def test_a_wrong_key_of_the_plan_is_named_with_its_place(extra: str, expected: s
             "{engine: redis, url: 'redis://h', rdb: «daily}",
             "services.s.rdb: not a schedule: 'daily' (write daily 02:00,",
         ),
-        ("{engine: redis, url: 'redis://h', «base: x}", "services.s.base: unknown key (known: after, checks, compose, "),
+        (
+            "{engine: redis, url: 'redis://h', «base: x}",
+            "services.s.base: unknown key (known: after, checks, compose, ",
+        ),
         ("{engine: postgres, url: 'postgresql://h', «bas: x}", 'services.s.bas: unknown key (did you mean "base"?)'),
         (
             "{engine: postgres, url: «'postgresql://h', compose: x}",
@@ -257,6 +260,26 @@ def test_a_wrong_key_of_the_plan_is_named_with_its_place(extra: str, expected: s
         (
             "{engine: postgres, url: 'postgresql://h', checks: [«{sql: x, equals: null}]}",
             "services.s.checks.0: nothing is",
+        ),
+        (
+            "{engine: redis, url: 'redis://h', checks: [«{redis: DBSIZE}]}",
+            "services.s.checks.0: nothing is expected: one of at_least, at_most, equals is needed",
+        ),
+        (
+            "{engine: redis, url: 'redis://h', checks: [{redis: «\"GET 'x\", equals: 1}]}",
+            "services.s.checks.0.redis: cannot be split into a command and its arguments: no closing quotation",
+        ),
+        (
+            "{engine: redis, url: 'redis://h', checks: [{redis: DBSIZE, at_least: 1, database: «-1}]}",
+            "services.s.checks.0.database: ",
+        ),
+        (
+            "{engine: redis, url: 'redis://h', checks: [{«sql: x, equals: 1}]}",
+            "services.s.checks.0.sql: unknown key",
+        ),
+        (
+            "{engine: files, paths: [a], checks: [{file: a, at_least: «0}]}",
+            "services.s.checks.0.at_least: ",
         ),
         (
             "{engine: postgres, url: 'postgresql://h', fingerprint: «'no'}",

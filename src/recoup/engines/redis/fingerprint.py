@@ -142,12 +142,12 @@ class Fingerprinter:
             if entry.kind is Kind.STREAM and not self._seen:
                 entry.batches = _unseen(entry.batches)
             value = _ordered(entry) if entry.kind in _ORDERED else _unordered(entry)
-        for moment in alive:
-            sums = moment.of(entry)
+        held = [moment.of(entry) for moment in alive]
+        self._put(held, head + value, entry.expires_ms)
+        for sums in held:
+            sums.keys += 1
             if content is not None:
                 sums.content.add(_hash(head + content))
-            self._put(sums, head + value, entry.expires_ms)
-            sums.keys += 1
 
     def _add_hash(self, alive: Sequence[_Moment], head: bytes, entry: Entry) -> None:
         """A hash, with each expiring field summed for itself, because it may go while the hash stays."""
@@ -159,11 +159,11 @@ class Fingerprinter:
                     permanent.add(_hash(b"%d:%b%b" % (len(name), name, value)))
                     continue
                 ends = expires if entry.expires_ms is None else min(expires, entry.expires_ms)
-                for moment in alive:
-                    if expires > moment.at:
-                        data = head + _framed(b"field", name, value, self._stated(expires))
-                        self._put(moment.of(entry), data, ends)
-                        fields[moment], last[moment] = fields[moment] + 1, max(last[moment], expires)
+                there = [moment for moment in alive if expires > moment.at]
+                data = head + _framed(b"field", name, value, self._stated(expires))
+                self._put([moment.of(entry) for moment in there], data, ends)
+                for moment in there:
+                    fields[moment], last[moment] = fields[moment] + 1, max(last[moment], expires)
         for moment in alive:
             self._end_hash(moment, head, entry, permanent, last[moment] if fields[moment] else None)
 
@@ -176,18 +176,22 @@ class Fingerprinter:
         if not permanent.count and last is not None:  # gone with its last field
             lasting = last if lasting is None else min(last, lasting)
         sums = moment.of(entry)
-        self._put(sums, head + _summed(permanent) + self._stated(entry.expires_ms), lasting)
+        self._put([sums], head + _summed(permanent) + self._stated(entry.expires_ms), lasting)
         sums.keys += 1
 
     def _stated(self, expires_ms: int | None) -> bytes:
         return b"" if expires_ms is None else b"%d" % expires_ms if self._times else b"some time"
 
-    def _put(self, sums: _PerKind, data: bytes, expires_ms: int | None) -> None:
+    def _put(self, held: Iterable[_PerKind], data: bytes, expires_ms: int | None) -> None:
         if expires_ms is None:
-            sums.permanent.add(_hash(data))
-        else:
-            _, end = group_of(expires_ms, self._origin) if self._times else (0, _NO_TIME)
-            sums.expiring.setdefault(end, Sum()).add(_hash(data + b"@" + self._stated(expires_ms)))
+            number = _hash(data)
+            for sums in held:
+                sums.permanent.add(number)
+            return
+        _, end = group_of(expires_ms, self._origin) if self._times else (0, _NO_TIME)
+        number = _hash(data + b"@" + self._stated(expires_ms))
+        for sums in held:
+            sums.expiring.setdefault(end, Sum()).add(number)
 
     def result(self) -> dict[str, Any]:
         """The fingerprint as of the first moment, ready for JSON."""
