@@ -10,11 +10,10 @@ import pytest
 
 from recoup.engines.compose.answers import Answer, wait_until_answers
 from recoup.engines.compose.client import ComposeProject
-from recoup.engines.compose.docker import ComposeSource, ContainerEngineError
+from recoup.engines.compose.docker import ComposeSource
 from recoup.engines.compose.one_off import OneOff, finish, open_one_off, remove_leftovers, run_one_off, shell
 from recoup.engines.compose.project import read_project
 from recoup.kernel.errors import EngineError
-from recoup.kernel.process import Command, run
 from tests.testhost.fixtures import Stack
 from tests.testhost.machine import eventually
 
@@ -25,6 +24,13 @@ def source_of(stack: Stack) -> ComposeSource:
     return ComposeSource(
         files=(stack.file,), env_files=(stack.env_file,), docker_environment=stack.machine.docker_environment
     )
+
+
+@pytest.fixture
+def stack(standing_stack: Stack) -> Stack:
+    """The stack of this module, made whole again after what the test before has stopped."""
+    standing_stack.compose("up", "--detach", "--wait", "--wait-timeout", "90")
+    return standing_stack
 
 
 @pytest.fixture
@@ -98,41 +104,7 @@ def test_a_one_off_left_by_a_killed_run_is_removed_and_nothing_else(project: Com
     names = stack.machine.docker("ps", "--format", "{{.Names}}").split()
     assert {"neighbour", "other"} <= set(names)
     assert not any(name.startswith("recoup-marketplace-redis") for name in names)
-
-
-def test_a_volume_without_a_name_is_written_where_the_service_reads_it(stack: Stack) -> None:
-    text = (
-        stack.file.read_text().replace("      - redis-data:/data\n", "      - /data\n").replace("  redis-data:\n", "")
-    )
-    stack.compose("down", "--volumes", "-t", "2")
-    stack.file.write_text(text)
-    project = ComposeProject(read_project(source_of(stack)))
-    project.create(["redis"])
-    (mount,) = project.of_service("redis")[0].mounts
-    assert len(mount.name) == 64  # the engine's own name for it
-    run_one_off(project, OneOff(service="redis", argv=tuple(shell("cat > /data/kept")), run_id="r"), stdin=b"precious")
-    project.start(["redis"], seconds=60)
-    assert run(project.runner("redis").wrap(Command(argv=("cat", "/data/kept")))).stdout == b"precious"
-
-
-def test_a_container_that_does_not_come_up_is_reported_with_its_last_words_and_without_secrets(
-    project: ComposeProject, stack: Stack
-) -> None:
-    project.stop(["api", "redis"], grace_seconds=5)
-    stack.env_file.write_text(stack.env_file.read_text().replace("redis-example-4711", "wrong-password-8"))
-    stack.compose("rm", "-f", "api")
-    stack.file.write_text(
-        stack.file.read_text()
-        .replace(
-            "image: api:1", 'image: api:1\n    command: ["sh", "-c", "echo broken with $$REDIS_PASSWORD; exit 9"]', 1
-        )
-        .replace("restart: unless-stopped\n    env_file", "env_file")
-    )
-    changed = ComposeProject(read_project(source_of(stack)))
-    with pytest.raises(EngineError) as failure:
-        changed.start(["api"], seconds=20)
-    assert "api is exited with status 9; it said last: broken with ***" in failure.value.message
-    assert "docker compose -p marketplace logs api" in (failure.value.hint or "")
+    stack.machine.docker("rm", "-f", "neighbour", "other")
 
 
 def test_waiting_for_an_application_ends_when_it_is_well_and_at_the_limit(stack: Stack) -> None:
@@ -143,15 +115,3 @@ def test_waiting_for_an_application_ends_when_it_is_well_and_at_the_limit(stack:
     stack.compose("stop", "-t", "2", "redis")
     with pytest.raises(EngineError, match="the api is not well after 1 s: asked on the machine"):
         wait_until_answers(asked, seconds=1, what="the api")
-
-
-def test_after_a_power_cut_the_same_calls_work_on_the_machine_that_came_back(
-    project: ComposeProject, stack: Stack
-) -> None:
-    stack.machine.power_cut()
-    with pytest.raises(ContainerEngineError):
-        project.containers()
-    stack.machine.start()
-    project.start(["postgres", "redis", "api"], seconds=90)
-    assert stack.sql("select count(*) from orders") == "2000\n"
-    eventually(stack.answers, what="the application")
