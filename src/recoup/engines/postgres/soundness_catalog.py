@@ -147,7 +147,7 @@ def check_libraries(examiner: Examiner) -> list[Finding]:
     """The libraries of all functions in C are where this server looks for them. Notes whose they are."""
     tally = Tally(
         "the library of every extension is here", examiner.named("extensions"), unit="libraries",
-        not_checked="whether they do what production's do",
+        not_checked="whether the libraries here do what production's do",
     )  # fmt: skip
     for library, extension, functions, found in examiner.facts(_LIBRARIES):
         if extension is not None:

@@ -39,10 +39,12 @@ class Tally:
         else:
             self._add(subject, refusal.verdict, refusal.detail, refusal.hint)
 
-    def leave_out(self, what: str, names: Iterable[str] = ()) -> None:
-        """Say what this check does not cover, by its nature."""
-        listed = some(sorted(names))
-        self._left_out.append(f"{what}: {listed}" if listed else what)
+    def leave_out(self, what: str, names: Iterable[str] | None = None) -> None:
+        """Say what this check does not cover, by its nature. With ``names``, only when there are any."""
+        if names is None:
+            self._left_out.append(what)
+        elif listed := some(sorted(names)):
+            self._left_out.append(f"{what}: {listed}")
 
     @property
     def clean(self) -> bool:
