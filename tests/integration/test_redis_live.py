@@ -158,6 +158,17 @@ def test_a_copy_without_a_fingerprint_is_not_the_same_but_unknown(redis7: RedisS
     assert "fingerprint: true" in (bad(done, Grade.SAME)[0].hint or "")
 
 
+def test_what_a_server_drops_while_it_loads_is_not_sound(redis7: RedisServer, tmp_path: Path) -> None:
+    """Redis 7 passes over an empty list without an error: the copy says one thing, the server holds another."""
+    data = rdb(b"\xfe\x00", entry(0, b"kept", text(b"value")), entry(1, b"dropped", b"\x00"), version=b"0009")
+    facts = {"redis_version": "7.0.15", "keys": {"0": 2}}
+    recorded = fingerprint_rdb([data], at_ms=milliseconds_now())
+    done = proven(MemoryCopy(data, CopyFacts(facts=facts, fingerprint=recorded)), launcher_of(redis7), tmp_path)
+    assert verdicts(done)[Grade.SOUND] is FAILED
+    assert {one.detail for one in bad(done, Grade.SOUND)} == {"list: 1 without expiry before, 0 now"}
+    assert verdicts(done)[Grade.SAME] is FAILED
+
+
 def test_a_missing_module_is_unknown_and_named(redis7: RedisServer, tmp_path: Path) -> None:
     alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     identity = 0
