@@ -36,7 +36,7 @@ def main() -> None:
             return
         programs = find_postgres(major)
         folder = reachable(programs.path, programs.package, (65534, 65534))
-        data = new_cluster(sandbox, local_installation(sandbox, major, [folder]))
+        data = new_cluster(sandbox, local_installation(sandbox, major, folders=[folder]))
         with start_sandbox_server(sandbox, data, major=major, programs=[folder]) as server:
             at("started", sandbox.id)
             busy = "SELECT count(*) FROM generate_series(1, 1000000000000) i WHERE i % 7 = 9"

@@ -93,6 +93,7 @@ def test_a_base_backup_boots_whatever_it_was_configured_to_do(root: Path, server
     with PostgresServer(require_found(lambda: find_postgres(major)), user="the boss") as server:
         server.execute(f"CREATE TABLESPACE far LOCATION '{space}'")
         server.execute(f"CREATE TABLE kept TABLESPACE far AS SELECT i FROM generate_series(1, {ROWS}) i")
+        server.execute("CREATE ROLE postgres LOGIN")
         server.execute("CREATE DATABASE other")
         server.execute("ALTER DATABASE other SET session_preload_libraries = 'no_such_library'")
         server.execute("ALTER DATABASE postgres SET zero_damaged_pages = on")

@@ -17,6 +17,7 @@ from recoup.engines.engine import CopyReader
 from recoup.engines.postgres import sandbox_programs
 from recoup.engines.postgres.base_backup import take_base_backup
 from recoup.engines.postgres.live import LiveRequest, PostgresLive
+from recoup.engines.postgres.sandbox_programs import lacks, local_installation
 from recoup.engines.sandbox import open_sandbox
 from recoup.kernel.errors import EngineError
 from recoup.kernel.finding import Verdict, overall
@@ -94,5 +95,14 @@ def test_without_an_image_either_it_says_what_to_install(tmp_path: Path) -> None
         open_sandbox(tmp_path / "sandboxes", "a test") as sandbox,
         pytest.raises(EngineError, match="bringing the copy to life") as missing,
     ):
-        find_installation(None, "db")(sandbox, 16)
+        find_installation(None, "db")(sandbox, 16, frozenset())
     assert "apt-get install postgresql-16" in str(missing.value.hint)
+
+
+def test_an_installation_that_lacks_an_extension_of_the_copy_is_known(
+    postgres17: PostgresServer, tmp_path: Path
+) -> None:
+    with open_sandbox(tmp_path / "sandboxes", "a test") as sandbox:
+        local = local_installation(sandbox, 17, folders=[postgres17.bin])
+        assert lacks(sandbox, local, {"plpgsql", "dblink"}) == set()
+        assert lacks(sandbox, local, {"plpgsql", "no_such_extension"}) == {"no_such_extension"}

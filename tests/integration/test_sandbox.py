@@ -19,7 +19,7 @@ from recoup.engines.sandbox_processes import processes_of
 from recoup.engines.sandbox_walls import Walls
 from recoup.kernel.errors import EngineError
 from recoup.kernel.process import Command, open_child, run, spawn
-from tests.real import require, require_root
+from tests.real import not_run, require, require_root
 
 
 @pytest.fixture
@@ -171,6 +171,19 @@ def test_no_process_of_a_sandbox_reaches_a_socket_of_this_machine(root: Path, se
         inside = run(sandbox.command(Command(argv=argv))).stdout.split()
         assert len(inside) == 3
         assert b"0" not in inside
+
+
+def test_an_ordinary_user_closes_a_sandbox_by_user_namespaces(tmp_path: Path) -> None:
+    as_user = Walls(unshare=("--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--kill-child"))
+    with open_sandbox(tmp_path, "a test") as sandbox:
+        script = "cat /proc/self/uid_map; grep CapEff /proc/self/status; ls -A /run; cat /proc/net/dev"
+        try:
+            inside = run(as_user.around(Command(argv=["sh", "-c", script]), sandbox.folder)).stdout.decode().split()
+        except EngineError:
+            not_run("user namespaces are not allowed here", "sysctl kernel.unprivileged_userns_clone=1")
+    assert inside[:3] == [str(os.getuid()), "0", "1"], "itself, mapped twice"
+    assert inside[3:5] == ["CapEff:", "0000000000000000"] or os.getuid() == 0
+    assert [word for word in inside if word.endswith(":") and word != "CapEff:"] == ["lo:"]
 
 
 def test_without_namespaces_a_sandbox_says_what_was_open(root: Path) -> None:

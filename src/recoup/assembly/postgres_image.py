@@ -8,9 +8,11 @@ end with the server.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +21,7 @@ from recoup.assembly.stack import open_stack
 from recoup.assembly.system import System
 from recoup.engines.compose.docker import ComposeSource, call
 from recoup.engines.compose.sandbox_project import SANDBOX_LABEL
-from recoup.engines.postgres.sandbox_programs import FindInstallation, Installation, local_installation
+from recoup.engines.postgres.sandbox_programs import FindInstallation, Installation, lacks, local_installation
 from recoup.engines.sandbox import SANDBOX_VARIABLE, Sandbox
 from recoup.kernel.errors import EngineError, UsageError
 from recoup.kernel.process import Command
@@ -101,13 +103,18 @@ def image_installation(system: System, service: str, major: int) -> Installation
 
 
 def find_installation(system: System | None, service: str) -> FindInstallation:
-    """How to find the programs for a copy of ``service``: those of this machine, or else those in its own image."""
+    """How to find the programs for a copy of ``service``: those of this machine, or else those in its own image.
+
+    The image comes first when those of this machine lack an extension that the copy has.
+    """
     return partial(_find, system, service)
 
 
-def _find(system: System | None, service: str, sandbox: Sandbox, major: int) -> Installation:
+def _find(
+    system: System | None, service: str, sandbox: Sandbox, major: int, extensions: AbstractSet[str]
+) -> Installation:
     try:
-        return local_installation(sandbox, major)
+        local = local_installation(sandbox, major)
     except EngineError as missing:
         if system is None:
             raise
@@ -115,3 +122,7 @@ def _find(system: System | None, service: str, sandbox: Sandbox, major: int) -> 
             return image_installation(system, service, major)
         except (EngineError, UsageError) as neither:
             raise EngineError(f"{missing.message}; and {neither.message}", hint=missing.hint) from neither
+    if system is not None and lacks(sandbox, local, extensions):
+        with contextlib.suppress(EngineError, UsageError):
+            return image_installation(system, service, major)
+    return local

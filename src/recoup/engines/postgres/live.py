@@ -25,6 +25,7 @@ from recoup.engines.postgres.sandbox_restore import (
     new_cluster,
     require_same_major,
     restore_base,
+    wanted_extensions,
 )
 from recoup.engines.postgres.sandbox_server import SandboxServer, start_sandbox_server
 from recoup.engines.postgres.sandbox_settings import preloaded
@@ -74,7 +75,7 @@ class PostgresLive:
         facts, request = self._copy.facts, self._request
         find = request.find or partial(local_installation, folders=request.programs)
         # Looked for before anything is fetched: without them nothing could be done with it.
-        self._installation = find(self._sandbox, major_of(facts))
+        self._installation = find(self._sandbox, major_of(facts), wanted_extensions(self._copy))
         if is_dump(facts):
             self._folder = new_cluster(self._sandbox, self._installation)
         else:

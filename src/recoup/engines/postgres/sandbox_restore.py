@@ -46,6 +46,15 @@ def major_of(facts: Mapping[str, Any]) -> int:
     return int(facts["server_major"] if is_dump(facts) else facts["major"])
 
 
+def wanted_extensions(copy: CopyReader) -> frozenset[str]:
+    """The names of the extensions that the databases of a copy have."""
+    if is_dump(copy.facts):
+        told = ((copy.fingerprint or {}).get("databases") or {}).values()
+    else:
+        told = copy.facts.get("databases") or ()
+    return frozenset(str(name) for one in told for name in one.get("extensions") or ())
+
+
 def restore_base(sandbox: Sandbox, chain: Sequence[CopyReader], programs: Sequence[Path]) -> PlacedFolder:
     """Restore the last of a chain of base backups into the sandbox, its tablespaces as well, and nothing elsewhere.
 

@@ -170,7 +170,10 @@ class SandboxServer:
         try:
             self._first = self._way_in()
         except EngineError as refused:
-            if not re.search(r"role .* does not exist|not permitted to log in|must be superuser", refused.message):
+            if not re.search(
+                r"role .* does not exist|not permitted to log in|must be superuser|permission denied to set",
+                refused.message,
+            ):
                 raise
             self.superuser = self._find_superuser()
             if not self._started(seconds):
@@ -286,7 +289,7 @@ def start_sandbox_server(
     the copy is why it does not start, ``UncheckedError`` when this machine is, and ``EngineError`` with what to install
     when it has no such server.
     """
-    installation = installation or local_installation(sandbox, major, programs)
+    installation = installation or local_installation(sandbox, major, folders=programs)
     place = sandbox.child(f"server-{os.urandom(4).hex()}")
     files = {_HBA: "local all all trust\n", _IDENT: "", _CONFIGURATION: ""}
     with writing_in(place):
