@@ -16,6 +16,7 @@ from recoup.assembly.cross_chain import Crossed, cross_chain
 from recoup.assembly.live import Allowed, open_live
 from recoup.demo.host import temporary_folder
 from recoup.engines.engine import Content, CopyFacts
+from recoup.engines.postgres import cross_check
 from recoup.engines.postgres.access import DirectAccess
 from recoup.engines.postgres.base_backup import take_base_backup
 from recoup.engines.postgres.base_fingerprint import take_with_fingerprint
@@ -23,7 +24,7 @@ from recoup.engines.postgres.cross_check import CROSSED
 from recoup.engines.postgres.lsn import Lsn
 from recoup.engines.postgres.sameness import INEXACT
 from recoup.kernel import clock, ids
-from recoup.kernel.errors import UncheckedError
+from recoup.kernel.errors import EngineError, UncheckedError
 from recoup.kernel.finding import Verdict, overall
 from recoup.kernel.process import Command, run
 from recoup.kernel.secret import Secret
@@ -217,7 +218,7 @@ def test_a_segment_that_was_bad_before_it_was_archived_fails(place: Place, serve
 
 
 @on(15)
-def test_without_an_earlier_base_backup_room_or_time_it_is_not_made_and_says_why(
+def test_without_an_earlier_base_backup_room_time_or_programs_it_is_not_made_and_says_why(
     place: Place, server_folder: Path
 ) -> None:
     assert crossed(place, server_folder, place.first).why_not == "there is no base backup before it"
@@ -227,6 +228,13 @@ def test_without_an_earlier_base_backup_room_or_time_it_is_not_made_and_says_why
         raise UncheckedError("there is not enough room to restore it")
 
     assert "not enough room" in crossed(place, server_folder, place.second, require_room=no_room).why_not
+
+    def no_programs(_sandbox: object, major: int) -> Path:
+        raise EngineError(f"there is no PostgreSQL {major} server on this machine")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cross_check, "find_sandbox_programs", no_programs)
+        assert "no PostgreSQL 15" in crossed(place, server_folder, place.second).why_not
 
 
 @on(17)

@@ -20,8 +20,10 @@ from recoup.engines.postgres.recover_folder import Recovery, recover_to_folder
 from recoup.engines.postgres.recovery_script import Reached
 from recoup.engines.postgres.recovery_verdict import judge
 from recoup.engines.postgres.sameness import SAME, judge_database
+from recoup.engines.postgres.sandbox_programs import find_sandbox_programs
 from recoup.engines.postgres.sandbox_server import start_sandbox_server
 from recoup.engines.sandbox import Sandbox
+from recoup.kernel.errors import EngineError, UncheckedError
 from recoup.kernel.finding import Finding, Verdict
 
 CROSSED: Final = "two base backups and the WAL between them lead to the same data"
@@ -44,18 +46,24 @@ class Derived:
 def derive(sandbox: Sandbox, chain: Sequence[CopyReader], recovery: Recovery, *, wal_end: Lsn) -> Derived:
     """Recover a base backup in a sandbox, and read all of it. ``wal_end`` is where the WAL ends that there is.
 
-    Raise as ``recover_to_folder`` and ``start_sandbox_server`` do: ``DamageError`` names the file that is damaged.
+    Needs PostgreSQL's programs on this machine, or from PyPI: a replay is fed through pipes, which those of an image
+    are not. Raise ``UncheckedError`` when there are none, otherwise as ``recover_to_folder`` and
+    ``start_sandbox_server`` do: ``DamageError`` names the file that is damaged.
     """
+    facts = chain[-1].facts
+    major = int(facts["major"])
+    try:
+        programs = [find_sandbox_programs(sandbox, major)]
+    except EngineError as missing:
+        raise UncheckedError(missing.message, hint=missing.hint) from missing
     folder = sandbox.child(f"from-{recovery.base_id}")
-    done = recover_to_folder(chain, folder, recovery, owner=sandbox.user, inside=sandbox.command)
+    done = recover_to_folder(chain, folder, recovery, owner=sandbox.user, inside=sandbox.command, programs=programs)
     stopped = judge(
         recovery.target, done.reached, subject=f"from {recovery.base_id}", wal_end=wal_end,
         segment_bytes=recovery.segment_bytes,
     )  # fmt: skip
-    facts = chain[-1].facts
-    major = int(facts["major"])
     found: dict[str, Mapping[str, Any]] = {}
-    with start_sandbox_server(sandbox, folder, major=major, facts=facts) as server:
+    with start_sandbox_server(sandbox, folder, major=major, facts=facts, programs=programs) as server:
         for name in server.databases():
             with server.session(name) as session:
                 found[name] = fingerprint_database(session)
