@@ -257,3 +257,35 @@ def test_status_says_how_the_plan_stands_and_a_missed_drill_is_an_alarm(work: Wo
     main(["status", "-f", str(work.folder / "recoup.yaml"), "--html", str(work.folder / "status.html")])
     assert "plan: verified, last drill" in work._capsys.readouterr().out
     assert "Plan: verified, last drill" in (work.folder / "status.html").read_text()
+
+
+def test_a_drill_in_which_nothing_would_prove_the_data_is_refused_before_anything_is_begun(work: Work) -> None:
+    code, _, err = work.run()
+    assert code == Exit.REFUSED
+    assert "nothing in this drill would prove that the data came back" in err
+    assert "at_least: 1" in err
+    assert read_book(work.system.open().repositories).records == ()
+
+
+def test_sync_brings_the_records_of_drills_to_a_repository_that_was_away(work: Work) -> None:
+    (work.folder / "offsite").rename(work.folder / "away")
+    drill = work.drill(1, takes=90 * MINUTE)
+    assert read_book(work.system.open().repositories).places[drill.id] == ("local",)
+    (work.folder / "away").rename(work.folder / "offsite")
+    work.system.open(writing=True)
+    assert main(["sync", "-f", str(work.folder / "recoup.yaml")]) == Exit.OK
+    assert read_book(work.system.open().repositories).places[drill.id] == ("local", "offsite")
+
+
+def test_the_metrics_have_the_numbers_of_the_last_drill_of_each_situation(work: Work) -> None:
+    work.drill(40, takes=20 * MINUTE)
+    work.drill(20, takes=90 * MINUTE)
+    work.drill(10, situation="data-loss", takes=10 * MINUTE)
+    path = work.folder / "recoup.prom"
+    main(["status", "-f", str(work.folder / "recoup.yaml"), "--metrics", str(path)])
+    said = path.read_text()
+    assert 'recoup_drill_recovery_seconds{situation="server-loss",system="marketplace"} 5400.0' in said
+    assert 'recoup_drill_recovery_seconds{situation="data-loss",system="marketplace"} 600.0' in said
+    assert 'recoup_drill_ok{situation="server-loss",system="marketplace"} 0.0' in said
+    assert 'recoup_drill_lost_seconds{situation="data-loss",system="marketplace"} 40.0' in said
+    assert "recoup_drill_proof_until_timestamp_seconds" in said

@@ -87,6 +87,8 @@ def hold_drill(wish: DrillWish, voice: Voice, watching: Watching) -> DrillRecord
     could not be removed afterwards.
     """
     opened = open_for_reading(wish.file, wish.source, wish.key_file)
+    if opened.system is not None:
+        _proofs(opened.system)  # refused before anything is begun; without a plan it is known later
     with hold_lease(opened.state_folder, LEASE, f"drill of {wish.situation}"):
         clean(opened.state_folder)
         held: tuple[_Drill, DrillRecord] | None = None

@@ -26,6 +26,7 @@ def families(found: Survey, present: Sequence[Alarm]) -> list[Metric]:
     return [
         *_of_services(found),
         *_of_proofs(found),
+        *_of_drills(found),
         *_of_runs(found),
         *_of_repositories(found),
         *_of_the_whole(found, present),
@@ -125,6 +126,32 @@ def _of_proofs(found: Survey) -> Iterator[Metric]:
     if coverage is not None and coverage.within is not None:
         late.add_metric((found.system,), coverage.late_bytes)
     yield from (proven, due, failed, oldest, late)
+
+
+def _of_drills(found: Survey) -> Iterator[Metric]:
+    drill = ("system", "situation")
+    held = _gauge("drill_timestamp_seconds", "When the last drill of this situation was declared.", drill)
+    verdict = _gauge("drill_ok", "1 it passed, 0 it failed, -1 it could not establish everything.", drill)
+    took = _gauge("drill_recovery_seconds", "From its declaration until the users were healthy.", drill)
+    limit = _gauge("drill_recovery_objective_seconds", "How long that may take.", drill)
+    lost = _gauge("drill_lost_seconds", "The age of the newest record that survived, of the worst service.", drill)
+    until = _gauge("drill_proof_until_timestamp_seconds", "When the last drill proves the plan no more.", ("system",))
+    records = () if found.drills is None else found.drills.records
+    newest = {one.situation: one for one in reversed(records)}
+    for situation, one in newest.items():
+        labels = (found.system, situation)
+        held.add_metric(labels, one.declared.timestamp())
+        verdict.add_metric(labels, _NUMBER[one.verdict])
+        if one.rto.measured is not None:
+            took.add_metric(labels, one.rto.measured.total_seconds())
+        if one.rto.objective is not None:
+            limit.add_metric(labels, one.rto.objective.total_seconds())
+        if one.lost is not None:
+            lost.add_metric(labels, one.lost.total_seconds())
+    rehearsed = found.facts.rehearsed
+    if rehearsed is not None and rehearsed.until is not None:
+        until.add_metric((found.system,), rehearsed.until.timestamp())
+    yield from (held, verdict, took, limit, lost, until)
 
 
 def _of_runs(found: Survey) -> Iterator[Metric]:

@@ -2,7 +2,7 @@
 
 The order in each repository: what all of them hold is listed; then copies, each under the lease of its service, whole
 and read back before its manifest and before what depends on it; then WAL and command streams, the oldest first, so
-that whatever ends early leaves no hole. The same call again goes on where this one stopped.
+that whatever ends early leaves no hole; last the records of drills. The same call again goes on where this one stopped.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 from recoup.assembly.lacking import Holding, Lack, holding_of, lack_of, wal_name
 from recoup.assembly.prune import LEASE
 from recoup.assembly.system import System
+from recoup.drill.book import level
 from recoup.kernel.errors import (
     BusyError,
     DamageError,
@@ -92,6 +93,10 @@ def sync(system: System, *, plan: bool = False, on_work: OnWork = lambda _: None
                     _bring(system, result, result.lack, others, on_work)
             except RecoupError as failure:
                 result.error = failure
+        if not plan:
+            for name, done in level([one.repository for one in holdings]).items():
+                if isinstance(done, RecoupError):
+                    results[name].failed.setdefault("records of drills", done)
     return tuple(results.values())
 
 

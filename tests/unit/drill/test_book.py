@@ -17,6 +17,7 @@ from recoup.repository import layout
 from recoup.repository.drill_records import make_record, put_record
 from recoup.repository.repository import Repository, create_repository
 from recoup.repository.seal import Key
+from recoup.storage.faults import Fault, FaultyStore
 from recoup.storage.memory import MemoryStore
 from tests.drills import DECLARED, a_drill, issue
 
@@ -191,3 +192,25 @@ def test_a_drill_is_found_by_latest_by_its_id_or_by_how_that_begins(local: Repos
 def test_a_record_without_bound_is_refused(local: Repository) -> None:
     outcome = write_drill([local], replace(DRILL, stopped="x" * (17 << 20)))
     assert isinstance(outcome["local"], RefusedError)
+
+
+@pytest.mark.parametrize("fault", [Fault.ERROR, Fault.LOST_ANSWER, Fault.FLIP])
+@pytest.mark.parametrize("call", [1, 2])
+def test_whatever_fails_once_while_a_record_is_stored_it_is_there_whole_or_said_not_to_be(
+    fault: Fault, call: int, local: Repository
+) -> None:
+    offsite = create_repository("offsite", MemoryStore(), KEY)
+    faulty = FaultyStore(offsite.store, fail_call=call, fault=fault, concerns=lambda _, key: key.startswith("drills/"))
+    outcome = write_drill([local, replace(offsite, store=faulty)], DRILL)
+    assert faulty.struck, "the fault was met"
+    assert outcome["local"] is None
+    book = read_book([offsite])
+    if outcome["offsite"] is None:
+        assert book.records == (DRILL,)
+    assert book.records in ((), (DRILL,))
+    if book.problems:
+        assert isinstance(outcome["offsite"], DamageError)
+    # said again, it is right in the end, or what is wrong there is named
+    again = write_drill([local, offsite], DRILL)
+    assert again["offsite"] is None or read_book([offsite]).problems
+    assert read_book([local, offsite]).records == (DRILL,)

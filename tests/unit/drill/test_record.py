@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import fields, replace
 from datetime import UTC, date, datetime, timedelta
@@ -123,3 +124,19 @@ def test_a_field_that_is_missing_or_of_another_kind_is_named() -> None:
 
 def test_the_verdict_cannot_be_set() -> None:
     assert "verdict" not in {field.name for field in fields(DrillRecord)}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+NAMES = st.sampled_from([field.name for field in fields(DrillRecord)])
+
+
+@given(st.dictionaries(NAMES, JSON, min_size=1, max_size=3))
+def test_whatever_stands_in_a_record_it_is_read_or_refused_and_nothing_else(changes: dict[str, Any]) -> None:
+    with contextlib.suppress(ValueError):
+        record = decode(DrillRecord, {**encode(a_drill()), **changes})
+        assert record.verdict in Verdict
+        encode(record)
