@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Final
 from recoup.assembly.access import Found, Readable
 from recoup.assembly.drill_compose import Built, StackWish, build_stack
 from recoup.assembly.drill_members import service_of
+from recoup.assembly.drill_native import NativeDatabases
 from recoup.assembly.drill_reach import ComposeReach
+from recoup.assembly.recovered_home import RecoveredHome
 from recoup.assembly.restore_stack import FoundStack, StackJob, prepare
 from recoup.assembly.restore_stack_time import TimedMember, in_volume
 from recoup.assembly.surroundings import Surroundings
+from recoup.assembly.system import System
 from recoup.drill.flows import FlowSpec, run_flows
 from recoup.drill.model import FlowResult
 from recoup.engines.compose.answers import Answer, wait_until_answers
@@ -35,7 +38,9 @@ from recoup.repository.copy_reader import ArtefactReader
 
 if TYPE_CHECKING:
     from recoup.assembly.postgres import PostgresPlace
+    from recoup.engines.postgres.recovery_script import Reached
     from recoup.engines.postgres.session import Session
+    from recoup.engines.postgres.wal_windows import Base
 
 _WELL_SECONDS: Final = 180.0
 _HEALTH_SECONDS: Final = 60.0
@@ -66,6 +71,7 @@ class ComposeDoer:
     flows: tuple[FlowSpec, ...]
     voice: Voice
     scope: contextlib.ExitStack
+    native: NativeDatabases
     someone: bool = True  #: whether anybody of the team is left to be asked
     built: Built | None = None
     members: dict[str, VolumeMember] = field(default_factory=dict)
@@ -74,8 +80,17 @@ class ComposeDoer:
     checks: list[Finding] = field(default_factory=list)
     isolation: list[Finding] = field(default_factory=list)  #: as seen from inside
 
+    @property
+    def system(self) -> System:
+        """The plan of the drill: its Compose project is the sandbox's, as soon as there is one."""
+        return self.wish.system if self.built is None else self.built.system
+
     def before(self, step: Step) -> None:
         """See ``Doer``. Every step that writes is held against what is known of production."""
+        if self._is_native(step.subject):
+            folders = frozenset({self.wish.sandbox.folder / step.subject})
+            require_sandbox(self._destination(None), Identity(folders=folders), self._production)
+            return
         if step.act is Act.FILES:
             require_sandbox(self._destination(None), Identity(folders=frozenset({self.wish.files})), self._production)
         elif step.act in (Act.RESTORE, Act.START, Act.APPLICATION):
@@ -108,7 +123,7 @@ class ComposeDoer:
 
     def after(self, step: Step) -> Sequence[Finding]:
         """See ``Doer``. What was started must still be well when the next step begins."""
-        if step.act not in (Act.START, Act.APPLICATION):
+        if step.act not in (Act.START, Act.APPLICATION) or self._is_native(step.subject):
             return ()
         compose = self._compose_of(step.subject)
         found = self._stack().stack.client.of_service(compose)
@@ -148,6 +163,8 @@ class ComposeDoer:
         return Done(findings=self.built.isolation, detail=f"project {self.built.stack.project.name}")
 
     def _restore(self, step: Step) -> Done:
+        if self._is_native(step.subject):
+            return self.native.restore(step.subject, self.databases[step.subject])
         built, voice = self._stack(), self.voice
         member = self.members[step.subject] = self._member(self.databases[step.subject], built)
         occupant = member.home.look()
@@ -167,16 +184,20 @@ class ComposeDoer:
         return Done(detail=member.what)
 
     def _start(self, step: Step) -> Done:
-        member = self.members[step.subject]
-        self._stack().stack.client.start([member.compose], seconds=_WELL_SECONDS)
-        if not self.isolation:
-            self._require_closed(member.compose)
-        findings = list(member.home.check(member.reader))
+        if self._is_native(step.subject):
+            done = self.native.start(step.subject)
+            findings, what = list(done.findings), done.detail
+        else:
+            member = self.members[step.subject]
+            self._stack().stack.client.start([member.compose], seconds=_WELL_SECONDS)
+            if not self.isolation:
+                self._require_closed(member.compose)
+            findings, what = list(member.home.check(member.reader)), member.what
         # A database that was in use while it was copied has no exact fingerprint: its content is not compared, and the
         # drill says so. What proves the data then are the plan's checks and flows.
         open_ = [one for one in findings if one.verdict is Verdict.UNKNOWN and one.check != _IDENTITY]
         self.not_tested += [f"{step.subject}: {one.check}: {one.detail}" for one in open_]
-        return Done(findings=tuple(one for one in findings if one not in open_), detail=member.what)
+        return Done(findings=tuple(one for one in findings if one not in open_), detail=what)
 
     def _require_closed(self, compose: str) -> None:
         """The first container of the sandbox runs, before any application does: look from inside whether it is closed.
@@ -217,8 +238,12 @@ class ComposeDoer:
         from recoup.assembly.postgres import postgres_place
         from recoup.engines.postgres.plan_checks import PlanCheck, check_plan
 
-        system = self._stack().system
+        system = self.system
         described = system.plan.services[step.subject]
+        if self._is_native(step.subject):
+            native = tuple(self.native.check(step.subject))
+            self.checks += native
+            return Done(findings=native)
         if not isinstance(described, PostgresService):
             raise UncheckedError(f"the checks of {step.subject} cannot be asked in a Compose sandbox yet")
         place = postgres_place(system, step.subject)
@@ -239,7 +264,7 @@ class ComposeDoer:
         return Done(findings=tuple(findings))
 
     def _flow(self, step: Step) -> Done:  # noqa: ARG002
-        system = self._stack().system
+        system = self.system
 
         def expand(text: str, lookup: Callable[[str], str | None]) -> str:
             return Template.parse(text).expand(lookup)
@@ -259,12 +284,24 @@ class ComposeDoer:
             )
         return Done(findings=tuple(findings))
 
+    def outcomes(self) -> dict[str, tuple[Base, Reached]]:
+        """Where the recoveries to an instant stopped, by service."""
+        found = dict(self.native.outcomes)
+        for name, member in self.members.items():
+            home = getattr(member.home, "_home", member.home)
+            if isinstance(home, RecoveredHome) and home.outcome:
+                found[name] = home.outcome[-1]
+        return found
+
     def reach(self) -> ComposeReach:
         """The way into the sandbox."""
         from recoup.engines.compose.addresses import published_ports
 
-        built = self._stack()
-        return ComposeReach(system=built.system, stack=built.stack, published=published_ports(built.original))
+        built = self.built
+        if built is None:
+            return ComposeReach(system=self.system, stack=None, published={}, native=self.native)
+        published = published_ports(built.original)
+        return ComposeReach(system=built.system, stack=built.stack, published=published, native=self.native)
 
     # -- parts ---------------------------------------------------------------------------------------------------------
 
@@ -279,6 +316,10 @@ class ComposeDoer:
         if self.built is None:
             raise EngineError("the stack of the sandbox was not made")
         return self.built
+
+    def _is_native(self, service: str) -> bool:
+        """Whether a database is reached by an address in production: in the sandbox it has a server of its own."""
+        return getattr(self.wish.system.plan.services.get(service), "url", None) is not None
 
     def _compose_of(self, service: str) -> str:
         described = self._stack().system.plan.services.get(service)

@@ -17,12 +17,16 @@ from recoup.drill.model import Rpo, Rto, Step, UsedCopy
 from recoup.kernel import clock
 from recoup.kernel.finding import Verdict
 from recoup.plan.model import Plan
-from recoup.recovery.in_place import DataHome
 from recoup.recovery.step import Phase, StepRun
 from recoup.repository.manifest import to_body
 
 if TYPE_CHECKING:
-    from recoup.recovery.stack_in_place import VolumeMember
+    from recoup.engines.postgres.recovery_script import Reached
+    from recoup.engines.postgres.wal_windows import Base
+
+
+#: From which base backup a recovery to an instant began, and where it stopped.
+Outcome = tuple["Base", "Reached"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,13 +81,13 @@ def rto_of(runs: Sequence[StepRun], declared: datetime, plan: Plan) -> Rto:
 
 
 def rpo_of(
-    chosen: Chosen, members: Mapping[str, VolumeMember], declared: datetime, plan: Plan, services: Sequence[str]
+    chosen: Chosen, outcomes: Mapping[str, Outcome], declared: datetime, plan: Plan, services: Sequence[str]
 ) -> tuple[Rpo, ...]:
     """How much of each database's data, as time, did not survive. ``services`` are those that came back."""
     found = []
     for one in chosen.databases:
         name = service_of(one)
-        newest = newest_of(one, members[name].home if name in members and name in services else None)
+        newest = newest_of(one, outcomes.get(name), came_back=name in services)
         until = declared if chosen.instant is None else chosen.instant
         measured = None if newest.at is None else max(until - newest.at, timedelta(0))
         how = newest.how if chosen.instant is None else f"{newest.how}; counted to the instant that was asked for"
@@ -100,9 +104,9 @@ def rpo_of(
     return tuple(found)
 
 
-def newest_of(member: Found | TimedMember, home: DataHome | None) -> Newest:
-    """The newest record of a service that survived, once it was brought back (``home``)."""
-    if home is None:
+def newest_of(member: Found | TimedMember, outcome: Outcome | None, *, came_back: bool) -> Newest:
+    """The newest record of a service that survived."""
+    if not came_back:
         return Newest(at=None, how="it was not brought back")
     if isinstance(member, Found):
         return Newest(at=member.manifest.ended, how="end of the copy")
@@ -110,10 +114,9 @@ def newest_of(member: Found | TimedMember, home: DataHome | None) -> Newest:
     from recoup.assembly.restore_redis_time import RedisTarget
 
     if isinstance(member.moment, PostgresMoment):
-        outcome = getattr(getattr(home, "_home", home), "outcome", [])
-        if not outcome:
+        if outcome is None:
             return Newest(at=None, how="it was not brought back")
-        base, reached = outcome[-1]
+        base, reached = outcome
         if reached.last_commit is not None:
             return Newest(at=reached.last_commit, how="last commit that was replayed")
         return Newest(at=base.time, how="end of the copy; nothing was committed after it")
@@ -124,14 +127,13 @@ def newest_of(member: Found | TimedMember, home: DataHome | None) -> Newest:
     return Newest(at=target.found.manifest.ended, how="end of the copy")
 
 
-def used_copies(chosen: Chosen, members: Mapping[str, VolumeMember]) -> tuple[UsedCopy, ...]:
+def used_copies(chosen: Chosen, outcomes: Mapping[str, Outcome]) -> tuple[UsedCopy, ...]:
     """The copies that were restored."""
     used = list(chosen.files)
     for one in chosen.databases:
         candidates = copies_of(one)
-        home = members.get(service_of(one))
-        outcome = getattr(getattr(home.home, "_home", home.home), "outcome", []) if home is not None else []
-        wanted = outcome[-1][0].id if outcome else None
+        outcome = outcomes.get(service_of(one))
+        wanted = None if outcome is None else outcome[0].id
         used.append(next((copy for copy in candidates if copy.manifest.id == wanted), candidates[0]))
     return tuple(_used(one) for one in used)
 

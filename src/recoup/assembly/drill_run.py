@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +14,9 @@ from recoup.assembly.access import Readable, open_for_reading
 from recoup.assembly.drill_compose import StackWish, remove_from_engine, teardown_of
 from recoup.assembly.drill_doer import ComposeDoer, Voice
 from recoup.assembly.drill_flows import flow_specs, questions_of
+from recoup.assembly.drill_leftovers import ENGINE, clean, has_engine, owner_of
 from recoup.assembly.drill_members import Chosen, choose, newest, service_of, what_of
+from recoup.assembly.drill_native import NativeDatabases
 from recoup.assembly.drill_people import participants, who_does_it
 from recoup.assembly.drill_plan import plan_identity
 from recoup.assembly.drill_production import Look, look_at_production, untouched
@@ -26,10 +26,8 @@ from recoup.assembly.stack_points import in_order_of_recovery
 from recoup.assembly.system import System
 from recoup.drill.model import DrillRecord, Place, RecoveryPoint
 from recoup.drill.proving import Proof, planned_proofs, require_proof, shown_proofs
-from recoup.engines.compose.docker import ComposeSource
-from recoup.engines.compose.sandbox_engine import remove, things_of
 from recoup.engines.files.restore import restore_files
-from recoup.engines.sandbox import Sandbox, clean_leftovers, open_sandbox
+from recoup.engines.sandbox import Sandbox, open_sandbox
 from recoup.kernel import clock, ids
 from recoup.kernel.errors import EngineError, UsageError
 from recoup.kernel.finding import Finding, Verdict
@@ -45,8 +43,6 @@ from recoup.repository.lease import hold_lease
 from recoup.repository.stack_points import read_point
 
 LEASE: Final = "drill"
-#: The container engine in which sandboxes are: the one that ``docker`` uses here.
-_ENGINE: Final = ComposeSource(files=())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,14 +86,16 @@ def hold_drill(wish: DrillWish, voice: Voice, watching: Watching) -> DrillRecord
     if opened.system is not None:
         _proofs(opened.system)  # refused before anything is begun; without a plan it is known later
     with hold_lease(opened.state_folder, LEASE, f"drill of {wish.situation}"):
-        clean(opened.state_folder)
+        compose = opened.system is None or opened.system.plan.compose is not None
+        clean(opened.state_folder, compose=compose)
+        engine = has_engine(compose=compose)
         held: tuple[_Drill, DrillRecord] | None = None
         left: EngineError | None = None
         try:
             with open_sandbox(
                 sandboxes(opened.state_folder),
                 f"drill of {wish.situation}",
-                elsewhere=lambda one: remove_from_engine(_ENGINE, one) if _has_engine() else None,
+                elsewhere=lambda one: remove_from_engine(ENGINE, one) if engine else None,
             ) as sandbox:
                 drill = _begin(wish, opened, voice, watching, sandbox)
                 held = drill, _run(drill)
@@ -152,35 +150,7 @@ def _teardown(drill: _Drill, left: EngineError | None) -> tuple[Finding, ...]:
     )
     if drill.system.plan.compose is None:
         return (disk,)
-    return (teardown_of(_ENGINE, drill.sandbox.id), disk)
-
-
-def _has_engine() -> bool:
-    """Whether there is a container engine at all: without one, nothing can be in it."""
-    return shutil.which("docker") is not None
-
-
-def owner_of(state_folder: Path) -> str:
-    """Whose sandboxes those of this state folder are, as a label: two plans on one engine never clean each other's."""
-    said = f"{socket.gethostname()} {sandboxes(state_folder).resolve()}"
-    return hashlib.sha256(said.encode()).hexdigest()[:16]
-
-
-def clean(state_folder: Path) -> tuple[str, ...]:
-    """Remove what dead drills have left: processes, folders, and everything of theirs in the container engine.
-
-    Only sandboxes of this state folder whose owner is dead are touched. Return their ids. Raise ``EngineError`` when
-    something cannot be removed.
-    """
-    root = sandboxes(state_folder)
-    if not _has_engine():
-        return clean_leftovers(root)
-    things = things_of(_ENGINE, owner_of(state_folder))
-    removed = clean_leftovers(root, elsewhere=lambda one: remove_from_engine(_ENGINE, one))
-    # A sandbox has its note before it has anything else: what has none belongs to nobody any more.
-    dead = [one for one in things if not (root / f"{one.sandbox}.json").exists()]
-    remove(_ENGINE, dead)
-    return tuple(dict.fromkeys((*removed, *(one.sandbox for one in dead))))
+    return (teardown_of(ENGINE, drill.sandbox.id), disk)
 
 
 def _with_plan(opened: Readable, wish: DrillWish, sandbox: Sandbox) -> tuple[Readable, System]:
@@ -224,7 +194,14 @@ def facts_of(system: System, chosen: Chosen, *, people: bool) -> Facts:
             for one in chosen.databases
         ),
         applications=tuple(name for name in order if isinstance(plan.services[name], ComposeService)),
-        health=tuple(name for name in order if plan.services[name].health is not None),
+        # The address of a service that is not in the stack is production's: it is not asked.
+        health=tuple(
+            name
+            for name in order
+            if plan.services[name].health is not None
+            and plan.compose is not None
+            and getattr(plan.services[name], "url", None) is None
+        ),
         checked=tuple(name for name in order if _has_questions(plan.services[name])),
         flows=tuple(one.name for one in flow_specs(plan)),
         compose=plan.compose is not None,
@@ -233,6 +210,8 @@ def facts_of(system: System, chosen: Chosen, *, people: bool) -> Facts:
 
 
 def _has_questions(service: Service) -> bool:
+    if isinstance(service, RedisService):
+        return bool(service.checks) and service.url is not None
     return isinstance(service, PostgresService) and bool(service.checks)
 
 
@@ -271,6 +250,14 @@ def _doer(drill: _Drill) -> Iterator[ComposeDoer]:
             flows=flow_specs(drill.system.plan),
             voice=drill.voice,
             scope=scope,
+            native=NativeDatabases(
+                opened=drill.opened,
+                system=drill.system,
+                sandbox=drill.sandbox,
+                say=drill.voice.say,
+                on_progress=drill.voice.on_progress,
+                scope=scope,
+            ),
             someone=not plan.team or who_does_it(plan.team, drill.wish.absent) is not None,
         )
 
@@ -300,7 +287,7 @@ def _record(
     plan, wish = drill.system.plan, drill.wish
     declared = declared_at(runs)
     came_back = [one.step.subject for one in runs if one.step.act is Act.START and one.verdict is not Verdict.FAILED]
-    rpo = rpo_of(drill.chosen, doer.members, declared, plan, [one for one in came_back if one])
+    rpo = rpo_of(drill.chosen, doer.outcomes(), declared, plan, [one for one in came_back if one])
     good = {one.subject for one in doer.checks if one.verdict is Verdict.OK}
     passed = [one for one in planned if one.kind == "check" and one.name in good]
     repository = drill.opened.repositories[0]
@@ -321,7 +308,7 @@ def _record(
             target="latest" if wish.instant is None else clock.to_text(wish.instant),
             repository=wish.source or repository.name,
             repository_id=repository.identity,
-            copies=used_copies(drill.chosen, doer.members),
+            copies=used_copies(drill.chosen, doer.outcomes()),
             at=at,
             age=None if at is None else declared - at,
         ),
@@ -337,7 +324,7 @@ def _record(
         rto=rto_of(runs, declared, plan),
         rpo=rpo,
         production=(),
-        isolation=() if doer.built is None else (*doer.built.isolation, *doer.isolation),
+        isolation=_isolation(drill, doer),
         teardown=(),
         not_tested=_not_tested(drill, doer, runs),
         proves_data=shown_proofs(planned, doer.flow_results, passed),
@@ -348,10 +335,26 @@ def _record(
     )
 
 
+def _isolation(drill: _Drill, doer: ComposeDoer) -> tuple[Finding, ...]:
+    found = [*(() if doer.built is None else doer.built.isolation), *doer.isolation]
+    if any(getattr(one, "url", None) is not None for one in drill.system.plan.services.values()):
+        closed = drill.sandbox.network_closed
+        found.append(
+            Finding(
+                check="the sandbox has no way out",
+                subject="its own servers",
+                verdict=Verdict.OK if closed else Verdict.UNKNOWN,
+                detail="they have a network of their own, with nothing in it" if closed else "they have this machine's",
+                hint=None if closed else "Run `recoup drill` as root, or allow namespaces to users.",
+            )
+        )
+    return tuple(found)
+
+
 def _not_tested(drill: _Drill, doer: ComposeDoer, runs: Sequence[StepRun]) -> tuple[str, ...]:
     said = [*drill.chosen.missing, *(one.step.replaces for one in runs if one.step.replaces), *doer.not_tested]
     for name, service in drill.system.plan.services.items():
-        if isinstance(service, RedisService) and service.checks:
+        if isinstance(service, RedisService) and service.checks and service.url is None:
             said.append(f"{name}: its checks; `recoup verify --grade works` asks them")
     if drill.voice.ask is None:
         said += [f"what people do: {one.title}; nobody was asked" for one in PEOPLE]

@@ -66,10 +66,11 @@ def run_drill(output: Output, asked: Asked, then: Callable[[str], None] = lambda
 
 def clean_up(output: Output, file: Path | None) -> Exit:
     """Remove what killed drills have left; only those of this plan on this machine, and only of dead ones."""
-    from recoup.assembly.drill_run import clean
+    from recoup.assembly.drill_leftovers import clean
     from recoup.assembly.system import System
 
-    removed = clean(System.from_file(file).state_folder)
+    system = System.from_file(file)
+    removed = clean(system.state_folder, compose=system.plan.compose is not None)
     for one in removed:
         output.line(f"removed the sandbox {one}")
     if not removed:

@@ -260,9 +260,11 @@ def place_of(files: PurePosixPath, source: str) -> str | None:
     What is in the folder of the files already stays; everything else is where a file set puts what lay outside.
     """
     path = PurePosixPath("/" + source.lstrip("/"))  # two slashes at the beginning are a root of their own (POSIX)
-    if not source.startswith("/") or ".." in path.parts or _NO_PLACE.fullmatch(str(path)):
+    if not source.startswith("/") or ".." in path.parts:
         return None
-    return str(path) if path.is_relative_to(files) else str(files / OUTSIDE / path.relative_to("/"))
+    if path.is_relative_to(files):
+        return str(path)
+    return None if _NO_PLACE.fullmatch(str(path)) else str(files / OUTSIDE / path.relative_to("/"))
 
 
 def _usable_source(making: _Making, name: str, section: str, key: str) -> bool:

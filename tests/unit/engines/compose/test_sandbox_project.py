@@ -101,6 +101,10 @@ def test_a_path_of_the_host_is_in_the_sandbox_or_nowhere(source: str, place: str
     assert place_of(FILES, source) == place
 
 
+def test_a_sandbox_below_a_place_of_the_host_keeps_its_own_files() -> None:
+    assert place_of(PurePosixPath("/dev/shm/s/files"), "/dev/shm/s/files/logs") == "/dev/shm/s/files/logs"
+
+
 def test_the_engines_socket_is_left_out_and_said() -> None:
     made = _isolated(
         {"volumes": [{"type": "bind", "source": "/var/run/docker.sock", "target": "/var/run/docker.sock"}]}

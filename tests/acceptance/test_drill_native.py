@@ -1,0 +1,109 @@
+"""Drills without Compose: databases come back as servers of the sandbox's own, and production is only looked at."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from recoup.demo.servers import PostgresServer, RedisServer
+from recoup.repository.repository import open_or_create
+from recoup.repository.seal import Key
+from recoup.storage.local import LocalStore
+from tests.acceptance.workplace import KEY, Workplace
+from tests.integration.wal_story import story
+
+_DRILL = """
+drill:
+  flows:
+    - name: the newest orders are there
+      within: 0s
+      steps: [{{sql: "select count(*) from {table}", expect: {{{expect}}}}}]
+"""
+
+
+def _plan(work: Workplace, table: str, expect: str) -> None:
+    work.extra = _DRILL.format(table=table, expect=expect)
+    work.write_plan()
+
+
+def _nothing_left(work: Workplace) -> bool:
+    (state,) = work.state.iterdir()
+    left = [one for one in (state / "sandboxes").glob("*") if one.name != "door.lock"]
+    return not left and not list(Path("/var/tmp").glob("recoup-sandbox-*/native-*"))
+
+
+def test_databases_come_back_natively_and_production_does_not_move(
+    work: Workplace, postgres17: PostgresServer, redis7: RedisServer
+) -> None:
+    database = postgres17.new_database()
+    postgres17.execute("create table orders as select generate_series(1, 500) id", database)
+    redis7.client().set("basket:7", "three apples")
+    work.add_postgres(
+        postgres17, database, more=', checks: [{name: orders, sql: "select count(*) from orders", at_least: 1}]'
+    )
+    work.add_redis(redis7)
+    _plan(work, "orders", "at_least: 500")
+    work.recoup("backup")
+    document = work.json("drill", "--situation", "data-loss")
+    record = document["record"]
+    assert document["verdict"] == "ok", record
+    assert [one["key"] for one in record["steps"]] == [
+        *("restore-postgres", "start-postgres", "restore-redis", "start-redis", "checks-postgres", "flows"),
+    ]
+    assert record["place"]["kind"] == "native"
+    assert [one["verdict"] for one in record["production"]] == ["ok", "ok"]
+    assert set(record["proves_data"]) == {"flow: the newest orders are there", "check of postgres: orders"}
+    assert _nothing_left(work)
+
+    shown = work.json("drill", "--plan")
+    assert [one["id"] for one in shown["steps"]][-1] == "flows"
+
+
+def test_a_drill_goes_back_to_an_instant_and_no_further(work: Workplace) -> None:
+    local = open_or_create("local", LocalStore(work.local, create=True), Key.from_text(KEY))
+    with story(17, [local]) as told:
+        work.add_postgres(told.server)
+        told.commit()
+        told.base()
+        middle = told.commit(2)
+        told.archive()
+        told.commit()
+        told.archive()
+        (table,) = [str(row[0]) for row in told.server.execute("select relname from pg_stat_user_tables")]
+        _plan(work, table, "equals: 3")
+        document = work.json("drill", "--at", middle.time.isoformat())
+        record = document["record"]
+        assert document["verdict"] == "ok", record
+        (rpo,) = record["rpo"]
+        assert "last commit" in rpo["how"]
+        assert abs(rpo["measured"]) <= timedelta(seconds=1).total_seconds()
+        assert _nothing_left(work)
+
+
+def test_nothing_that_could_pass_on_an_empty_database_is_a_drill(work: Workplace, postgres17: PostgresServer) -> None:
+    work.add_postgres(postgres17, postgres17.new_database())
+    work.extra = "\ndrill: {flows: [{name: it answers, steps: [{sql: select 1, expect: {equals: 1}}]}]}\n"
+    work.write_plan()
+    work.recoup("backup")
+    refused = work.recoup("drill", expect=5)
+    assert "nothing in this drill would prove that the data came back" in refused.err
+    assert _nothing_left(work)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--situation", "security-breach"), "cannot be rehearsed"),
+        (("--absent", "nobody"), "has no role 'nobody'"),
+        (("--surprise", "--situation", "data-loss"), "chooses the situation"),
+    ],
+)
+def test_a_drill_that_makes_no_sense_is_refused(
+    work: Workplace, postgres17: PostgresServer, arguments: tuple[str, ...], why: str
+) -> None:
+    work.add_postgres(postgres17, "postgres")
+    _plan(work, "orders", "at_least: 1")
+    work.recoup("backup")
+    assert why in work.recoup("drill", *arguments, expect=2).err
