@@ -15,7 +15,8 @@ from recoup.engines.postgres.live import LiveRequest, PostgresLive
 from recoup.engines.postgres.plan_checks import PlanCheck
 from recoup.engines.postgres.sameness import settle
 from recoup.engines.sandbox import Sandbox
-from recoup.kernel.finding import Finding
+from recoup.kernel.errors import UncheckedError
+from recoup.kernel.finding import Finding, Verdict, overall
 from recoup.plan.services import PostgresService
 from recoup.repository.copy_reader import ArtefactReader
 
@@ -57,17 +58,22 @@ class CrossedLive:
     ) -> None:
         self._opened, self._found, self._live = opened, found, live
         self._sandboxes, self._left_seconds, self._require_room = sandboxes, left_seconds, require_room
+        self._whole = False
 
     def boots(self) -> Sequence[Finding]:
         """See ``LiveCopy``."""
-        return self._live.boots()
+        findings = self._live.boots()
+        self._whole = self._found.manifest.kind != "dump" or overall(findings) is Verdict.OK
+        return findings
 
     def sound(self) -> Sequence[Finding]:
         """See ``LiveCopy``."""
+        self._require_whole()
         return self._live.sound()
 
     def same(self) -> Sequence[Finding]:
         """See ``LiveCopy``."""
+        self._require_whole()
         recorded = self._live.same()
         crossed = cross_chain(
             self._opened,
@@ -85,7 +91,13 @@ class CrossedLive:
 
     def works(self) -> Sequence[Finding]:
         """See ``LiveCopy``."""
+        self._require_whole()
         return self._live.works()
+
+    def _require_whole(self) -> None:
+        """What this machine lacks to restore a dump must not be taken for a loss."""
+        if not self._whole:
+            raise UncheckedError("the dump could not be restored whole here: see what is unknown at the grade boots")
 
 
 def checks_of(system: System | None, service: str) -> list[PlanCheck]:
