@@ -67,7 +67,7 @@ def changes(before: PlanIdentity, now: PlanIdentity) -> tuple[str, ...]:
         elif old == UNSEEN:
             said.append(f"{name} was not looked at in the drill")
         elif old is None:
-            said.append(f"{name} is new")
+            said.append(f"{name} was not part of the drill")
         elif new is None:
             said.append(f"{name} is gone")
         elif old != new:

@@ -213,7 +213,7 @@ def test_a_plan_that_was_never_rehearsed_is_unverified_and_one_that_passed_is_ve
 def test_any_change_makes_the_plan_stale_and_is_named() -> None:
     for parts, said in (
         ({**PARTS, "plan file": "x"}, "plan file changed"),
-        ({**PARTS, "image of web": "d"}, "image of web is new"),
+        ({**PARTS, "image of web": "d"}, "image of web was not part of the drill"),
         ({"plan file": "a", "compose.yaml": "b"}, "image of api is gone"),
         ({**PARTS, "compose.yaml": UNSEEN}, "compose.yaml could not be looked at now"),
     ):
