@@ -111,6 +111,12 @@ def test_leftovers_that_cannot_be_removed_are_told_and_tried_again(root: Path) -
     assert clean_leftovers(root) == (identifier,)
 
 
+def test_a_place_where_no_sandbox_can_be_made_is_an_error_that_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(EngineError, match="cannot be made"), open_sandbox(tmp_path / "file", "a test"):
+        raise AssertionError("not reached")
+
+
 def test_where_the_servers_user_cannot_go_the_sandbox_is_as_near_as_it_can(root: Path) -> None:
     require_root("only root starts servers as somebody else")
     root.mkdir()

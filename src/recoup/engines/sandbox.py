@@ -34,6 +34,7 @@ _NOTE_SUFFIX: Final = ".json"
 _FAR_PREFIX: Final = "recoup-sandbox-"
 _FAR_PLACE: Final = Path("/var/tmp")  # noqa: S108 the name in it is random, and made so that nobody else's is taken
 _NOBODY: Final = 65534
+_ATTEMPTS, _AGAIN_SECONDS = 20, 0.1
 
 #: Removes what a sandbox has outside its folder (containers, say), given its id. Must be harmless when repeated.
 RemoveElsewhere = Callable[[str], None]
@@ -104,12 +105,14 @@ def open_sandbox(root: Path, purpose: str, *, elsewhere: RemoveElsewhere | None 
     """
     user = _programs_user()
     identifier = secrets.token_hex(8)
-    folder = _place(root, identifier, user)
+    with _made_in(root):
+        folder = _place(root, identifier, user)
     with _noted(root, identifier, folder, purpose) as note:
         try:
-            folder.mkdir(mode=0o700)
-            if user is not None:
-                os.chown(folder, *user)
+            with _made_in(root):
+                folder.mkdir(mode=0o700)
+                if user is not None:
+                    os.chown(folder, *user)
             yield Sandbox(id=identifier, folder=folder, user=user, walls=find_walls())
         finally:
             _remove(identifier, folder, elsewhere)
@@ -182,6 +185,17 @@ def may_enter(path: Path, user: tuple[int, int]) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def _made_in(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as failure:
+        raise EngineError(
+            f"a sandbox cannot be made in {root}: {failure.strerror or failure}",
+            hint="Make room, or set $RECOUP_STATE to a folder that may be written to.",
+        ) from failure
+
+
 # -- whose ---------------------------------------------------------------------------------------------------------
 
 
@@ -197,13 +211,14 @@ def _noted(root: Path, identifier: str, folder: Path, purpose: str) -> Iterator[
         "folder": str(folder),
         "begun": clock.to_text(clock.now()),
     }
-    with _door(root):
+    with _made_in(root), _door(root):
         handle = os.open(note, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     try:
-        os.write(handle, json.dumps(said, indent=1).encode() + b"\n")
-        os.fsync(handle)
-        sync_folder(root)
+        with _made_in(root):
+            os.write(handle, json.dumps(said, indent=1).encode() + b"\n")
+            os.fsync(handle)
+            sync_folder(root)
         yield note
     finally:
         os.close(handle)
@@ -268,11 +283,16 @@ def _remove(identifier: str, folder: Path, elsewhere: RemoveElsewhere | None) ->
     end_processes(identifier)
     if elsewhere is not None:
         elsewhere(identifier)
+    if folder.is_symlink():
+        raise EngineError(f"the folder of the sandbox {identifier} was replaced by a link", hint=_BY_HAND)
+    for _ in range(_ATTEMPTS):
+        # What ends elsewhere at this moment (a container) may still make a file.
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        clock.pause(_AGAIN_SECONDS)
     try:
-        if folder.is_symlink():
-            raise EngineError(f"the folder of the sandbox {identifier} was replaced by a link", hint=_BY_HAND)
-        if folder.exists():
-            shutil.rmtree(folder)
+        shutil.rmtree(folder)
     except OSError as failure:
         raise EngineError(
             f"the folder of the sandbox {identifier} cannot be removed: {failure.filename}: {failure.strerror}",

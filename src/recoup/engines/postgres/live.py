@@ -29,6 +29,7 @@ from recoup.engines.postgres.sandbox_restore import (
 )
 from recoup.engines.postgres.sandbox_server import SandboxServer, start_sandbox_server
 from recoup.engines.postgres.sandbox_settings import preloaded
+from recoup.engines.postgres.soundness import check_soundness
 from recoup.engines.sandbox import Sandbox, clean_leftovers, open_sandbox
 from recoup.kernel.errors import EngineError
 from recoup.kernel.finding import Finding, Verdict
@@ -102,8 +103,6 @@ class PostgresLive:
 
     def sound(self) -> Sequence[Finding]:
         """See ``LiveCopy``."""
-        from recoup.engines.postgres.soundness import check_soundness
-
         return check_soundness(self.server, allowed_seconds=self._request.allowed_seconds())
 
     def same(self) -> Sequence[Finding]:

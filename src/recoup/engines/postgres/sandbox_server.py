@@ -323,7 +323,7 @@ def put_aside(folder: Path) -> None:
     with writing_in(folder):
         for name in _NOT_READ:
             (folder / name).unlink(missing_ok=True)
-        for slot in (folder / "pg_replslot").glob("*"):
+        for slot in (folder / "pg_replslot").glob("*/"):
             shutil.rmtree(slot)
 
 
