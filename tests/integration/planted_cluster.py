@@ -10,7 +10,7 @@ from recoup.demo.programs import Programs
 from recoup.demo.servers import PostgresServer
 from recoup.kernel.finding import Finding, Verdict
 from recoup.kernel.process import Command, run
-from tests.integration.planted_damage import BROKEN, DAMAGES, DATABASE, fitting, flip_in_key
+from tests.integration.planted_damage import BROKEN, DAMAGES, DATABASE, PAGE, fitting, flip_in_key
 
 
 def prepare(programs: Programs, folder: Path, also: Callable[[PostgresServer], object]) -> None:
@@ -21,8 +21,22 @@ def prepare(programs: Programs, folder: Path, also: Callable[[PostgresServer], o
         for damage in DAMAGES:
             server.execute(fitting(damage.tables, server.major), damage.database)
         also(server)
+        _grow(server)
+        server.execute("DROP DATABASE postgres", DATABASE)
         server.stop()
         shutil.copytree(server.data_folder, folder)
+
+
+def _grow(server: PostgresServer) -> None:
+    """Make a page of zeros between others that is no damage, as a crash leaves it that met a growing table."""
+    server.execute("CREATE TABLE grown (id int PRIMARY KEY)", DATABASE)
+    server.execute("INSERT INTO grown SELECT generate_series(1, 1000)", DATABASE)
+    path = _file(server, "grown")
+    server.stop()
+    with open(path, "ab") as file:
+        file.write(bytes(2 * PAGE))
+    server.start()
+    server.execute("INSERT INTO grown SELECT generate_series(1001, 2000)", DATABASE)
 
 
 def plant(programs: Programs, folder: Path) -> None:
@@ -39,8 +53,8 @@ def plant(programs: Programs, folder: Path) -> None:
                         if statement.strip():
                             connection.execute(statement.encode())
         edits = [(damage, [_file(server, name) for name in damage.files]) for damage in DAMAGES if damage.edit]
-        server.execute(f"ALTER DATABASE {BROKEN} ALLOW_CONNECTIONS false")
-        server.execute("CHECKPOINT")
+        server.execute(f"ALTER DATABASE {BROKEN} ALLOW_CONNECTIONS false", DATABASE)
+        server.execute("CHECKPOINT", DATABASE)
         server.stop()
         for damage, paths in edits:
             assert damage.edit is not None

@@ -18,6 +18,7 @@ from recoup.engines.postgres.fingerprint import fingerprint_database
 from recoup.engines.postgres.sandbox_server import SandboxServer, start_sandbox_server
 from recoup.engines.postgres.session import Session
 from recoup.engines.postgres.soundness import check_soundness
+from recoup.engines.postgres.soundness_amcheck import check_by_amcheck
 from recoup.engines.postgres.soundness_ask import Budget, Examiner
 from recoup.engines.postgres.soundness_checksums import check_checksums
 from recoup.engines.postgres.soundness_keys import Excluded, check_exclusions, check_foreign_keys, excluded_pairs
@@ -104,6 +105,7 @@ def test_an_undamaged_cluster_with_everything_in_it_is_sound_and_stays_as_it_is(
     else:
         assert bad(found) == []
         assert overall(found) is OK
+    assert "1 tables with pages of zeros" in {finding.detail for finding in found}
     said = " ".join(finding.not_checked for finding in found)
     assert "whether the values are the right ones" in said
     assert "public.never_filled" in said
@@ -214,6 +216,23 @@ def test_periods_and_what_is_not_enforced_are_understood(postgres18: PostgresSer
         assert found.subject == f"{name}: public.stays, constraint stays_id_at_fkey"
         assert found.detail.startswith("1 row ")
         examiner.close()
+
+
+def test_an_amcheck_of_the_copy_is_used_when_it_can_and_named_when_it_is_too_old(postgres15: PostgresServer) -> None:
+    name = postgres15.new_database()
+    postgres15.execute('CREATE SCHEMA "odd one"', name)
+    for version, verdict in (("1.3", OK), ("1.2", UNKNOWN)):
+        postgres15.execute(f"CREATE EXTENSION amcheck SCHEMA \"odd one\" VERSION '{version}'", name)
+        examiner = Examiner(Asked(shared=postgres15), name, Budget(LONG))  # type: ignore[arg-type]
+        found, used = check_by_amcheck(examiner, shared=False)
+        examiner.close()
+        assert overall(found) is verdict
+        assert used is (verdict is OK)
+        left = postgres15.execute("SELECT extversion FROM pg_extension WHERE extname = 'amcheck'", name)
+        assert left == [(version,)]
+        postgres15.execute("DROP EXTENSION amcheck", name)
+    assert "version 1.2" in found[0].detail
+    assert "UPDATE" in str(found[0].hint)
 
 
 def test_overlaps_are_found_among_neighbours_just_when_comparing_all_finds_them(postgres15: PostgresServer) -> None:

@@ -7,13 +7,16 @@ have the extension, it is made for that long, in a schema of its own.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
-from recoup.engines.postgres.session import identifier
+from recoup.engines.postgres.session import literal
 from recoup.engines.postgres.soundness_ask import DAMAGED_HINT, Examiner, Refusal
 from recoup.engines.postgres.soundness_catalog import collations_differ
 from recoup.engines.postgres.soundness_tally import Tally, many
-from recoup.kernel.finding import Finding
+from recoup.kernel.finding import Finding, Verdict
 
 _SCHEMA: Final = "recoup_amcheck"
 _HEAPS: Final = """
@@ -32,33 +35,55 @@ def check_by_amcheck(examiner: Examiner, *, shared: bool) -> tuple[list[Finding]
     flag = "true" if shared else "false"
     heaps = Tally("the pages of tables make sense (amcheck)", examiner.named("tables"), unit="tables")
     trees = Tally("every row is in its indexes (amcheck)", examiner.named("indexes"), unit="indexes")
-    installed = examiner.ask("SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace "
-                             "WHERE e.extname = 'amcheck'")  # fmt: skip
-    missing = installed if isinstance(installed, Refusal) else None
-    schema = _SCHEMA
-    own = missing is None and not installed
-    if not isinstance(installed, Refusal) and installed:
-        schema = str(installed[0][0])
-    elif own:
-        examiner.run(f"DROP SCHEMA IF EXISTS {_SCHEMA} CASCADE")
-        missing = examiner.run(f"CREATE SCHEMA {_SCHEMA}") or examiner.run(
-            f"CREATE EXTENSION amcheck SCHEMA {_SCHEMA}"
-        )  # fmt: skip
-    try:
-        if missing is not None:
+    with _extension(examiner) as schema:
+        if isinstance(schema, Refusal):
             trees.unknown(
                 examiner.named("extension amcheck"),
-                f"it cannot be used here, so neither indexes nor the pages of tables are looked into: {missing.detail}",
-                hint="Install the server's contrib package (postgresql-contrib) where the sandbox runs, or use the "
-                "service's own image.",
+                f"it cannot be used here, so neither indexes nor the pages of tables are looked into: {schema.detail}",
+                hint=schema.hint,
             )
             return trees.findings(), False
-        _check_heaps(examiner, heaps, identifier(schema), flag)
-        _check_trees(examiner, trees, identifier(schema), flag)
-    finally:
-        if own:
-            examiner.run(f"DROP SCHEMA IF EXISTS {_SCHEMA} CASCADE")
+        _check_heaps(examiner, heaps, schema, flag)
+        _check_trees(examiner, trees, schema, flag)
     return [*heaps.findings(), *trees.findings()], True
+
+
+@contextlib.contextmanager
+def _extension(examiner: Examiner) -> Iterator[str | Refusal]:
+    """The schema, as SQL writes it, in which the extension is: the copy's own, or one that is there for this long."""
+    installed = examiner.ask(_INSTALLED)
+    if isinstance(installed, Refusal):
+        yield installed
+    elif installed:
+        schema, version = str(installed[0][0]), installed[0][1]
+        if (missing := _function_missing(examiner, schema)) is None:
+            yield schema
+        else:
+            hint = "ALTER EXTENSION amcheck UPDATE on production."
+            yield replace(missing, detail=f"the database has version {version} of it", hint=hint)
+    else:
+        examiner.run(f"DROP SCHEMA IF EXISTS {_SCHEMA} CASCADE")
+        refused = examiner.run(f"CREATE SCHEMA {_SCHEMA}") or examiner.run(f"CREATE EXTENSION amcheck SCHEMA {_SCHEMA}")
+        try:
+            yield _SCHEMA if refused is None else replace(refused, hint=_INSTALL)
+        finally:
+            examiner.run(f"DROP SCHEMA IF EXISTS {_SCHEMA} CASCADE")
+
+
+def _function_missing(examiner: Examiner, schema: str) -> Refusal | None:
+    """verify_heapam came with amcheck 1.3, which has all that is used here of the others as well."""
+    found = examiner.ask(f"SELECT count(*) FROM pg_proc WHERE oid = to_regproc({literal(schema + '.verify_heapam')})")
+    if isinstance(found, Refusal):
+        return found
+    return None if found[0][0] == "1" else Refusal(verdict=Verdict.UNKNOWN, detail="verify_heapam is not there")
+
+
+_INSTALLED: Final = """
+SELECT quote_ident(n.nspname), e.extversion FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+ WHERE e.extname = 'amcheck'"""
+_INSTALL: Final = (
+    "Install the server's contrib package (postgresql-contrib) where the sandbox runs, or use the service's own image."
+)
 
 
 def _check_heaps(examiner: Examiner, tally: Tally, schema: str, shared: str) -> None:
