@@ -16,8 +16,9 @@ from recoup.assembly.stack import open_stack
 from recoup.assembly.system import System
 from recoup.drill.book import Book, file_proof, level, read_book, write_closing
 from recoup.drill.issues import Closing, ClosingProof, TrackedIssue
+from recoup.drill.measure import Forecast, forecast
 from recoup.drill.model import DrillRecord
-from recoup.drill.report import Report, report_on
+from recoup.drill.report import SHOWN, Report, report_on
 from recoup.drill.state import UNSEEN, PlanState, State, plan_state
 from recoup.kernel import clock, ids
 from recoup.kernel.errors import RecoupError, RefusedError, UsageError
@@ -39,6 +40,10 @@ class OpenBook:
     def system(self) -> System | None:
         """The plan, when there is one."""
         return self.opened.system
+
+    def likely(self, situation: str) -> dict[str, Forecast]:
+        """How long each step is likely to take, by its key, from the newest drills of a situation."""
+        return forecast([one for one in self.book.records if one.situation == situation][:SHOWN])
 
     def report(self, reference: str) -> Report:
         """The report on the drill meant by ``latest``, an id or the beginning of one. Raise ``UsageError``."""

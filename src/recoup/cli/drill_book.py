@@ -174,7 +174,7 @@ def _list(output: Output, opened: OpenBook) -> None:
 
 def _show(output: Output, report: Report) -> None:
     from recoup.drill.model import verdicts
-    from recoup.drill.report import against, document, in_words
+    from recoup.drill.report import against, document, in_words, outlook
 
     record = report.record
     output.line(f"drill {record.id} of {record.system}, {record.situation}: {_word(record)}")
@@ -189,6 +189,7 @@ def _show(output: Output, report: Report) -> None:
         output.line(f"RPO   {rpo.service}: {against(rpo.measured, rpo.objective)} ({rpo.how})")
     for worse in report.regressions:
         output.line(f"WORSE {worse}")
+    output.line(f"next  {outlook(report)}")
     point = record.point
     output.line(f"from  {point.target} in {point.repository}: " + ", ".join(one.id for one in point.copies))
     output.line()

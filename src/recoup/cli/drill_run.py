@@ -122,17 +122,29 @@ def _ask_on_terminal(output: Output) -> Ask:
 
 
 def _show(output: Output, wish: DrillWish, *, people: bool) -> Exit:
+    from recoup.assembly.drill_book import open_book
     from recoup.assembly.drill_run import show_steps
+    from recoup.drill.codec import encode
+    from recoup.drill.measure import forecast_whole
+    from recoup.kernel.units import show_duration
 
     steps = show_steps(wish, people=people)
+    likely = open_book(wish.file, wish.source, wish.key_file).likely(wish.situation)
     output.line(f"a drill of {wish.situation} would have these steps:")
     for number, step in enumerate(steps, start=1):
-        output.line(f"{number:>3}  {step.phase.value:<8} {step.kind:<8} {step.title}")
+        known = likely.get(step.id)
+        takes = "" if known is None else f"  (about {show_duration(known.p50)}, at worst {show_duration(known.p95)})"
+        output.line(f"{number:>3}  {step.phase.value:<8} {step.kind:<8} {step.title}{takes}")
+    whole, missing = forecast_whole([one.id for one in steps], likely)
+    if whole is not None:
+        unknown = f"; {len(missing)} steps have no history" if missing else ""
+        output.line(f"together about {show_duration(whole.p50)}, at worst {show_duration(whole.p95)}{unknown}")
     document = [
-        {"id": one.id, "title": one.title, "meaning": one.meaning, "kind": one.kind, "phase": one.phase.value}
+        {"id": one.id, "title": one.title, "meaning": one.meaning, "kind": one.kind, "phase": one.phase.value,
+         "forecast": encode(likely.get(one.id))}
         for one in steps
-    ]
-    output.document("drill-plan", {"situation": wish.situation, "steps": document})
+    ]  # fmt: skip
+    output.document("drill-plan", {"situation": wish.situation, "steps": document, "forecast": encode(whole)})
     return Exit.OK
 
 

@@ -10,7 +10,7 @@ from typing import Final
 from recoup.drill.issues import TrackedIssue
 from recoup.drill.model import DrillRecord, Step, verdicts
 from recoup.drill.plot import Point, plot
-from recoup.drill.report import HEADLINES, SEAL, Report, against, in_words
+from recoup.drill.report import HEADLINES, SEAL, Report, against, in_words, outlook
 from recoup.kernel.finding import Finding, Verdict
 
 _STYLE: Final = """
@@ -47,7 +47,7 @@ height:1rem}.t-work{fill:var(--bar)}.t-wait{fill:var(--wait)}
 .bad{fill:var(--card);stroke:var(--failed);stroke-width:2.5}.cross{stroke:var(--failed);stroke-width:2.5;fill:none}
 @media print{:root{--bg:#fff;--card:#fff;--ink:#000;--dim:#333;--line:#999;--bar:#3b6ea8;--wait:#b9c4d0;--ok:#0b5a31;
 --okbg:#fff;--failed:#8c1212;--failedbg:#fff;--unknown:#5c3e00;--unknownbg:#fff}body{font-size:10.5pt}
-main{max-width:none;padding:0 1px}.scroll{overflow:visible}.step{min-width:11rem}
+main{max-width:none;padding:0 1px}.scroll{overflow:visible}.step{min-width:9.5rem}
 .when{min-width:4rem}.card,.banner,tr,svg{break-inside:avoid}h2,h3,caption{break-after:avoid}
 .badge{border:1px solid currentColor}*{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
 @page{margin:16mm}
@@ -74,7 +74,7 @@ def _body(report: Report) -> Iterator[str]:
     yield from _numbers(report)
     yield from _plots(report)
     yield from _point(record)
-    yield from _timeline(record)
+    yield from _timeline(report)
     yield from _flows(record)
     yield _section("Checks of the data", _findings(record.checks, "no check was made"))
     yield from _safety(record)
@@ -110,6 +110,7 @@ def _numbers(report: Report) -> Iterator[str]:
     yield _fact("of it waiting for people", in_words(rto.waiting))
     yield _fact("lost data (RPO), worst service", in_words(record.lost), None, big=True)
     yield _fact("age of the recovery point", in_words(age))
+    yield _fact("forecast of the next", outlook(report))
     if rto.clock_jumped:
         yield _fact("the clock was set during the drill, by", in_words(rto.clock_jumped))
     yield "</dl>"
@@ -187,7 +188,8 @@ def _point(record: DrillRecord) -> Iterator[str]:
     yield _table("Copies that were restored", ("service", "kind", "id", "data of", "sha256 of its manifest"), rows)
 
 
-def _timeline(record: DrillRecord) -> Iterator[str]:
+def _timeline(report: Report) -> Iterator[str]:
+    record = report.record
     begun = min((one.started for one in record.steps if one.started is not None), default=record.declared)
     begun = min(begun, record.declared)
     ended = max([record.ended, *(one.ended for one in record.steps if one.ended is not None)])
@@ -204,15 +206,20 @@ def _timeline(record: DrillRecord) -> Iterator[str]:
         start = "" if one.started is None else one.started.strftime("%H:%M:%S")
         rows.append(
             (str(number), said, _text("person" if one.kind == "person" else "machine"), start,
-             _text(took) + waited, _bar(one, begun, whole), _badge(one.verdict))
+             _text(took) + waited, _usual(report, one), _bar(one, begun, whole), _badge(one.verdict))
         )  # fmt: skip
     yield "<h2>Timeline</h2>"
     yield _table(
         "Times are UTC. The dark part of a bar is work, the light part waiting for people.",
-        ("", "step", "who", "start", "took", "when", "result"),
+        ("", "step", "who", "start", "took", "usually", "when", "result"),
         rows,
-        classes={5: "when", 4: "n", 3: "n", 2: "n", 1: "step"},
+        classes={6: "when", 5: "n", 4: "n", 3: "n", 2: "n", 1: "step"},
     )  # fmt: skip
+
+
+def _usual(report: Report, step: Step) -> str:
+    known = report.forecast.get(step.key)
+    return "" if known is None else _text(in_words(known.p50))
 
 
 def _bar(step: Step, begun: datetime, whole: float) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from recoup.drill.model import DrillRecord, verdicts
 from recoup.drill.page import strictest
 from recoup.drill.plot import Point, described, plot
-from recoup.drill.report import HEADLINES, SEAL, Report, against, in_words
+from recoup.drill.report import HEADLINES, SEAL, Report, against, in_words, outlook
 from recoup.kernel.errors import RecoupError, UncheckedError
 from recoup.kernel.finding import Finding
 
@@ -118,6 +118,7 @@ def _numbers(report: Report) -> dict[str, Any]:
         ("recovery time (RTO)", against(rto.measured, rto.objective), rto.verdict.value),
         ("of it machines, and waiting for people", f"{in_words(rto.machine)}, and {in_words(rto.waiting)}", ""),
         ("age of the recovery point", in_words(record.point.age), ""),
+        ("forecast of the next recovery", outlook(report), ""),
     ]
     if rto.clock_jumped:
         rows.append(("the clock was set during the drill, by", in_words(rto.clock_jumped), ""))

@@ -5,6 +5,7 @@ The JSON document, the page (``page.py``) and the paper (``paper.py``) are made 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, Final
@@ -12,7 +13,16 @@ from typing import Any, Final
 from recoup.drill.book import Book
 from recoup.drill.codec import encode
 from recoup.drill.issues import TrackedIssue
-from recoup.drill.measure import Regression, TierResult, comparable, regressions, tiers
+from recoup.drill.measure import (
+    Forecast,
+    Regression,
+    TierResult,
+    comparable,
+    forecast,
+    forecast_whole,
+    regressions,
+    tiers,
+)
 from recoup.drill.model import DrillRecord, verdicts
 from recoup.kernel.finding import Verdict
 from recoup.kernel.units import show_duration
@@ -41,6 +51,8 @@ class Report:
     series: tuple[DrillRecord, ...]
     regressions: tuple[Regression, ...]
     tiers: tuple[TierResult, ...]
+    forecast: Mapping[str, Forecast]  #: of each step by its key, from the whole series
+    whole: Forecast | None  #: of all steps of this drill together
     issues: tuple[TrackedIssue, ...]  #: of this drill, and those of others that are open
     sha256: str
     places: tuple[str, ...]
@@ -51,11 +63,14 @@ class Report:
 def report_on(record: DrillRecord, book: Book, *, key_id: str, today: date) -> Report:
     """The report on one drill of the book."""
     series = (record, *comparable(record, book.records))[:SHOWN]
+    likely = forecast(series)
     return Report(
         record=record,
         series=tuple(reversed(series)),
         regressions=regressions(record, book.records),
         tiers=tiers(record),
+        forecast=likely,
+        whole=forecast_whole([one.key for one in record.steps], likely)[0],
         issues=tuple(one for one in book.issues if one.is_open or one.drill == record.id),
         sha256=book.digests[record.id],
         places=book.places[record.id],
@@ -81,6 +96,7 @@ def document(report: Report) -> dict[str, Any]:
         written["verdict"] = flow.verdict.value
     said["lost"] = _seconds(record.lost)
     said["tiers"] = encode(report.tiers)
+    said["forecast"] = {"steps": encode(report.forecast), "whole": encode(report.whole)}
     said["issues"] = [issue_document(one, report.today) for one in report.issues if one.drill == record.id]
     said["open_issues_of_others"] = [
         issue_document(one, report.today) for one in report.issues if one.drill != record.id
@@ -138,6 +154,17 @@ def against(measured: timedelta | None, objective: timedelta | None) -> str:
     """A number against what was promised, for people."""
     promised = "nothing was promised" if objective is None else f"{show_duration(objective)} promised"
     return f"{in_words(measured, nothing='not measured')}, {promised}"
+
+
+def outlook(report: Report) -> str:
+    """What to expect of the next recovery, for people."""
+    if report.whole is None:
+        return "not known"
+    drills = "1 drill" if len(report.series) == 1 else f"{len(report.series)} drills"
+    return (
+        f"{show_duration(report.whole.p50)} likely, {show_duration(report.whole.p95)} in a bad case (the sum of the "
+        f"95th percentiles of the steps, from {drills})"
+    )
 
 
 def _seconds(duration: timedelta | None) -> float | None:

@@ -74,7 +74,7 @@ def test_the_page_has_all_that_a_report_must_say() -> None:
         "a customer pays", "pg_amcheck is not installed", "Install postgresql-contrib", "Production was not touched",
         "LSN 0/3000060", "Isolation of the sandbox", "Tear-down", "e-mail is not sent in a sandbox", "overdue",
         "operations", "2026-11-16", "Ada Lovelace", "Not allowed to help: lead.", "no signature that a third party",
-        "RTO is 44 min; it was 27 min (median of 6 earlier drills)", "ab" * 32, "ea7fd3c809eee230",
+        "forecast of the next", "likely", "RTO is 44 min; it was 27 min (median of 6 earlier drills)", "ab" * 32, "ea7fd3c809eee230",
     ):  # fmt: skip
         assert text in said, text
 
@@ -116,6 +116,8 @@ def test_the_document_has_the_numbers_and_says_what_the_seal_is_worth() -> None:
     assert [one["number"] for one in said["regressions"]] == ["RTO", "machine time"]
     assert {one["state"] for one in said["issues"]} == {"open"}
     assert all(one["overdue"] for one in said["issues"])
+    assert said["forecast"]["steps"]["person:dns"]["times"] == 12
+    assert said["forecast"]["whole"]["p50"] < said["forecast"]["whole"]["p95"]
     assert said["seal"]["algorithm"] == "HMAC-SHA256"
     assert "no signature" in said["seal"]["what_it_shows"]
 
