@@ -262,26 +262,6 @@ def test_a_wrong_key_of_the_plan_is_named_with_its_place(extra: str, expected: s
             "services.s.checks.0: nothing is",
         ),
         (
-            "{engine: redis, url: 'redis://h', checks: [«{redis: DBSIZE}]}",
-            "services.s.checks.0: nothing is expected: one of at_least, at_most, equals is needed",
-        ),
-        (
-            "{engine: redis, url: 'redis://h', checks: [{redis: «\"GET 'x\", equals: 1}]}",
-            "services.s.checks.0.redis: cannot be split into a command and its arguments: no closing quotation",
-        ),
-        (
-            "{engine: redis, url: 'redis://h', checks: [{redis: DBSIZE, at_least: 1, database: «-1}]}",
-            "services.s.checks.0.database: ",
-        ),
-        (
-            "{engine: redis, url: 'redis://h', checks: [{«sql: x, equals: 1}]}",
-            "services.s.checks.0.sql: unknown key",
-        ),
-        (
-            "{engine: files, paths: [a], checks: [{file: a, at_least: «0}]}",
-            "services.s.checks.0.at_least: ",
-        ),
-        (
             "{engine: postgres, url: 'postgresql://h', fingerprint: «'no'}",
             "services.s.fingerprint: true or false is needed, not 'no'",
         ),
