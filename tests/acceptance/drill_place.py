@@ -21,7 +21,7 @@ from tests.testhost.machine import Machine
 #: Calls out in every way it knows, five times a second, when it is told to; counts what it tried and what came back.
 _CALLER = r"""
 use strict; use IO::Socket::INET; use IO::Select;
-sub note { my ($name, $count) = @_; open(my $f, '>', "/work/$name") or die $!; print $f $count; close $f }
+sub note { my ($name, $count) = @_; open(my $f, '>', "/count/$name") or die $!; print $f $count; close $f }
 my ($tried, $reached) = (0, 0);
 note('tried', 0); note('reached', 0);
 while (1) {
@@ -57,8 +57,8 @@ drill:
     - name: what calls out reaches nobody
       within: 20s
       steps:
-        - {command: [perl, -pe, "1", /work/tried], service: caller, expect: {at_least: 4}}
-        - {command: [perl, -pe, "1", /work/reached], service: caller, expect: {equals: 0}}
+        - {command: [perl, -pe, "1", /count/tried], service: caller, expect: {at_least: 4}}
+        - {command: [perl, -pe, "1", /count/reached], service: caller, expect: {equals: 0}}
 """
 
 
@@ -142,7 +142,7 @@ class DrillPlace:
 def drill_place(stack: Stack, s3: S3Server, folder: Path) -> Iterator[DrillPlace]:
     """Production with an application that can call out, protected once, and a plan with a drill."""
     text = stack.file.read_text()
-    caller = {"image": "api:1", "environment": {"CALL_OUT": "${CALL_OUT:-no}"}, "tmpfs": ["/work:mode=1777"]}
+    caller = {"image": "api:1", "environment": {"CALL_OUT": "${CALL_OUT:-no}"}, "tmpfs": ["/count:mode=1777"]}
     caller |= {"command": ["perl", "-e", _CALLER.replace("$", "$$")], "labels": {"traefik.enable": "true"}}
     stack.file.write_text(text.replace("  mailhog:", f"  caller: {json.dumps(caller)}\n\n  mailhog:"))
     stack.compose("up", "--detach", "--wait", "--wait-timeout", "90")

@@ -9,8 +9,8 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -29,22 +29,14 @@ def inside_network(source: ComposeSource, container: str, address: str, work: Ca
     Raise ``UncheckedError`` when this machine, or this user, cannot enter; then nothing was done.
     """
     pid = _process_of(source, container)
-    done: list[T] = []
-    failed: list[BaseException] = []
 
-    def enter_and_work() -> None:
-        try:
-            _enter(pid, address)
-            done.append(work())
-        except BaseException as failure:  # noqa: BLE001 - raised again, in the thread that waits for this one
-            failed.append(failure)
+    def enter_and_work() -> T:
+        _enter(pid, address)
+        return work()
 
-    thread = threading.Thread(target=enter_and_work, name="inside-network", daemon=True)
-    thread.start()
-    thread.join()  # ``work`` has limits of its own
-    if failed:
-        raise failed[0]
-    return done[0]
+    # The network is that of a thread, which ends with the pool. ``work`` has limits of its own.
+    with ThreadPoolExecutor(1, thread_name_prefix="inside-network") as pool:
+        return pool.submit(enter_and_work).result()
 
 
 def _process_of(source: ComposeSource, container: str) -> int:
