@@ -12,7 +12,7 @@ ROUNDS ?= 20
 SECONDS ?= 600
 SEED ?=
 # What draws its cases by chance: properties, fuzzing, kills at random instants.
-SOAK ?= tests/unit tests/faults
+SOAK ?= tests/unit tests/faults tests/acceptance/test_drill_compose.py
 
 .PHONY: demo test lint bench soak clean
 .SILENT:
