@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,7 +38,7 @@ _in_memory = scratch.use_memory()  # before anything makes a temporary file; wor
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Free the memory, unless there is a failure to look into."""
     if _in_memory is not None and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
-        atexit.register(shutil.rmtree, _in_memory, ignore_errors=True)
+        atexit.register(scratch.give_back, _in_memory)
 
 
 PostgresServer._make_cluster = clusters.copying(PostgresServer._make_cluster)  # type: ignore[method-assign]

@@ -2,44 +2,55 @@
 
 Servers, repositories and restores write and remove thousands of files and sync them; no test cuts the power of the
 machine it runs on, so nothing that is shown depends on a disk. ``TMPDIR`` set by the caller is left alone.
+
+The memory is a file system of its own, below ``/tmp``, so it takes root. ``/dev/shm`` will not do: what lies below
+``/dev`` is the machine's and no data, for Recoup as well.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 
-_MEMORY = Path("/dev/shm")
+_BASE = Path("/tmp")
 _PREFIX = "recoup-"  # and the number of the process; short: the path of a socket ends at 107 bytes
-_NEEDED_BYTES = 8 << 30
+_NEEDED_BYTES = 10 << 30
 
 
 def use_memory() -> Path | None:
-    """Let this process and those it starts put temporary files into a folder in memory; None where that is not done.
-
-    Raise ``OSError`` when the folder cannot be made.
-    """
-    if "TMPDIR" in os.environ or not _plenty():
+    """Let this process and those it starts put temporary files into memory; None where that is not done."""
+    if "TMPDIR" in os.environ or os.geteuid() != 0 or _available() < _NEEDED_BYTES:
         return None
     # Left by a run that failed, for somebody to look into, or that was killed.
-    for left in _MEMORY.glob(f"{_PREFIX}[0-9]*"):
-        if not Path("/proc", left.name.removeprefix(_PREFIX)).exists():
-            shutil.rmtree(left, ignore_errors=True)
-    folder = _MEMORY / f"{_PREFIX}{os.getpid()}"
+    for left in _BASE.glob(f"{_PREFIX}[0-9]*"):
+        number = left.name.removeprefix(_PREFIX)
+        if number.isdecimal() and not Path("/proc", number).exists():
+            give_back(left)
+    folder = _BASE / f"{_PREFIX}{os.getpid()}"
     folder.mkdir(exist_ok=True)
-    folder.chmod(0o1777)  # as /tmp: servers run as another user
+    mount = ["mount", "-t", "tmpfs", "-o", "mode=1777", "recoup-tests", str(folder)]  # as /tmp: servers are not root
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        folder.rmdir()
+        return None
     os.environ["TMPDIR"] = str(folder)
     tempfile.tempdir = None
     return folder
 
 
-def _plenty() -> bool:
+def give_back(folder: Path) -> None:
+    """Free the memory, also while something that ends still has files there."""
+    if folder.is_mount():
+        subprocess.run(["umount", "--lazy", str(folder)], capture_output=True, check=False)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _available() -> int:
     try:
-        seen = os.statvfs(_MEMORY)
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
-        return False
-    available = next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")), 0)
-    return seen.f_bavail * seen.f_frsize >= _NEEDED_BYTES and available >= _NEEDED_BYTES + (2 << 30)
+        return 0
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")), 0)
