@@ -31,7 +31,8 @@ from recoup.kernel.secret import Secret
 
 _START_SECONDS: Final = 6 * 3600.0
 _CONNECT_SECONDS: Final = 60
-_STOP_SECONDS: Final = 60.0
+_STOP_SECONDS: Final = 600.0
+_END_SECONDS: Final = 20.0
 _ALONE_SECONDS: Final = 600.0
 _POLL_SECONDS: Final = 0.01
 _SOCKET, _LOG, _CONFIGURATION, _HBA, _IDENT = "socket", "log", "postgresql.conf", "pg_hba.conf", "pg_ident.conf"
@@ -145,9 +146,30 @@ class SandboxServer:
     def stop(self) -> None:
         """Shut it down in order, so that its files can be looked at. Harmless when repeated."""
         child, self._child = self._child, None
+        try:
+            if child is not None:
+                child.signal(signal.SIGINT)
+                child.wait(_STOP_SECONDS)
+                self._drop_leash(child)
+        finally:
+            self._let_go()
+
+    def end(self) -> None:
+        """End it at once: nobody needs its files any more. Harmless when repeated."""
+        child, self._child = self._child, None
         if child is not None:
-            child.signal(signal.SIGINT)
-            child.wait(_STOP_SECONDS)
+            child.signal(signal.SIGQUIT)  # an immediate shutdown, which leaves no shared memory behind
+            self._drop_leash(child)
+            with contextlib.suppress(EngineError):  # it was killed then, which is all that is wanted
+                child.wait(_END_SECONDS)
+        self._let_go()
+
+    def _drop_leash(self, child: Child) -> None:
+        if self.installation.leashed:
+            with contextlib.suppress(OSError):
+                child.stdin.close()
+
+    def _let_go(self) -> None:
         if self._log is not None:
             self._log.close()
             self._log = None
@@ -285,9 +307,9 @@ def start_sandbox_server(
     """Start a server of exactly this major version on a data folder in the sandbox, and wait until it answers.
 
     ``facts`` are those of the copy in it. Without an ``installation`` one of this machine is found, in the folders
-    ``programs`` first; ``settings`` are added to ours, and win. On leaving it is shut down. Raise ``DamageError`` when
-    the copy is why it does not start, ``UncheckedError`` when this machine is, and ``EngineError`` with what to install
-    when it has no such server.
+    ``programs`` first; ``settings`` are added to ours, and win. On leaving it is ended at once. Raise ``DamageError``
+    when the copy is why it does not start, ``UncheckedError`` when this machine is, and ``EngineError`` with what to
+    install when it has no such server.
     """
     installation = installation or local_installation(sandbox, major, folders=programs)
     place = sandbox.child(f"server-{os.urandom(4).hex()}")
@@ -315,7 +337,7 @@ def start_sandbox_server(
         server.start(start_seconds, preloaded(facts or {}))
         yield server
     finally:
-        server.stop()
+        server.end()
 
 
 def put_aside(folder: Path) -> None:
