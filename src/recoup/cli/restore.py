@@ -102,15 +102,20 @@ def restore(
             return _show_file_plan(output, reference, destination or service)
         return _restore_file(output, reference, file, service, key_file, wish, consent)
     opened = open_readable(output, file, source, key_file)
-    found = opened.find(reference, service=service, kinds=(kind,) if kind else ())
-    if reference == "latest":
-        from recoup.assembly.history import require_not_emptied
-
-        require_not_emptied(opened, found)
+    found = _find(opened, reference, service, kind)
     if dry_run:
         _show_plan(output, found, wish)
         return Exit.OK
     return _restore_artefact(output, opened, found, wish, consent)
+
+
+def _find(opened: Readable, reference: str, service: str | None, kind: str | None) -> Found:
+    from recoup.assembly.history import require_not_emptied
+
+    found = opened.find(reference, service=service, kinds=(kind,) if kind else ())
+    if reference == "latest":
+        require_not_emptied(opened, found)
+    return found
 
 
 def open_readable(output: Any, file: Path | None, source: str | None, key_file: Path | None) -> Readable:
