@@ -59,6 +59,10 @@ drill:
       steps:
         - {command: [perl, -pe, "1", /count/tried], service: caller, expect: {at_least: 4}}
         - {command: [perl, -pe, "1", /count/reached], service: caller, expect: {equals: 0}}
+        - sql: >-
+            select count(*) from pg_settings
+            where (name, setting) in (('archive_mode', 'off'), ('max_logical_replication_workers', '0'))
+          expect: {equals: 2}
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from recoup.repository.seal import Key
 from recoup.storage.local import LocalStore
 from tests.acceptance.workplace import KEY, Workplace
 from tests.integration.wal_story import story
+from tests.receiver import receiver
 
 _DRILL = """
 drill:
@@ -20,6 +22,11 @@ drill:
     - name: the newest orders are there
       within: 0s
       steps: [{{sql: "select count(*) from {table}", expect: {{{expect}}}}}]
+"""
+_TEAM = """
+team: {{lead: {{name: Anna, deputy: second}}, second: {{name: Ben}}}}
+channels: {{ops: ["json://{address}/hook"]}}
+communication: {{critical: {{notify: [ops]}}}}
 """
 
 
@@ -44,15 +51,24 @@ def test_databases_come_back_natively_and_production_does_not_move(
         postgres17, database, more=', checks: [{name: orders, sql: "select count(*) from orders", at_least: 1}]'
     )
     work.add_redis(redis7)
-    _plan(work, "orders", "at_least: 500")
-    work.recoup("backup")
-    document = work.json("drill", "--situation", "data-loss")
+    with receiver() as phone:
+        work.extra = _DRILL.format(table="orders", expect="at_least: 500") + _TEAM.format(address=phone.address)
+        work.write_plan()
+        work.recoup("backup")
+        asked = ("--situation", "data-loss", "--announce", "--absent", "lead")
+        document = work.json("drill", *asked)
+    first, last = (json.loads(one.body) for one in phone.received)
+    assert "THIS IS A DRILL. Nothing is wrong with Shop." in first["message"]
+    assert "lead may not help" in first["message"]
+    assert "Result: ok" in last["message"]
     record = document["record"]
     assert document["verdict"] == "ok", record
     assert [one["key"] for one in record["steps"]] == [
         *("restore-postgres", "start-postgres", "restore-redis", "start-redis", "checks-postgres", "flows"),
     ]
     assert record["place"]["kind"] == "native"
+    assert record["absent"] == ["lead"]
+    assert {one["role"]: one["part"] for one in record["participants"]}["lead"] == "absent; second takes over"
     assert [one["verdict"] for one in record["production"]] == ["ok", "ok"]
     assert set(record["proves_data"]) == {"flow: the newest orders are there", "check of postgres: orders"}
     assert _nothing_left(work)

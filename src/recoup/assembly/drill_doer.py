@@ -95,8 +95,8 @@ class ComposeDoer:
             require_sandbox(self._destination(None), Identity(folders=frozenset({self.wish.files})), self._production)
         elif step.act in (Act.RESTORE, Act.START, Act.APPLICATION):
             built = self._stack()
-            compose = self._compose_of(step.subject)
-            containers = [one for one in built.stack.client.containers() if one.service == compose]
+            compose = self._compose_of(step.subject) if step.subject else None
+            containers = [one for one in built.stack.client.containers() if compose in (None, one.service)]
             mounts = [mount for one in containers for mount in one.mounts]
             target = Identity(
                 projects=frozenset({built.stack.project.name}),
@@ -125,16 +125,16 @@ class ComposeDoer:
         """See ``Doer``. What was started must still be well when the next step begins."""
         if step.act not in (Act.START, Act.APPLICATION) or self._is_native(step.subject):
             return ()
-        compose = self._compose_of(step.subject)
-        found = self._stack().stack.client.of_service(compose)
+        client = self._stack().stack.client
+        found = client.of_service(self._compose_of(step.subject)) if step.subject else client.containers()
         done = [one for one in found if one.state == "exited" and one.exit_status == 0]
         bad = [one for one in found if not one.well and one not in done]
         return (
             Finding(
                 check="it runs and is healthy",
-                subject=step.subject,
+                subject=step.subject or "the stack",
                 verdict=Verdict.FAILED if bad or not found else Verdict.OK,
-                detail=", ".join(one.state + (f" ({one.health})" if one.health else "") for one in found),
+                detail=", ".join(f"{one.service} {one.state} {one.health or ''}".strip() for one in bad or found),
             ),
         )
 
@@ -214,8 +214,20 @@ class ComposeDoer:
 
     def _start_application(self, step: Step) -> Done:
         built = self._stack()
-        Surroundings(plan=built.system.plan, stack=built.stack).start([self._compose_of(step.subject)])
-        return Done()
+        around = Surroundings(plan=built.system.plan, stack=built.stack)
+        if step.subject:
+            around.start([self._compose_of(step.subject)])
+            return Done()
+        others = around.in_order(set(built.stack.project.services) - around.running())
+        for name in others:
+            try:
+                around.start([name])
+            except EngineError:
+                # A job that nobody waits for has ended when it is looked at. Others must be well.
+                ended = built.stack.client.of_service(name)
+                if not ended or any(one.state != "exited" or one.exit_status != 0 for one in ended):
+                    raise
+        return Done(detail=", ".join(others) or "there is no other")
 
     def _health(self, step: Step) -> Done:
         system = self._stack().system

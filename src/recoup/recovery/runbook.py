@@ -61,6 +61,8 @@ def steps_of(situation: Situation, facts: Facts) -> tuple[Step, ...]:
         found.append(_STOP_WRITING)
     found += [step for one in lost for step in _database(one, Phase.RECOVER)]
     found += [_application(name) for name in facts.applications]
+    if facts.compose:
+        found.append(_OTHERS)
     found += _proof(facts)
     if situation == "server-loss" and facts.people:
         found.append(_LET_USERS_IN)
@@ -164,6 +166,13 @@ def _proof(facts: Facts) -> list[Step]:
     return found
 
 
+_OTHERS: Final = Step(
+    id="others",
+    title="start the other services of the stack",
+    meaning="Proxies, workers and jobs that the plan does not name belong to what users see.",
+    act=Act.APPLICATION,
+    phase=Phase.RECOVER,
+)
 _NEW_SERVER: Final = Step(
     id="new-server",
     title="get a new server with Docker and Recoup on it, the backup key and the repository's address",

@@ -38,7 +38,7 @@ class Act(enum.StrEnum):
     STACK = "stack"  #: make containers, networks and volumes from the configuration
     RESTORE = "restore"  #: bring a database's data back
     START = "start"  #: start a database, and look at what it holds
-    APPLICATION = "application"  #: start an application, and wait until it is healthy
+    APPLICATION = "application"  #: start an application until it is healthy; without a subject, all that do not run
     HEALTH = "health"  #: ask the addresses that say how a service is
     CHECKS = "checks"  #: ask the plan's questions of a service
     FLOWS = "flows"  #: do what users do

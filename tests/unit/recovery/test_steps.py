@@ -55,7 +55,7 @@ def test_after_a_lost_server_everything_is_brought_back_and_counted() -> None:
     steps = steps_of("server-loss", _FACTS)
     assert [one.id for one in steps] == [
         *("files-configuration", "stack", "restore-postgres", "start-postgres", "restore-redis", "start-redis"),
-        *("application-api", "health-api", "checks-postgres", "flows"),
+        *("application-api", "others", "health-api", "checks-postgres", "flows"),
     ]
     assert all(one.phase is not Phase.PREPARE for one in steps)
 
