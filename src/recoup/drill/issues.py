@@ -117,7 +117,7 @@ def _faults(record: DrillRecord, earlier: Sequence[DrillRecord]) -> Iterable[tup
     if "RTO" in worse:
         worse.pop("machine time", None)  # it is a part of that
     yield from ((f"worse:{number}", str(regression)) for number, regression in worse.items())
-    if not record.proves_data:
+    if not record.proves_data and not _says_why(record):
         yield "no proof", "nothing that passed proves that the data came back"
 
 
@@ -137,9 +137,9 @@ def _of_findings(findings: Iterable[Finding]) -> Iterable[tuple[str, str]]:
 
 def _of_numbers(record: DrillRecord) -> Iterable[tuple[str, str]]:
     rto = record.rto
-    if rto.measured is None:
+    if rto.measured is None and not _says_why(record):
         yield "rto:not measured", "the recovery time could not be measured: the users were not healthy"
-    elif rto.verdict is Verdict.FAILED and rto.objective is not None:
+    elif rto.measured is not None and rto.verdict is Verdict.FAILED and rto.objective is not None:
         promised = show_duration(rto.objective)
         yield "rto", f"recovery took {show_duration(rto.measured)}, {promised} is promised"
     for one in record.rpo:
@@ -148,6 +148,12 @@ def _of_numbers(record: DrillRecord) -> Iterable[tuple[str, str]]:
         elif one.verdict is not Verdict.OK:
             promised = "nothing" if one.objective is None else show_duration(one.objective)
             yield f"rpo:{one.service}", f"{one.service} lost {show_duration(one.measured)}, {promised} is promised"
+
+
+def _says_why(record: DrillRecord) -> bool:
+    """Whether something else says why the users never were healthy, or why nothing was proven: that is the issue."""
+    seen = {*(one.verdict for one in record.steps), *(one.verdict for one in record.flows)}
+    return Verdict.FAILED in seen or record.stopped is not None
 
 
 def _said(what: str, verdict: Verdict, detail: str) -> str:

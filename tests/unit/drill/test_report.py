@@ -74,7 +74,8 @@ def test_the_page_has_all_that_a_report_must_say() -> None:
         "a customer pays", "pg_amcheck is not installed", "Install postgresql-contrib", "Production was not touched",
         "LSN 0/3000060", "Isolation of the sandbox", "Tear-down", "e-mail is not sent in a sandbox", "overdue",
         "operations", "2026-11-16", "Ada Lovelace", "Not allowed to help: lead.", "no signature that a third party",
-        "forecast of the next", "likely", "RTO is 44 min; it was 27 min (median of 6 earlier drills)", "ab" * 32, "ea7fd3c809eee230",
+        "forecast of the next", "likely", "RTO is 44 min; it was 27 min (median of 6 earlier drills)", "ab" * 32,
+        "ea7fd3c809eee230",
     ):  # fmt: skip
         assert text in said, text
 

@@ -1,0 +1,69 @@
+"""A drill that was really held, as those see it who read of it: list, report, status, metrics, and the next change."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from recoup.demo.servers import PostgresServer
+from tests.acceptance.workplace import Workplace
+from tests.artefacts import keep
+
+_DRILL = """
+team: {operations: {name: Ada Lovelace, deputy: lead}, lead: {name: Grace Hopper}}
+drill:
+  schedule: first monday 09:00
+  flows:
+    - name: the newest orders are there
+      within: 0s
+      steps:
+        - {sql: "select id from orders order by id desc limit 1", save: {newest: id}, expect: {at_least: 500}}
+        - {sql: "select count(*) from payments", expect: {at_least: PAID}}
+"""
+
+
+def test_a_drill_that_was_held_is_told_of_and_a_change_of_the_plan_takes_its_proof_away(
+    work: Workplace, postgres17: PostgresServer, tmp_path: Path
+) -> None:
+    database = postgres17.new_database()
+    postgres17.execute("create table orders as select generate_series(1, 500) id", database)
+    postgres17.execute("create table payments as select 1 as id", database)
+    work.add_postgres(postgres17, database)
+    work.extra = _DRILL.replace("PAID", "2")
+    work.write_plan()
+    work.recoup("backup")
+
+    failed = work.json("drill", "--absent", "lead", expect=3)
+    assert failed["verdict"] == "failed"
+    assert len(failed["record"]["issues"]) == 1, failed["record"]["issues"]
+    (issue,) = failed["record"]["issues"]
+    assert (issue["owner"], "sql on" in issue["text"]) == ("operations", True)
+    said = work.json("drill", "--list")
+    assert said["plan"]["state"] == "failed"
+    assert "the value is 1, at least 2 is expected" in work.recoup("drill", "--show", "latest").out
+    assert issue["id"] in work.recoup("drill", "--issues").out
+    refused = work.recoup("drill", "--close", issue["id"], "--because", "two are paid", expect=5)
+    assert "nothing proves yet" in refused.err
+
+    work.extra = _DRILL.replace("PAID", "1")
+    work.write_plan()
+    page, paper = tmp_path / "drill-held.html", tmp_path / "drill-held.pdf"
+    passed = work.json("drill", "--html", str(page), "--pdf", str(paper))
+    assert passed["verdict"] == "ok", passed
+    assert "The drill passed" in page.read_text()
+    assert paper.read_bytes().startswith(b"%PDF-")
+    keep(page)
+    keep(paper)
+    work.recoup("drill", "--close", issue["id"], "--because", "one is enough")
+    assert "no issue is open" in work.recoup("drill", "--issues").out
+    report = work.json("drill", "--show", passed["id"])
+    assert [one["verdict"] for one in report["trend"]] == ["failed", "ok"]
+    assert report["forecast"]["steps"]["restore-postgres"]["times"] == 2
+    assert report["proves_data"] == ["flow: the newest orders are there"]
+
+    status = json.loads(work.recoup("status", "--json", "--metrics", str(tmp_path / "recoup.prom")).out)
+    assert (status["plan"]["state"], status["plan"]["drill"]) == ("verified", passed["id"])
+    assert "recoup_drill_ok{situation=" in (tmp_path / "recoup.prom").read_text()
+    work.extra = _DRILL.replace("PAID", "1").replace("09:00", "10:00")
+    work.write_plan()
+    assert work.json("drill", "--list")["plan"]["reasons"] == ["plan file changed"]
