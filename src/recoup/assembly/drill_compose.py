@@ -30,9 +30,11 @@ _QUIET_POSTGRES: Final = (
     "postgres",
     *("-c", "archive_mode=off"),
     *("-c", "max_logical_replication_workers=0"),
+    *("-c", "synchronous_standby_names="),  # or each commit would wait for a standby that is not here
     *("-c", "cron.launch_active_jobs=off"),
 )
 _CREATE_SECONDS: Final = 300.0
+_MOST_PROCESSORS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,7 @@ def build_stack(wish: StackWish) -> Built:
         services=services,
         images=images,
         secrets=wish.secrets,
+        processors=_processors(source),
         arguments={
             one.compose: _QUIET_POSTGRES
             for one in plan.services.values()
@@ -196,6 +199,13 @@ def _images(
                 hint=f"Get it first: docker pull {written}. A drill does not, since production's registry may be gone.",
             )
     return found, notes
+
+
+def _processors(source: ComposeSource) -> float:
+    """How many processors a container may use: two, or all there are; the engine refuses more than it has."""
+    said = call(source.docker("info", "--format", "{{.NCPU}}"), doing="ask the engine for its processors")
+    there = said.stdout.decode().strip()
+    return min(_MOST_PROCESSORS, float(there)) if there.isdigit() and there != "0" else 1.0
 
 
 def _image_id(source: ComposeSource, reference: str) -> str | None:
