@@ -103,7 +103,7 @@ def _too_few(flow: FlowSpec, result: FlowResult, passes: int) -> tuple[FlowStepR
     """The steps of a flow that passed, and not as often as it must: its last step says so and is not ok."""
     if result.verdict is not Verdict.OK:
         return result.steps
-    detail = f"it passed {passes} times in a row, {flow.passes} are asked for, and its time is over"
+    detail = f"times that it passed in a row: {passes}; asked for: {flow.passes}; its time is over"
     return (*result.steps[:-1], replace(result.steps[-1], verdict=Verdict.FAILED, detail=detail))
 
 
@@ -153,7 +153,7 @@ def _act(spec: StepSpec, reach: Reach, variables: _Variables, cookies: dict[str,
         rows = reach.sql(spec.service, spec.database, spec.target, timeout_seconds=seconds)
         check_rows(rows, spec.expect, variables.fill)
         _save_columns(spec, rows, variables)
-        return f"{len(rows.rows)} rows"
+        return "1 row" if len(rows.rows) == 1 else f"{len(rows.rows)} rows"
     if spec.act == "command":
         assert spec.service is not None, "the plan says where a command runs"
         ended = reach.command(spec.service, spec.argv, timeout_seconds=seconds)

@@ -10,7 +10,7 @@ from typing import Final
 from recoup.drill.issues import TrackedIssue
 from recoup.drill.model import DrillRecord, Step, verdicts
 from recoup.drill.plot import Point, plot
-from recoup.drill.report import HEADLINES, SEAL, Report, against, in_words, outlook
+from recoup.drill.report import HEADLINES, SEAL, Report, against, in_words, outlook, tried
 from recoup.kernel.finding import Finding, Verdict
 
 _STYLE: Final = """
@@ -247,8 +247,9 @@ def _flows(record: DrillRecord) -> Iterator[str]:
              if one.hint else ""), _text(in_words(one.took)), "yes" if one.reads_data else "", _badge(one.verdict))
             for one in flow.steps
         ]  # fmt: skip
-        times = f"Tried {flow.attempts} times, passed {flow.passes} times in a row"
-        yield _table(times, ("act", "answer", "took", "proves data", "result"), rows, classes={2: "n"})
+        yield _table(
+            tried(flow).capitalize(), ("act", "answer", "took", "proves data", "result"), rows, classes={2: "n"}
+        )
 
 
 def _safety(record: DrillRecord) -> Iterator[str]:

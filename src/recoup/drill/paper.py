@@ -14,7 +14,7 @@ from typing import Any, Final
 from recoup.drill.model import DrillRecord, verdicts
 from recoup.drill.page import strictest
 from recoup.drill.plot import Point, described, plot
-from recoup.drill.report import HEADLINES, SEAL, Report, against, in_words, outlook
+from recoup.drill.report import HEADLINES, SEAL, Report, against, in_words, outlook, tried
 from recoup.kernel.errors import RecoupError, UncheckedError
 from recoup.kernel.finding import Finding
 
@@ -189,9 +189,8 @@ def _flows(record: DrillRecord) -> Iterator[dict[str, Any]]:
              "yes" if one.reads_data else "", one.verdict.value)
             for one in flow.steps
         ]  # fmt: skip
-        times = f"tried {flow.attempts} times, passed {flow.passes} times in a row"
         head = ("act", "answer", "took", "proves data", "result")
-        yield _section(flow.name, level=3, tables=(_table(head, rows, (5, 5, 2, 2, 0), times),))
+        yield _section(flow.name, level=3, tables=(_table(head, rows, (5, 5, 2, 2, 0), tried(flow)),))
 
 
 def _findings(title: str, findings: Sequence[Finding]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from recoup.drill.measure import (
     regressions,
     tiers,
 )
-from recoup.drill.model import DrillRecord, verdicts
+from recoup.drill.model import DrillRecord, FlowResult, verdicts
 from recoup.kernel.finding import Verdict
 from recoup.kernel.units import show_duration
 
@@ -154,6 +154,11 @@ def against(measured: timedelta | None, objective: timedelta | None) -> str:
     """A number against what was promised, for people."""
     promised = "nothing was promised" if objective is None else f"{show_duration(objective)} promised"
     return f"{in_words(measured, nothing='not measured')}, {promised}"
+
+
+def tried(flow: FlowResult) -> str:
+    """How often a flow was tried and passed, for people."""
+    return f"attempts: {flow.attempts}; passed in a row: {flow.passes}"
 
 
 def outlook(report: Report) -> str:

@@ -138,7 +138,7 @@ def test_a_flow_that_passes_too_seldom_is_not_ok() -> None:
     with serving_shop() as (port, _):
         result = run(replace(SIGN_IN, passes=50, within=timedelta(0)), Stack(api=port))
     assert result.verdict is Verdict.FAILED
-    assert "1 times in a row, 50 are asked for" in result.steps[-1].detail
+    assert "passed in a row: 1; asked for: 50" in result.steps[-1].detail
 
 
 def test_a_flow_that_cannot_run_is_unknown_at_once_and_says_why() -> None:
