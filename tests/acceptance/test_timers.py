@@ -23,7 +23,7 @@ def timed(work: Workplace) -> Workplace:
         "redis": "{engine: redis, url: 'redis://127.0.0.1:6379/0', rdb: every 6h, stream: continuous}",
         "uploads": '{engine: files, paths: [uploads], daily: "03:00"}',
     }
-    work.extra = "timezone: Europe/Berlin\nverify: {weekly: intact}\n"
+    work.extra = "timezone: Europe/Berlin\nverify: {weekly: intact, monthly: boots}\n"
     work.write_plan()
     return work
 
@@ -68,8 +68,16 @@ def test_the_command_of_a_unit_takes_the_copy(timed: Workplace) -> None:
     (call,) = [one for one in calls if one[1:3] == ["backup", "uploads"]]
     assert timed.recoup(*call[1:]).out.startswith("uploads files  ")
     assert "nothing is due" in timed.recoup(*call[1:]).out
-    (verify,) = [one for one in calls if one[1] == "verify"]
+    verify = next(one for one in calls if one[1] == "verify" and "weekly" in one)
     timed.recoup(*verify[1:])
+
+
+def test_only_what_opens_a_sandbox_may_make_namespaces(timed: Workplace) -> None:
+    text = timed.recoup("daemon", "--print-timers", "--user", "recoup").out
+    units = dict(re.findall(r"^# (recoup-\S+)\n(.*?)(?=^# recoup-|\Z)", text, re.MULTILINE | re.DOTALL))
+    open_ones = {name for name, unit in units.items() if "RestrictNamespaces=no\n" in unit}
+    assert open_ones == {"recoup-shop-verify-monthly.service"}
+    assert "RestrictNamespaces=yes\n" in units["recoup-shop-verify-weekly.service"]
 
 
 def test_what_no_timer_can_say_is_refused(timed: Workplace) -> None:

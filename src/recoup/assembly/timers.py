@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from recoup.assembly.agenda import DRILL, SLICE, VERIFY, copies_scheduled, upkeep_scheduled
+from recoup.assembly.agenda import DRILL, VERIFY, copies_scheduled, upkeep_scheduled
 from recoup.assembly.system import System
 from recoup.assembly.task_child import arguments_of
 from recoup.assembly.workers import workers_of
@@ -22,6 +22,7 @@ from recoup.kernel.errors import UsageError
 from recoup.plan.on_calendar import timer_lines
 from recoup.plan.schedule import Schedule
 from recoup.plan.types import write_duration
+from recoup.verification.grade import LIVE_GRADES
 
 #: Clocks are changed between midnight and four o'clock, the world over.
 _LAST_SKIPPED_HOUR: Final = 3
@@ -56,16 +57,17 @@ def units_for(system: System, *, user: str | None) -> dict[str, str]:
         raise UsageError(f"{user!r} is not the name of a user", hint="Write it as in /etc/passwd.")
     prefix = "recoup-" + (re.sub(r"[^a-z0-9]+", "-", system.plan.system.lower()).strip("-")[:40] or "system")
     units: dict[str, str] = {}
+    verify = system.plan.verify
     for (service, kind), when in copies_scheduled(system).items():
         name, what = f"{prefix}-{service}-{kind}", f"copy {service} ({kind})"
         arguments = _arguments(system, service, kind)
         # A calendar may call once too often (see ``_lines``), an interval is counted from the last call
         arguments = arguments if when.every is not None else [*arguments[:4], "--due", *arguments[4:]]
-        units |= _pair(system, name, what, arguments, when, user)
+        units |= _pair(system, name, what, arguments, when, user, sandboxes=verify.after_backup in LIVE_GRADES)
     for kind, when in upkeep_scheduled(system).items():
         name = f"{prefix}-{kind.replace(' ', '-')}"
         arguments = _arguments(system, WHOLE_PLAN, kind)
-        closing = kind == DRILL or (kind.startswith(VERIFY) and kind != VERIFY + SLICE)
+        closing = kind == DRILL or verify.rhythm().get(kind.removeprefix(VERIFY)) in LIVE_GRADES
         units |= _pair(system, name, f"{kind} of the whole plan", arguments, when, user, sandboxes=closing)
     if workers_of(system):
         arguments = ["daemon", "--only-workers", "-f", str(system.loaded.file)]

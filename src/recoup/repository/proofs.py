@@ -7,6 +7,7 @@ nothing that matters is here.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
@@ -87,6 +88,7 @@ class Proofs:
     def of(self, repository: str, *, only: Sequence[str] | None = None) -> dict[str, Mapping[str, ProofRecord]]:
         """What is known of the artefacts of a repository (its identity), or of ``only`` some: by id and grade."""
         found: dict[str, dict[str, ProofRecord]] = {}
+        instant = functools.cache(clock.from_text)  # the grades of one copy were mostly looked at in one go
         if not self._path.exists():
             return {}
         try:
@@ -102,8 +104,8 @@ class Proofs:
                     artefact=artefact,
                     grade=grade,
                     verdict=verdict,
-                    moment=clock.from_text(moment),
-                    held=None if held is None else clock.from_text(held),
+                    moment=instant(moment),
+                    held=None if held is None else instant(held),
                 )
         except (sqlite3.DatabaseError, OSError, ValueError):
             return {}

@@ -68,13 +68,18 @@ def spans_of(area: Area, known: Iterable[Span]) -> list[Span]:
     Of several notes the latest counts. What lies beyond the area is left out.
     """
     whole = [Span(0, area.size_bytes, area.written)] if area.size_bytes else []
-    for span in sorted(known, key=lambda one: one.moment):
+    notes = list(known)
+    if not notes:
+        return whole
+    for span in sorted(notes, key=lambda one: one.moment):
         whole = overlaid(whole, span)
     return [one for one in whole if one.begin < area.size_bytes]
 
 
 def overlaid(spans: Sequence[Span], new: Span) -> list[Span]:
     """Spans in order, with ``new`` over them. Bytes before the first or after the last of ``spans`` are not added."""
+    if len(spans) == 1 and new.begin <= spans[0].begin and new.end >= spans[0].end:
+        return [Span(spans[0].begin, spans[0].end, new.moment)]  # as most copies are: read whole, in one go
     limit = spans[-1].end if spans else 0
     begin, end = max(new.begin, spans[0].begin if spans else 0), min(new.end, limit)
     if begin >= end:
