@@ -14,7 +14,7 @@ from recoup.engines.compose.docker import ComposeSource, call
 from recoup.engines.compose.project import Project, read_project
 from recoup.engines.compose.sandbox_engine import isolation_of, one_offs_of, remove, things_in
 from recoup.engines.compose.sandbox_project import Isolated, SandboxWish, isolate, place_of
-from recoup.engines.sandbox import Sandbox
+from recoup.engines.sandbox import SANDBOX_VARIABLE, Sandbox
 from recoup.kernel.errors import EngineError, RefusedError
 from recoup.kernel.files import write_atomically
 from recoup.kernel.finding import Finding, Verdict
@@ -95,7 +95,7 @@ def build_stack(wish: StackWish) -> Built:
     write_atomically(file, json.dumps(isolated.document, indent=1).encode())
     file.chmod(0o600)
     notes = [*isolated.not_tested, *notes, *_make_missing(isolated)]
-    system = _system_of(wish.system, wish.files, file, sandbox_wish.project)
+    system = _system_of(wish.system, wish.files, file, sandbox_wish.project, wish.sandbox.id)
     stack = open_stack(system)
     create = stack.client.source.compose("up", "--no-start", *services, timeout_seconds=_CREATE_SECONDS)
     call(create, doing="create the containers of the sandbox")
@@ -257,7 +257,7 @@ def _quiet(isolated: Isolated) -> tuple[Finding, ...]:
     )
 
 
-def _system_of(system: System, files: Path, file: Path, project: str) -> System:
+def _system_of(system: System, files: Path, file: Path, project: str, sandbox: str) -> System:
     """The plan of the drill: everything as it is, but the Compose project is the sandbox's."""
     described = system.plan.compose
     assert described is not None, "the caller has a Compose stack"
@@ -266,4 +266,6 @@ def _system_of(system: System, files: Path, file: Path, project: str) -> System:
     plan = system.plan.model_copy(update={"compose": compose})
     made = System(replace(system.loaded, plan=plan, file=files / system.loaded.file.name))
     made.key = system.key
+    # A client of the engine that outlives a killed drill is ended with the sandbox.
+    made.docker_environment = {SANDBOX_VARIABLE: sandbox}
     return made

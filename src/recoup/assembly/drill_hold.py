@@ -13,6 +13,7 @@ from recoup.assembly.drill_people import (
     Surprise,
     announce,
     announce_end,
+    announce_none,
     choose_by_chance,
     require_roles,
 )
@@ -82,7 +83,12 @@ def hold(wish: DrillWish, voice: Voice, watching: Watching, *, tell_team: bool) 
         bad = [name for name, verdict in verdicts(one) if verdict is not Verdict.OK]
         return held[0].exit_code, "" if not bad else one.stopped or f"not ok: {', '.join(bad)}"
 
-    recorded_as(system, DRILL, act)  # the plan's schedule goes by it, and so does the alarm of one that was missed
+    try:
+        recorded_as(system, DRILL, act)  # the plan's schedule goes by it, and so does the alarm of one that was missed
+    except RecoupError as failure:
+        if tell_team:
+            announce_none(system, failure)
+        raise
     record = held[0].record
     if tell_team and (wrong := announce_end(system, record)) is not None:
         voice.say(f"the team was not told of the end: {wrong}")

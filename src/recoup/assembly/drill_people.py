@@ -11,7 +11,7 @@ from recoup.assembly.alarms import tell
 from recoup.assembly.system import System
 from recoup.channels.message import Message
 from recoup.drill.model import DrillRecord, Participant
-from recoup.kernel.errors import UsageError
+from recoup.kernel.errors import RecoupError, UsageError
 from recoup.kernel.finding import Verdict
 from recoup.kernel.units import show_duration
 from recoup.plan.model import Plan
@@ -124,6 +124,12 @@ def announce_end(system: System, record: DrillRecord) -> str | None:
     )
     mood = {Verdict.OK: "success", Verdict.FAILED: "failure", Verdict.UNKNOWN: "warning"}[record.verdict]
     return _tell(system, Message(title=f"Drill ended: {system.plan.system}", body=body, mood=mood))  # type: ignore[arg-type]
+
+
+def announce_none(system: System, failure: RecoupError) -> str | None:
+    """Tell the team that the drill did not take place. What went wrong, or None."""
+    body = f"THIS WAS A DRILL. It could not be held: {failure.message}\n"
+    return _tell(system, Message(title=f"No drill: {system.plan.system}", body=body, mood="warning"))
 
 
 def _tell(system: System, message: Message) -> str | None:

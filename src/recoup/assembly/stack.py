@@ -31,7 +31,8 @@ def open_stack(system: System) -> Stack:
     resolver = system.resolver
     files = tuple(resolver.path(one) for one in described.all_files()) or default_files(system.folder)
     env_files = tuple(resolver.path(one) for one in described.env_files)
-    source = ComposeSource(files=files, env_files=env_files, name=described.project)
+    marks = dict(system.docker_environment)
+    source = ComposeSource(files=files, env_files=env_files, name=described.project, docker_environment=marks)
     project = read_project(source)
     return Stack(project=project, client=ComposeProject(project))
 

@@ -44,6 +44,8 @@ class System:
         self.plan: Plan = loaded.plan
         self.resolver: Resolver = loaded.resolver()
         self._given_key: Secret | None = None
+        #: What calls of docker for this system get into their environment: a sandbox's are marked with its id.
+        self.docker_environment: dict[str, str] = {}
 
     @classmethod
     def from_file(cls, file: Path | None) -> System:
