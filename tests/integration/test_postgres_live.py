@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from recoup.demo.host import temporary_folder
-from recoup.demo.programs import find_postgres
+from recoup.demo.host import temporary_folder, wait_until
+from recoup.demo.programs import Programs, find_postgres
 from recoup.demo.servers import PostgresServer
 from recoup.engines.engine import CopyReader
 from recoup.engines.postgres import sandbox_programs
 from recoup.engines.postgres.base_backup import take_base_backup
 from recoup.engines.postgres.dump import DumpFormat
 from recoup.engines.postgres.live import LiveRequest, open_postgres_live
+from recoup.engines.postgres.place_folder import restore_base_to_folder
 from recoup.engines.postgres.sandbox_restore import RESTORED
 from recoup.kernel.errors import EngineError
 from recoup.kernel.finding import Finding, Verdict, overall
@@ -127,6 +128,37 @@ def test_a_chain_of_incremental_backups_with_tablespaces_boots(root: Path) -> No
         findings = boots(root, *chain.copies)
     assert overall(findings) is Verdict.OK, findings
     assert chain.database in {finding.subject for finding in findings}
+
+
+def test_a_copy_taken_from_a_standby_with_prepared_transactions_and_origins_boots(
+    root: Path, server_folder: Path
+) -> None:
+    in_use = {"max_prepared_transactions": "5", "wal_level": "logical"}
+    with PostgresServer(require_found(lambda: find_postgres(17)), settings=in_use) as server:
+        server.execute("SELECT pg_create_logical_replication_slot('slot', 'pgoutput')")
+        server.execute("SELECT pg_replication_origin_create('origin')")
+        server.execute(f"CREATE TABLE kept AS SELECT i FROM generate_series(1, {ROWS}) i")
+        with server.connect() as connection:
+            connection.execute("BEGIN")
+            connection.execute("INSERT INTO kept VALUES (0)")
+            connection.execute("PREPARE TRANSACTION 'waiting'")
+        folder = server_folder / "standby"
+        restore_base_to_folder(base_of(server), folder, owner=server.owner)
+        (folder / "standby.signal").touch()
+        with open(folder / "postgresql.auto.conf", "a") as out:
+            out.write(f"primary_conninfo = 'host=127.0.0.1 port={server.port} user=postgres'\n")
+        with PostgresServer(Programs(path=server.bin), data_folder=folder, settings=in_use) as standby:
+            server.execute(f"INSERT INTO kept SELECT 1 FROM generate_series(1, {ROWS})")
+            assert wait_until(lambda: standby.execute("SELECT count(*) FROM kept") == [(2 * ROWS,)], limit_seconds=30)
+            server.execute("CHECKPOINT")
+            standby.execute("CHECKPOINT")
+            copy = base_of(standby)
+    with open_postgres_live([copy], root, LiveRequest()) as live:
+        findings = live.boots()
+        assert overall(findings) is Verdict.OK, findings
+        with live.server.session() as session:
+            assert session.query("SELECT count(*) FROM public.kept") == [(str(2 * ROWS),)]
+            assert session.query("SELECT gid FROM pg_prepared_xacts") == [("waiting",)]
 
 
 @pytest.mark.parametrize("form", list(DumpFormat))
