@@ -10,6 +10,7 @@ import pytest
 
 from recoup.kernel.finding import Verdict
 from recoup.objectives.alarms import Alarm, Delivery, Facts, RepositoryFacts, Run, ServiceFacts, alarms
+from recoup.objectives.freshness import CoverageFacts, Latest, Renewal, best
 from recoup.objectives.objective import Objective
 from recoup.objectives.standing import Point, Proof, Stream, standing
 
@@ -168,3 +169,33 @@ def test_the_worst_comes_first() -> None:
     found = _alarms(_service(25), repositories=(RepositoryFacts(name="far", address="", error="refused"),),
                     skews={"far": _HOUR})  # fmt: skip
     assert [one.key for one in found] == ["rpo:postgres", "repository:far", "clock:far"]
+
+
+def test_a_proof_that_the_plan_wants_renewed_and_is_too_old_is_a_warning_since_it_was_due() -> None:
+    fresh = Renewal(kind="base", grade="boots", last=_NOW - _HOUR, due=_NOW + _MINUTE)
+    assert _alarms(replace(_service(3), renewals=(fresh,))) == []
+    late = replace(fresh, last=_NOW - 300 * _HOUR, due=_NOW - _HOUR)
+    (alarm,) = _alarms(replace(_service(3), renewals=(late,)))
+    assert _one([alarm]) == ("proof:postgres:base:boots", "warning", "unknown")
+    assert (alarm.since, "12 d 12 h ago" in alarm.what) == (_NOW - _HOUR, True)
+    (never,) = _alarms(replace(_service(3), renewals=(replace(late, last=None),)))
+    assert "never was" in never.what
+
+
+def test_bytes_that_were_not_read_for_as_long_as_the_plan_wants_are_a_warning() -> None:
+    read = CoverageFacts(total_bytes=9, oldest=_NOW - 50 * _HOUR, where="local:a, byte 7", within=60 * _HOUR)
+    assert _alarms(_service(3), coverage=read) == []
+    late = replace(read, oldest=_NOW - 70 * _HOUR, late_bytes=2048)
+    (alarm,) = _alarms(_service(3), coverage=late)
+    assert _one([alarm]) == ("coverage", "warning", "unknown")
+    assert ("local:a, byte 7" in alarm.what, alarm.since) == (True, _NOW - 10 * _HOUR)
+
+
+def test_the_highest_grade_whose_proof_still_holds_is_the_best() -> None:
+    def latest(grade: str, rank: int, hours: float, life: float) -> Latest:
+        when = _NOW - hours * _HOUR
+        return Latest(kind="base", grade=grade, rank=rank, id="a", when=when, expires=when + life * _HOUR)
+
+    same, boots, intact = latest("same", 4, 90, 80), latest("boots", 2, 30, 80), latest("intact", 1, 1, 80)
+    assert best([same, boots, intact], _NOW) == boots
+    assert best([same], _NOW) is None
