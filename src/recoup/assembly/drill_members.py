@@ -32,8 +32,11 @@ class Chosen:
     missing: tuple[str, ...] = ()  #: services without anything to bring back, and why
 
 
-def choose(opened: Readable, instant: datetime | None) -> Chosen:
-    """Choose for every service of the plan. Raise ``RefusedError`` naming a database that cannot be brought there."""
+def choose(opened: Readable, instant: datetime | None, *, files_lost: bool) -> Chosen:
+    """Choose for every service of the plan. Files that were not lost are as they are now, whatever the instant.
+
+    Raise ``RefusedError`` naming a database that cannot be brought there.
+    """
     assert opened.system is not None, "a drill has a plan"
     services = opened.system.plan.services
     catalog = opened.catalog()
@@ -43,7 +46,7 @@ def choose(opened: Readable, instant: datetime | None) -> Chosen:
     for name in in_order_of_recovery(services):
         match services[name]:
             case FilesService():
-                found = newest(opened, catalog, name, ("files",), instant)
+                found = newest(opened, catalog, name, ("files",), instant if files_lost else None)
                 if found is None:
                     missing.append(f"the files of {name}: there is no copy of them")
                 else:

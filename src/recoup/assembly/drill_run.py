@@ -120,7 +120,7 @@ def _begin(wish: DrillWish, opened: Readable, voice: Voice, watching: Watching, 
         sandbox=sandbox,
         voice=voice,
         watching=watching,
-        chosen=choose(opened, wish.instant),
+        chosen=choose(opened, wish.instant, files_lost=wish.situation == "server-loss"),
         before=look_at_production(system),
         begun=begun,
     )
@@ -224,7 +224,12 @@ def show_steps(wish: DrillWish, *, people: bool) -> tuple[Step, ...]:
     if opened.system is None:
         raise UsageError("the steps follow from a plan, and there is none here", hint="Give it: -f FILE.")
     require_proof(_proofs(opened.system))
-    return runbook(wish.situation, facts_of(opened.system, choose(opened, wish.instant), people=people))
+    return runbook(
+        wish.situation,
+        facts_of(
+            opened.system, choose(opened, wish.instant, files_lost=wish.situation == "server-loss"), people=people
+        ),
+    )
 
 
 @contextlib.contextmanager
