@@ -41,11 +41,10 @@ def say_each(output: Output, one: Verified) -> None:
 
 
 def gaps(rungs: tuple[Rung, ...]) -> list[str]:
-    """What the findings do not cover, each once, in the order of the grades."""
-    said = [finding.not_checked for rung in rungs for finding in rung.findings if finding.not_checked]
-    if len(rungs) > 1:
-        said = [one for one in said if one != "the bytes themselves"]  # the next grade looked at them
-    return list(dict.fromkeys(said))
+    """What the findings do not cover, each once, in the order of the grades; without what a later grade looked at."""
+    looked = {rung.grade for rung in rungs}
+    findings = (finding for rung in rungs for finding in rung.findings if finding.left_to not in looked)
+    return list(dict.fromkeys(finding.not_checked for finding in findings if finding.not_checked))
 
 
 def say_rest(output: Output, opened: Readable, outcomes: Outcomes) -> None:

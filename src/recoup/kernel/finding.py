@@ -27,6 +27,7 @@ class Finding:
     detail: str = ""  #: what was measured or seen
     hint: str | None = None  #: what to do; a full sentence
     not_checked: str = ""  #: what this verdict does not cover
+    left_to: str = ""  #: the grade that covers it, when one does: who comes that far need not hear of it
 
 
 def overall(findings: Iterable[Finding]) -> Verdict:

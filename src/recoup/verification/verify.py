@@ -183,7 +183,12 @@ def _one_stored(repository: Repository, key: str, size: int) -> Finding:
         detail = f"it has {info.size_bytes} bytes and should have {size}"
         return Finding(check=check, subject=subject, verdict=Verdict.FAILED, detail=detail, hint=hint)
     return Finding(
-        check=check, subject=subject, verdict=Verdict.OK, detail=f"{size} bytes", not_checked="the bytes themselves"
+        check=check,
+        subject=subject,
+        verdict=Verdict.OK,
+        detail=f"{size} bytes",
+        not_checked="the bytes themselves",
+        left_to=Grade.INTACT,
     )
 
 

@@ -139,7 +139,8 @@ def _findings(reader: CopyReader, manifest: BackupManifest, seen: _Seen) -> Iter
     )
     yield _finding(
         "every file is what the server sent", MANIFEST_STREAM, seen.wrong,
-        f"{seen.files} files, {show_size(seen.size_bytes)}, {'/'.join(kinds)}", not_checked=_NOT_CHECKED,
+        f"{seen.files} files, {show_size(seen.size_bytes)}, {'/'.join(kinds)}",
+        not_checked=_NOT_CHECKED, left_to="sound",
     )  # fmt: skip
     faults = [f"missing: {path}" for path in seen.missing] + [f"not sent by the server: {path}" for path in seen.extra]
     yield _finding(
@@ -151,13 +152,17 @@ def _findings(reader: CopyReader, manifest: BackupManifest, seen: _Seen) -> Iter
     yield _wal_finding(seen, manifest, reader.facts)
     yield Finding(
         check="all-zero pages were counted", subject="tables and indexes", verdict=Verdict.OK, detail=seen.zeros.text(),
-        not_checked="whether a zero page was meant to be one; page checksums cannot tell",
+        not_checked="whether a zero page was meant to be one; page checksums cannot tell", left_to="sound",
     )  # fmt: skip
 
 
-def _finding(check: str, subject: str, faults: list[str], good: str, *, not_checked: str = "") -> Finding:
+def _finding(
+    check: str, subject: str, faults: list[str], good: str, *, not_checked: str = "", left_to: str = ""
+) -> Finding:
     if not faults:
-        return Finding(check=check, subject=subject, verdict=Verdict.OK, detail=good, not_checked=not_checked)
+        return Finding(
+            check=check, subject=subject, verdict=Verdict.OK, detail=good, not_checked=not_checked, left_to=left_to
+        )
     more = len(faults) - _MOST_NAMED
     detail = "; ".join(faults[:_MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
     return Finding(check=check, subject=subject, verdict=Verdict.FAILED, detail=detail, hint=_HINT)
@@ -206,5 +211,5 @@ def _wal_finding(seen: _Seen, manifest: BackupManifest, facts: Mapping[str, Any]
         faults.append(f"the server's manifest asks for less WAL than the copy's end at {end}")
     return _finding(
         check, "pg_wal", faults, f"{len(seen.wal)} segments, {begin} to {end}",
-        not_checked="the records inside the pages; a server checks them when it replays them",
+        not_checked="the records inside the pages; a server checks them when it replays them", left_to="boots",
     )  # fmt: skip

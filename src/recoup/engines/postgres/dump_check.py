@@ -57,7 +57,9 @@ def _judged(stream: str, check: Callable[[], str]) -> Finding:
         return Finding(check=_CHECK, subject=stream, verdict=Verdict.FAILED, detail=damage.message)
     except UnknownFormatError as unknown:
         return Finding(check=_CHECK, subject=stream, verdict=Verdict.UNKNOWN, detail=unknown.message, hint=unknown.hint)
-    return Finding(check=_CHECK, subject=stream, verdict=Verdict.OK, detail=detail, not_checked=_NOT_CHECKED)
+    return Finding(
+        check=_CHECK, subject=stream, verdict=Verdict.OK, detail=detail, not_checked=_NOT_CHECKED, left_to="sound"
+    )
 
 
 def _counted_rows(fingerprint: Mapping[str, Any] | None) -> dict[str, int]:

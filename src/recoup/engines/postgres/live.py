@@ -37,7 +37,7 @@ from recoup.kernel.finding import Finding, Verdict
 STARTS: Final = "a server of its major version starts on it"
 CONSISTENT: Final = "it recovers to a consistent state"
 ANSWERS: Final = "the database answers"
-_CONTENT: Final = "what it holds: the grades sound and same look at that; its own configuration files were not used"
+_CONTENT: Final = "its own configuration files, which were not used"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +178,12 @@ def _answering(server: SandboxServer) -> list[Finding]:
             detail = f"{tables[0][0]} tables, with those of the system"
             findings.append(
                 Finding(
-                    check=ANSWERS, subject=name, verdict=Verdict.OK, detail=detail, not_checked="whether they are sound"
+                    check=ANSWERS,
+                    subject=name,
+                    verdict=Verdict.OK,
+                    detail=detail,
+                    not_checked="whether they are sound",
+                    left_to="sound",
                 )
             )
     return findings

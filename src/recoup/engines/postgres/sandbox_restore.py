@@ -121,7 +121,7 @@ def _restored(access: SandboxAccess, session: Session, copy: CopyReader, name: s
         without = "".join(f"; {note}" for note in notes)
         return Finding(
             check=RESTORED, subject=name, verdict=Verdict.OK, detail=f"{copy.facts['format']} format",
-            not_checked=_NOT_CHECKED + without,
+            not_checked=_NOT_CHECKED + without, left_to="" if without else "same",
         )  # fmt: skip
     return Finding(check=RESTORED, subject=name, verdict=verdict, detail=detail, hint=hint)
 
