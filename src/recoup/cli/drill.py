@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
         "drill",
         drill,
         examples=(
-            "recoup drill                                # the first situation of the plan, from the newest copies",
+            "recoup drill                                # what was not rehearsed for the longest time, from the newest",
             "recoup drill --situation server-loss --from offsite --announce",
             "recoup drill --at '2026-11-23 14:05:00' --situation data-loss",
             "recoup drill --surprise                     # situation, time and who is absent by chance",
@@ -37,7 +37,7 @@ def drill(
         str | None,
         typer.Option(
             metavar="SITUATION",
-            help="server-loss, data-loss or database-corruption. Default: the first of the plan's.",
+            help="server-loss, data-loss or database-corruption. Default: of the plan's, the one longest ago.",
             show_default=False,
         ),
     ] = None,

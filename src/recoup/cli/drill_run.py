@@ -82,8 +82,9 @@ def clean_up(output: Output, file: Path | None) -> Exit:
 def _wish(asked: Asked) -> DrillWish:
     import getpass
 
-    from recoup.assembly.access import open_for_reading
+    from recoup.assembly.drill_book import open_book
     from recoup.assembly.drill_run import DrillWish
+    from recoup.drill.state import next_situation
     from recoup.recovery.instant import parse_instant
     from recoup.recovery.runbook import REHEARSED
 
@@ -91,11 +92,12 @@ def _wish(asked: Asked) -> DrillWish:
     if situation is not None and situation not in REHEARSED:
         raise UsageError(f"{situation} cannot be rehearsed", hint=f"What can be: {', '.join(REHEARSED)}.")
     if situation is None or asked.at is not None:
-        system = open_for_reading(asked.file, asked.source, asked.key_file).system
-        if system is not None:
-            zone = system.plan.timezone
-            wanted = () if system.plan.drill is None else system.plan.drill.situations
-            situation = situation or next((one for one in wanted if one in REHEARSED), None)
+        opened = open_book(asked.file, asked.source, asked.key_file)
+        if opened.system is not None:
+            plan = opened.system.plan
+            zone = plan.timezone
+            wanted = [one for one in ((plan.drill and plan.drill.situations) or ()) if one in REHEARSED]
+            situation = situation or next_situation(wanted, opened.book.records)
     instant = None if asked.at in (None, "latest") else parse_instant(str(asked.at), zone)
     try:
         who = getpass.getuser()

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 
 from recoup.drill.model import DrillRecord, PlanIdentity, verdicts
 from recoup.kernel.finding import Verdict
@@ -20,6 +20,7 @@ from recoup.kernel.finding import Verdict
 _SKEW: Final = timedelta(minutes=5)
 #: What a part's digest is when it could not be looked at. Never equal to a digest.
 UNSEEN: Final = ""
+_Name = TypeVar("_Name", bound=str)
 
 
 class State(enum.StrEnum):
@@ -104,3 +105,15 @@ def missed(due: datetime | None, records: Sequence[DrillRecord], now: datetime, 
     if due is None or now <= due + grace:
         return False
     return not any(due - grace <= one.declared <= now for one in records)
+
+
+def next_situation(wanted: Sequence[_Name], records: Sequence[DrillRecord]) -> _Name | None:
+    """Which of the situations that a plan wants rehearsed comes next: one that never was, else the one longest ago.
+
+    Of several, the one that is named first. None when none is wanted.
+    """
+    last: dict[str, datetime] = {}
+    for record in records:
+        last[record.situation] = max(record.declared, last.get(record.situation, record.declared))
+    never = [one for one in wanted if one not in last]
+    return never[0] if never else min(wanted, key=lambda one: last[one], default=None)

@@ -32,7 +32,7 @@ from recoup.drill.proving import (
     require_proof,
     shown_proofs,
 )
-from recoup.drill.state import UNSEEN, State, changes, identify, missed, plan_state
+from recoup.drill.state import UNSEEN, State, changes, identify, missed, next_situation, plan_state
 from recoup.kernel.errors import Exit, RefusedError
 from recoup.kernel.finding import Verdict
 from recoup.objectives.objective import Objective
@@ -254,6 +254,17 @@ def test_two_plans_have_the_same_hash_exactly_when_nothing_changed(one: dict[str
     first, second = identify(None, one), identify(None, two)
     assert (first.hash == second.hash) == (one == two)
     assert (changes(first, second) == ()) == (one == two)
+
+
+def test_the_situation_that_was_not_rehearsed_for_the_longest_time_comes_next() -> None:
+    wanted = ("server-loss", "data-loss", "database-corruption")
+    held = [replace(a_drill(), situation=name, declared=DECLARED + at * MINUTE) for name, at in
+            (("data-loss", 3), ("server-loss", 1), ("data-loss", 0))]  # fmt: skip
+    assert next_situation(wanted, []) == "server-loss", "the one that the plan names first"
+    assert next_situation(wanted, held) == "database-corruption", "one that never was"
+    assert next_situation(wanted[:2], held) == "server-loss"
+    assert next_situation(wanted[:2], held[2:]) == "server-loss"
+    assert next_situation((), held) is None
 
 
 def test_a_drill_that_was_due_and_not_held_is_missed() -> None:
