@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
         "drill",
         drill,
         examples=(
-            "recoup drill                                # what was not rehearsed for the longest time, from the newest",
+            "recoup drill                                # the situation that was rehearsed longest ago",
             "recoup drill --situation server-loss --from offsite --announce",
             "recoup drill --at '2026-11-23 14:05:00' --situation data-loss",
             "recoup drill --surprise                     # situation, time and who is absent by chance",
