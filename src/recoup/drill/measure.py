@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
-from recoup.drill.model import DrillRecord, Rpo, Rto, worst
-from recoup.kernel.finding import Verdict
+from recoup.drill.model import DrillRecord, Rpo, Rto
+from recoup.kernel.finding import Verdict, worst
 from recoup.kernel.units import show_duration
 from recoup.objectives.objective import Objective
 

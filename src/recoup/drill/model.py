@@ -6,12 +6,12 @@ and a part that is missing makes it *unknown*. ``docs/repository-format.md`` has
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Literal
 
-from recoup.kernel.finding import Finding, Verdict
+from recoup.kernel.finding import Finding, Verdict, worst
 
 StepKind = Literal["machine", "person"]
 DrillKind = Literal["announced", "surprise"]
@@ -272,14 +272,6 @@ def verdicts(record: DrillRecord) -> tuple[tuple[str, Verdict], ...]:
     if record.flows:
         parts.append(("flows", worst(one.verdict for one in record.flows)))
     return tuple(parts)
-
-
-def worst(several: Iterable[Verdict]) -> Verdict:
-    """Failed if one is, else unknown if one is or there is none, else ok."""
-    seen = set(several)
-    if Verdict.FAILED in seen:
-        return Verdict.FAILED
-    return Verdict.OK if seen == {Verdict.OK} else Verdict.UNKNOWN
 
 
 def _kept(measured: timedelta | None, objective: timedelta | None) -> Verdict:

@@ -31,13 +31,16 @@ class Finding:
 
 
 def overall(findings: Iterable[Finding]) -> Verdict:
-    """Failed if anything failed, else unknown if anything is unknown or nothing was checked, else ok."""
-    verdicts = {finding.verdict for finding in findings}
-    if Verdict.FAILED in verdicts:
+    """The worst verdict of several findings. Unknown when nothing was checked."""
+    return worst(finding.verdict for finding in findings)
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """Failed if one is, else unknown if one is or there is none, else ok."""
+    seen = set(verdicts)
+    if Verdict.FAILED in seen:
         return Verdict.FAILED
-    if Verdict.UNKNOWN in verdicts or not verdicts:
-        return Verdict.UNKNOWN
-    return Verdict.OK
+    return Verdict.OK if seen == {Verdict.OK} else Verdict.UNKNOWN
 
 
 def exit_code(verdict: Verdict) -> Exit:

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Final, Literal
 
 from recoup.kernel.errors import RefusedError
-from recoup.kernel.finding import Verdict
+from recoup.kernel.finding import Verdict, worst
 from recoup.recovery.journal import Line
 from recoup.recovery.step import Step
 
@@ -61,10 +61,7 @@ class Progress:
     @property
     def verdict(self) -> Verdict:
         """Ok when every step was done and looked at with good result; failed when one failed; else unknown."""
-        seen = {one.verdict for one in self.steps.values()}
-        if Verdict.FAILED in seen:
-            return Verdict.FAILED
-        return Verdict.OK if seen == {Verdict.OK} else Verdict.UNKNOWN
+        return worst(one.verdict for one in self.steps.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
