@@ -25,6 +25,7 @@ from pathlib import Path
 from recoup.demo import janitor
 from recoup.kernel import clock
 from recoup.kernel.errors import EngineError
+from recoup.kernel.files import may_enter
 from recoup.kernel.process import Child, Command, spawn
 
 _NOBODY = (65534, 65534)
@@ -126,17 +127,6 @@ def temporary_folder(prefix: str = "work", *, mode: int = 0o700) -> Iterator[Pat
         yield folder
     finally:
         remove_folder(folder)
-
-
-def may_enter(path: Path, user: tuple[int, int]) -> bool:
-    """Whether ``user``, without supplementary groups, can enter a folder and every folder above it."""
-    resolved = path.resolve()
-    for folder in (resolved, *resolved.parents):
-        facts = folder.stat()
-        shift = 6 if facts.st_uid == user[0] else 3 if facts.st_gid == user[1] else 0
-        if not facts.st_mode >> shift & 0o1:
-            return False
-    return True
 
 
 _copies: dict[Path, Path] = {}

@@ -23,7 +23,7 @@ from recoup.engines.sandbox_processes import SANDBOX_VARIABLE, end_processes
 from recoup.engines.sandbox_walls import Walls, find_walls
 from recoup.kernel import clock
 from recoup.kernel.errors import BusyError, EngineError
-from recoup.kernel.files import sync_folder
+from recoup.kernel.files import may_enter, sync_folder
 from recoup.kernel.process import Command
 
 __all__ = ["SANDBOX_VARIABLE", "Sandbox", "clean_leftovers", "open_sandbox"]
@@ -172,17 +172,6 @@ def _place(root: Path, identifier: str, user: tuple[int, int] | None) -> Path:
         if may_enter(folder, user) and os.access(folder, os.W_OK):
             return folder / (_FAR_PREFIX + identifier)
     return _FAR_PLACE / (_FAR_PREFIX + identifier)
-
-
-def may_enter(path: Path, user: tuple[int, int]) -> bool:
-    """Whether ``user`` (uid, gid), without supplementary groups, can enter a folder and every folder above it."""
-    resolved = path.resolve()
-    for folder in (resolved, *resolved.parents):
-        facts = folder.stat()
-        shift = 6 if facts.st_uid == user[0] else 3 if facts.st_gid == user[1] else 0
-        if not facts.st_mode >> shift & 0o1:
-            return False
-    return True
 
 
 @contextlib.contextmanager

@@ -43,6 +43,17 @@ def temporary_beside(path: Path, *, mode: int = 0o600) -> Iterator[Path]:
             temporary.unlink()
 
 
+def may_enter(path: Path, user: tuple[int, int]) -> bool:
+    """Whether ``user`` (uid, gid), without supplementary groups, can enter a folder and every folder above it."""
+    resolved = path.resolve()
+    for folder in (resolved, *resolved.parents):
+        facts = folder.stat()
+        shift = 6 if facts.st_uid == user[0] else 3 if facts.st_gid == user[1] else 0
+        if not facts.st_mode >> shift & 0o1:
+            return False
+    return True
+
+
 def expanded(path: str | Path) -> Path:
     """``path`` with a leading ``~`` or ``~user`` replaced. Raise ``UsageError`` when there is no such home folder."""
     try:

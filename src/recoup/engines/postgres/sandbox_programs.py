@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from recoup.engines.postgres.programs import find_server
-from recoup.engines.sandbox import Sandbox, may_enter
+from recoup.engines.sandbox import Sandbox
 from recoup.kernel.errors import EngineError
+from recoup.kernel.files import may_enter
 from recoup.kernel.process import Command, run
 
 _ANSWER_SECONDS: Final = 60.0

@@ -25,9 +25,10 @@ from recoup.engines.redis.connection import (
 )
 from recoup.engines.redis.local_servers import release
 from recoup.engines.redis.socket_path import short_path
-from recoup.engines.sandbox import Sandbox, may_enter
+from recoup.engines.sandbox import Sandbox
 from recoup.kernel import clock
 from recoup.kernel.errors import DamageError, EngineError, RecoupError, UncheckedError
+from recoup.kernel.files import may_enter
 from recoup.kernel.process import Child, Command, spawn
 
 SOCKET, CONFIGURATION, DATA, LOG = "socket", "redis.conf", "dump.rdb", "log.txt"
