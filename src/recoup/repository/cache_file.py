@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 
@@ -29,3 +30,20 @@ def open_cache(path: Path | None, *, version: int, tables: Sequence[str], schema
         database.close()
         raise
     return database
+
+
+def write_cache(
+    path: Path, opened: Callable[[], sqlite3.Connection], write: Callable[[sqlite3.Connection], object]
+) -> None:
+    """Write into a cache in one transaction. One that is damaged is made anew; where none can be written, none is."""
+    for _ in range(2):
+        try:
+            with contextlib.closing(opened()) as database:
+                write(database)
+                database.commit()
+            return
+        except OSError:
+            return
+        except sqlite3.DatabaseError:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from recoup.kernel import clock
-from recoup.repository.cache_file import open_cache
+from recoup.repository.cache_file import open_cache, write_cache
 
 _VERSION: Final = 1
 _SCHEMA: Final = """
@@ -61,18 +61,12 @@ class CoverageLedger:
     def replace(self, repository: str, artefact: str, spans: Iterable[ReadBytes]) -> None:
         """From now on, these are the notes of an artefact."""
         rows = [(repository, artefact, one.begin, one.end, clock.to_text(one.moment)) for one in spans]
-        for _ in range(2):
-            try:
-                with contextlib.closing(self._open()) as database:
-                    database.execute("delete from span where repository = ? and artefact = ?", (repository, artefact))
-                    database.executemany("insert or replace into span values (?,?,?,?,?)", rows)
-                    database.commit()
-                return
-            except OSError:
-                return
-            except sqlite3.DatabaseError:
-                with contextlib.suppress(OSError):
-                    self._path.unlink(missing_ok=True)
+
+        def write(database: sqlite3.Connection) -> None:
+            database.execute("delete from span where repository = ? and artefact = ?", (repository, artefact))
+            database.executemany("insert or replace into span values (?,?,?,?,?)", rows)
+
+        write_cache(self._path, self._open, write)
 
     def _open(self) -> sqlite3.Connection:
         return open_cache(self._path, version=_VERSION, tables=("span",), schema=(_SCHEMA,))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from recoup.kernel import clock
-from recoup.repository.cache_file import open_cache
+from recoup.repository.cache_file import open_cache, write_cache
 
 _VERSION: Final = 2
 _SCHEMA: Final = """
@@ -64,17 +64,7 @@ class Proofs:
     def note(self, records: Iterable[ProofRecord]) -> None:
         """Remember how checks ended. What is not known now does not undo what was known of the same grade."""
         rows = [(one.repository, one.artefact, one.grade, one.verdict, clock.to_text(one.moment)) for one in records]
-        for _ in range(2):
-            try:
-                with contextlib.closing(self._open()) as database:
-                    database.executemany(_NOTE, rows)
-                    database.commit()
-                return
-            except OSError:
-                return
-            except sqlite3.DatabaseError:
-                with contextlib.suppress(OSError):
-                    self._path.unlink(missing_ok=True)
+        write_cache(self._path, self._open, lambda database: database.executemany(_NOTE, rows))
 
     def renew(self, repository: str, artefact: str, moment: datetime) -> None:
         """Every stored byte of an artefact was read and matched since ``moment``: *intact* holds as of then, if it did.
