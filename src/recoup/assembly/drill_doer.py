@@ -18,11 +18,11 @@ from recoup.assembly.restore_stack import FoundStack, StackJob, prepare
 from recoup.assembly.restore_stack_time import TimedMember, in_volume
 from recoup.assembly.surroundings import Surroundings
 from recoup.assembly.system import System
+from recoup.assembly.voice import Voice
 from recoup.drill.flows import FlowSpec, run_flows
 from recoup.drill.model import FlowResult
 from recoup.engines.compose.answers import Answer, wait_until_answers
 from recoup.engines.compose.sandbox_engine import machine_answers
-from recoup.engines.engine import ProgressListener
 from recoup.engines.files.restore import restore_files
 from recoup.kernel import clock, ids
 from recoup.kernel.errors import EngineError, RefusedError, UncheckedError
@@ -47,18 +47,6 @@ _HEALTH_SECONDS: Final = 60.0
 #: What a database that came back must be; all else that its check says may be unknown, and is then not tested.
 _IDENTITY: Final = "the running cluster is the one of the copy"
 
-#: Asks a person to do a step: true when it was done, false when it could not be, None when nobody answered.
-Ask = Callable[[Step], bool | None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Voice:
-    """Whom a drill talks to. ``ask`` None: nobody can be asked."""
-
-    say: Callable[[str], None]
-    on_progress: ProgressListener
-    ask: Ask | None = None
-
 
 @dataclass(slots=True, kw_only=True)
 class ComposeDoer:
@@ -75,6 +63,7 @@ class ComposeDoer:
     someone: bool = True  #: whether anybody of the team is left to be asked
     built: Built | None = None
     members: dict[str, VolumeMember] = field(default_factory=dict)
+    placements: dict[str, str] = field(default_factory=dict)  #: under which id the data of a service are put in place
     flow_results: tuple[FlowResult, ...] = ()
     not_tested: list[str] = field(default_factory=list)
     checks: list[Finding] = field(default_factory=list)
@@ -93,7 +82,7 @@ class ComposeDoer:
             return
         if step.act is Act.FILES:
             require_sandbox(self._destination(None), Identity(folders=frozenset({self.wish.files})), self._production)
-        elif step.act in (Act.RESTORE, Act.START, Act.APPLICATION):
+        elif step.act in (Act.RESTORE, Act.SWAP, Act.START, Act.APPLICATION):
             built = self._stack()
             compose = self._compose_of(step.subject) if step.subject else None
             containers = [one for one in built.stack.client.containers() if compose in (None, one.service)]
@@ -113,6 +102,7 @@ class ComposeDoer:
             Act.FILES: self._bring_files,
             Act.STACK: self._build,
             Act.RESTORE: self._restore,
+            Act.SWAP: self._swap,
             Act.START: self._start,
             Act.APPLICATION: self._start_application,
             Act.HEALTH: self._health,
@@ -178,10 +168,13 @@ class ComposeDoer:
             needed_bytes=member.home.needs_bytes(member.reader),
             consent=Consent(),
         )
-        restore_id = f"{member.artefact_id}.{ids.new_id(clock.now())[-6:]}"
+        restore_id = self.placements[step.subject] = f"{member.artefact_id}.{ids.new_id(clock.now())[-6:]}"
         member.home.stage(member.reader, restore_id, voice.on_progress)
-        member.home.swap(restore_id)
         return Done(detail=member.what)
+
+    def _swap(self, step: Step) -> Done:
+        kept = self.members[step.subject].home.swap(self.placements[step.subject])
+        return Done(detail="there was nothing to set aside" if kept is None else f"set aside: {kept}")
 
     def _start(self, step: Step) -> Done:
         if self._is_native(step.subject):

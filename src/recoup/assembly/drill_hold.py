@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 
 from recoup.assembly.access import Readable, open_for_reading
 from recoup.assembly.agenda import DRILL
-from recoup.assembly.drill_doer import Voice
 from recoup.assembly.drill_people import (
     Surprise,
     announce,
@@ -19,6 +18,7 @@ from recoup.assembly.drill_people import (
 )
 from recoup.assembly.drill_run import DrillWish, hold_drill
 from recoup.assembly.verify_run import recorded_as
+from recoup.assembly.voice import Voice
 from recoup.assembly.windows import read_windows
 from recoup.drill.book import level, read_book, write_drill
 from recoup.drill.issues import find_issues

@@ -12,7 +12,7 @@ from typing import Final
 
 from recoup.assembly.access import Readable, open_for_reading
 from recoup.assembly.drill_compose import StackWish, remove_from_engine, teardown_of
-from recoup.assembly.drill_doer import ComposeDoer, Voice
+from recoup.assembly.drill_doer import ComposeDoer
 from recoup.assembly.drill_flows import flow_specs, questions_of
 from recoup.assembly.drill_leftovers import ENGINE, clean, has_engine, owner_of
 from recoup.assembly.drill_members import Chosen, choose, newest, service_of, what_of
@@ -24,6 +24,7 @@ from recoup.assembly.drill_record import declared_at, rpo_of, rto_of, steps_of, 
 from recoup.assembly.live import sandboxes
 from recoup.assembly.stack_points import in_order_of_recovery
 from recoup.assembly.system import System
+from recoup.assembly.voice import Voice
 from recoup.drill.model import DrillRecord, Place, RecoveryPoint
 from recoup.drill.proving import Proof, planned_proofs, require_proof, shown_proofs
 from recoup.engines.files.restore import restore_files
@@ -357,7 +358,7 @@ def _isolation(drill: _Drill, doer: ComposeDoer) -> tuple[Finding, ...]:
 
 
 def _not_tested(drill: _Drill, doer: ComposeDoer, runs: Sequence[StepRun]) -> tuple[str, ...]:
-    said = [*drill.chosen.missing, *(one.step.replaces for one in runs if one.step.replaces), *doer.not_tested]
+    said = [*drill.chosen.missing, *(one.step.differs for one in runs if one.step.differs), *doer.not_tested]
     for name, service in drill.system.plan.services.items():
         if isinstance(service, RedisService) and service.checks and service.url is None:
             said.append(f"{name}: its checks; `recoup verify --grade works` asks them")

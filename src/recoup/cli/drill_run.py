@@ -13,9 +13,9 @@ import typer
 from recoup.kernel.errors import Exit, UsageError
 
 if TYPE_CHECKING:
-    from recoup.assembly.drill_doer import Ask
     from recoup.assembly.drill_hold import Held
     from recoup.assembly.drill_run import DrillWish
+    from recoup.assembly.voice import Ask
     from recoup.cli.output import Output
     from recoup.recovery.step import Step, StepRun
 
@@ -38,8 +38,8 @@ class Asked:
 
 def run_drill(output: Output, asked: Asked, then: Callable[[str], None] = lambda _: None) -> Exit:
     """Hold a drill, or show its steps. The exit code is that of its verdict. ``then`` is given the drill's id."""
-    from recoup.assembly.drill_doer import Voice
     from recoup.assembly.drill_hold import by_chance, hold
+    from recoup.assembly.voice import Voice
     from recoup.kernel.process import give_way
     from recoup.recovery.step import Watching
 

@@ -177,7 +177,7 @@ def _carry(journal: Log, move: Carry, actor: Actor, control: Control, findings: 
     findings += seen
     _write(
         journal, control, written.STEP_DONE, step=step.id, detail=done.detail, verdict=verdict.value,
-        seconds_waited=round(done.waited, 3),
+        seconds_waited=round(done.waited, 3), data=dict(done.data),
     )  # fmt: skip
     control.ends(step, verdict, done.detail)
     return None

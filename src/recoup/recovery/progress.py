@@ -43,6 +43,7 @@ class StepProgress:
     ended: datetime | None = None
     verdict: Verdict = Verdict.UNKNOWN  #: of the looks at what was done; unknown for a step that was left out
     detail: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)  #: what it told the steps after it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +138,8 @@ def _after(progress: Progress, line: Line) -> Progress:
         now = replace(before, standing="begun", attempts=before.attempts + 1, first_begun=before.first_begun or line.at)
     elif line.event == STEP_DONE:
         verdict = Verdict(line.data.get("verdict", Verdict.UNKNOWN.value))
-        now = replace(before, standing="done", ended=line.at, verdict=verdict, detail=str(line.data.get("detail", "")))
+        detail, data = str(line.data.get("detail", "")), line.data.get("data", {})
+        now = replace(before, standing="done", ended=line.at, verdict=verdict, detail=detail, data=data)
     elif line.event == STEP_FAILED:
         now = replace(
             before, standing="failed", ended=line.at, verdict=Verdict.FAILED, detail=str(line.data.get("detail", ""))

@@ -7,16 +7,19 @@ list. What a step does is in the hands of a ``Doer``; this file knows only the o
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from recoup.kernel import clock
 from recoup.kernel.errors import Exit, RecoupError, UncheckedError
 from recoup.kernel.finding import Finding, Verdict, overall
 
 Kind = Literal["machine", "person"]
+
+#: Where a list of steps is carried out.
+Where = Literal["production", "sandbox"]
 
 
 class Phase(enum.StrEnum):
@@ -28,27 +31,49 @@ class Phase(enum.StrEnum):
     PREPARE = "prepare"
     RECOVER = "recover"
     PROVE = "prove"
+    AFTER = "after"  #: the users are back; protection is resumed and the rest is looked at
 
 
 class Act(enum.StrEnum):
     """What a step does. Closed: a doer handles each of them."""
 
     ASK = "ask"  #: a person does it and says so
+    HOLD = "hold"  #: from now on nothing expires, until the run is closed
+    CONFIRM = "confirm"  #: look at the symptoms, and name what is hurt
+    CHOOSE = "choose"  #: prove that what one goes back to is good, before it replaces anything
+    MACHINE = "machine"  #: look whether this machine has what the stack needs
     FILES = "files"  #: bring a file set back
+    SOURCE = "source"  #: get the stack's source at the commit that was recorded
+    IMAGES = "images"  #: get the images that were recorded
     STACK = "stack"  #: make containers, networks and volumes from the configuration
-    RESTORE = "restore"  #: bring a database's data back
+    STOP = "stop"  #: stop services
+    RESTORE = "restore"  #: bring a database's data to their place, beside what is there
+    SWAP = "swap"  #: set a database's old data aside and the new ones in place
     START = "start"  #: start a database, and look at what it holds
     APPLICATION = "application"  #: start an application until it is healthy; without a subject, all that do not run
     HEALTH = "health"  #: ask the addresses that say how a service is
     CHECKS = "checks"  #: ask the plan's questions of a service
     FLOWS = "flows"  #: do what users do
+    PROTECT = "protect"  #: take a new copy of a database, which is one that can be gone back to from now on
+    CHECKLIST = "checklist"  #: look whether everything is as before the disaster
+
+
+class Consent(enum.StrEnum):
+    """Whose word a step of production needs."""
+
+    NONE = "none"  #: nobody's: it harms nothing
+    YES = "yes"  #: a yes, which may be given beforehand
+    TYPED = "typed"  #: the name of the system, typed for this step: it replaces what users worked with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """One step. ``id`` stays the same from run to run. ``subject`` is the service, where there is one.
 
-    ``replaces`` says, in a drill, what of the real recovery is done differently in this step; it was not tested.
+    ``commands`` are what somebody would type who had to do it by hand; ``check`` is what is looked at afterwards.
+    ``replaces`` says what of production it sets aside, or stays empty. ``differs`` says, in a drill, what of the real
+    recovery is done differently in this step; it was not tested. ``seconds`` is when it is stopped; ``attempts`` is how
+    often it is tried before a person is asked, more than once only where that is safe.
     """
 
     id: str
@@ -57,7 +82,13 @@ class Step:
     act: Act
     phase: Phase
     subject: str = ""
+    commands: tuple[str, ...] = ()
+    check: str = ""
+    consent: Consent = Consent.NONE
     replaces: str = ""
+    differs: str = ""
+    seconds: float = 3600.0
+    attempts: int = 1
 
     @property
     def kind(self) -> Kind:
@@ -82,11 +113,12 @@ class StepRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """What carrying out a step gave."""
+    """What carrying out a step gave. ``data`` is what later steps need of it: words and numbers, no secrets."""
 
     findings: tuple[Finding, ...] = ()
     detail: str = ""
     waited: float = 0.0
+    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Doer(Protocol):

@@ -54,7 +54,8 @@ class _Doer:
 def test_after_a_lost_server_everything_is_brought_back_and_counted() -> None:
     steps = steps_of("server-loss", _FACTS)
     assert [one.id for one in steps] == [
-        *("files-configuration", "stack", "restore-postgres", "start-postgres", "restore-redis", "start-redis"),
+        *("files-configuration", "stack", "restore-postgres", "swap-postgres", "start-postgres"),
+        *("restore-redis", "swap-redis", "start-redis"),
         *("application-api", "others", "health-api", "checks-postgres", "flows"),
     ]
     assert all(one.phase is not Phase.PREPARE for one in steps)
@@ -85,7 +86,7 @@ def test_people_are_steps_only_when_they_can_be_asked() -> None:
         "server-loss", Facts(**{**{name: getattr(_FACTS, name) for name in _FACTS.__slots__}, "people": True})
     )
     assert [one.id for one in asked if one.kind == "person"] == ["new-server", "let-users-in"]
-    assert all(one.replaces for one in PEOPLE), "what is done differently in a drill is said"
+    assert all(one.differs for one in PEOPLE), "what is done differently in a drill is said"
 
 
 def test_a_breach_is_not_rehearsed() -> None:
