@@ -16,7 +16,7 @@ from recoup.demo.programs import Programs
 from recoup.demo.servers import PostgresServer
 from recoup.engines.compose.one_off import OneOff
 from recoup.engines.postgres import volume_script
-from recoup.engines.postgres.incremental import tar_with_manifest
+from recoup.engines.postgres.earlier import tar_with_manifest
 from recoup.engines.postgres.volume_script import parse_status
 from recoup.kernel.secret import Secret
 from tests.integration.incrementals import summarizing, take

@@ -14,7 +14,7 @@ from recoup.demo.servers import PostgresServer
 from recoup.engines.postgres.access import DirectAccess
 from recoup.engines.postgres.base_backup import take_base_backup
 from recoup.engines.postgres.base_fingerprint import take_with_fingerprint
-from recoup.engines.postgres.incremental import earlier_backup
+from recoup.engines.postgres.earlier import earlier_backup
 from recoup.kernel.secret import Secret
 from tests.integration.postgres_copies import MemoryCopy
 from tests.real import require_found

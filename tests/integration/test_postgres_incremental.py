@@ -17,8 +17,9 @@ from recoup.engines.postgres.access import DirectAccess, ProgramAccess
 from recoup.engines.postgres.base_by_program import take_base_backup_by_program
 from recoup.engines.postgres.base_check import check_base_copy
 from recoup.engines.postgres.base_fingerprint import compare_with_base
+from recoup.engines.postgres.earlier import earlier_backup
 from recoup.engines.postgres.identity import describe_folder
-from recoup.engines.postgres.incremental import check_incremental, earlier_backup
+from recoup.engines.postgres.incremental import check_incremental
 from recoup.engines.postgres.place_chain import restore_chain_to_folder
 from recoup.engines.postgres.place_folder import restore_base_to_folder
 from recoup.kernel.errors import DamageError, EngineError, RefusedError

@@ -15,7 +15,7 @@ from pathlib import Path
 from recoup.demo.programs import Programs, find_postgres
 from recoup.demo.servers import PostgresServer
 from recoup.engines.postgres.base_backup import take_base_backup
-from recoup.engines.postgres.incremental import earlier_backup
+from recoup.engines.postgres.earlier import earlier_backup
 from recoup.engines.postgres.lsn import Lsn
 from recoup.kernel import clock, ids
 from recoup.kernel.secret import Secret

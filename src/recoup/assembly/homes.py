@@ -13,7 +13,7 @@ from recoup.engines.engine import CopyReader, ProgressListener
 from recoup.engines.postgres import recovery_volume, volume_script
 from recoup.engines.postgres.access import open_maintenance
 from recoup.engines.postgres.base_fingerprint import compare_with_base
-from recoup.engines.postgres.incremental import tar_with_manifest
+from recoup.engines.postgres.earlier import tar_with_manifest
 from recoup.engines.postgres.place_chain import require_chain
 from recoup.engines.postgres.stream_names import BASE_ARCHIVE
 from recoup.kernel.errors import EngineError, RefusedError

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from recoup.assembly.access import Found, Readable
-from recoup.engines.postgres.incremental import TAKE_A_BASE, Earlier, earlier_backup
+from recoup.engines.postgres.earlier import TAKE_A_BASE, Earlier, earlier_backup
 from recoup.kernel.errors import DamageError, RecoupError, RefusedError, UsageError, WrongKeyError
 from recoup.kernel.finding import Verdict, overall
 from recoup.repository.catalog import REPLACED, Catalog, Entry, read_catalog

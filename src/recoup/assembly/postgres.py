@@ -13,7 +13,7 @@ from recoup.engines.postgres.base_backup import take_base_backup
 from recoup.engines.postgres.base_by_program import take_base_backup_by_program
 from recoup.engines.postgres.base_fingerprint import take_with_fingerprint
 from recoup.engines.postgres.dump import DumpFormat, DumpRequest, default_stream_name, take_dump
-from recoup.engines.postgres.incremental import Earlier
+from recoup.engines.postgres.earlier import Earlier
 from recoup.kernel.secret import Secret
 from recoup.plan.services import PostgresService
 

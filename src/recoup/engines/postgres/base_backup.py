@@ -8,7 +8,8 @@ from typing import Any
 from recoup.engines.engine import Content, CopyFacts, Progress, ProgressListener, Sink
 from recoup.engines.postgres.access import DirectAccess
 from recoup.engines.postgres.base_protocol import BaseBackupOptions, BaseBackupStream, upload_manifest
-from recoup.engines.postgres.incremental import Earlier, explain_refusal, require_incremental, require_timeline
+from recoup.engines.postgres.earlier import Earlier
+from recoup.engines.postgres.incremental import explain_refusal, require_incremental, require_timeline
 from recoup.engines.postgres.lsn import Lsn
 from recoup.engines.postgres.server_facts import inventory, left_out_of, settings_over_wire
 from recoup.engines.postgres.stream_names import BASE_ARCHIVE, MANIFEST_STREAM

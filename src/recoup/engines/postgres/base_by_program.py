@@ -17,13 +17,8 @@ from recoup.engines.engine import Content, CopyFacts, Progress, ProgressListener
 from recoup.engines.postgres.access import ServerAccess, open_maintenance
 from recoup.engines.postgres.backup_manifest import BackupManifest, parse_manifest
 from recoup.engines.postgres.base_backup import refuse_other_cluster
-from recoup.engines.postgres.incremental import (
-    Earlier,
-    explain_program,
-    require_summaries,
-    require_timeline,
-    require_version,
-)
+from recoup.engines.postgres.earlier import Earlier
+from recoup.engines.postgres.incremental import explain_program, require_summaries, require_timeline, require_version
 from recoup.engines.postgres.server_facts import as_rows, inventory, left_out_of, settings_by_sql
 from recoup.engines.postgres.stream_names import BASE_ARCHIVE, MANIFEST_STREAM
 from recoup.engines.postgres.tar_walk import TarWalk

@@ -10,7 +10,8 @@ from typing import Any
 from recoup.engines.engine import Content, CopyReader
 from recoup.engines.postgres.backup_manifest import BackupManifest, ManifestFile, new_summer, parse_manifest
 from recoup.engines.postgres.control import CONTROL_FILE, parse_control
-from recoup.engines.postgres.incremental import check_label, read_manifest
+from recoup.engines.postgres.earlier import read_manifest
+from recoup.engines.postgres.incremental import check_label
 from recoup.engines.postgres.lsn import Lsn, segment_name, segments_between
 from recoup.engines.postgres.placement import tablespace_oid
 from recoup.engines.postgres.stream_names import MANIFEST_STREAM

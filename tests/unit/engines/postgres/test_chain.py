@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recoup.engines.postgres.base_protocol import BaseBackupOptions
-from recoup.engines.postgres.incremental import Earlier, explain_program, explain_refusal
+from recoup.engines.postgres.earlier import Earlier
+from recoup.engines.postgres.incremental import explain_program, explain_refusal
 from recoup.engines.postgres.place_chain import combined_bytes, require_chain
 from recoup.engines.postgres.wire import ServerError
 from recoup.kernel.errors import DamageError, EngineError, RefusedError
