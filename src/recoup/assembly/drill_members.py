@@ -52,7 +52,7 @@ def choose(opened: Readable, instant: datetime | None, *, files_lost: bool) -> C
                 else:
                     files.append(found)
             case PostgresService() | RedisService():
-                databases.append(_database(opened, catalog, name, instant))
+                databases.append(choose_database(opened, catalog, name, instant))
     return Chosen(instant=instant, files=tuple(files), databases=tuple(databases), missing=tuple(missing))
 
 
@@ -67,7 +67,11 @@ def newest(
     return None
 
 
-def _database(opened: Readable, catalog: Catalog, name: str, instant: datetime | None) -> Found | TimedMember:
+def choose_database(opened: Readable, catalog: Catalog, name: str, instant: datetime | None) -> Found | TimedMember:
+    """What a recovery of one database goes back to: through its log where it has one, else its newest copy.
+
+    ``instant`` None: as near to now as can be. Raise ``RefusedError`` when it cannot be brought there.
+    """
     assert opened.system is not None, "a drill has a plan"
     described = opened.system.plan.services[name]
     kinds = _WHOLE[PostgresService if isinstance(described, PostgresService) else RedisService]
