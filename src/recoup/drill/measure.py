@@ -6,7 +6,6 @@ the newest six count. A number is *worse* when it is both beyond the given facto
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,6 +15,9 @@ from recoup.drill.model import DrillRecord, Rpo, Rto
 from recoup.kernel.finding import Verdict, worst
 from recoup.kernel.units import show_duration
 from recoup.objectives.objective import Objective
+from recoup.recovery.forecast import Forecast as Forecast
+from recoup.recovery.forecast import forecast_of, percentile
+from recoup.recovery.forecast import forecast_whole as forecast_whole
 
 #: How many earlier drills a number is compared with, and how many there must be.
 COMPARED: Final = 6
@@ -62,15 +64,6 @@ class Regression:
             f"{self.number} is {show_duration(self.measured)}; it was {show_duration(self.before)} "
             f"(median of {self.drills} earlier drills)"
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Forecast:
-    """How long a step is likely to take. ``p95`` of fewer than twenty times is the longest of them."""
-
-    p50: timedelta
-    p95: timedelta
-    times: int
 
 
 def measure_rto(
@@ -148,7 +141,7 @@ def regressions(record: DrillRecord, records: Sequence[DrillRecord]) -> tuple[Re
         known = [value for one in before if (value := numbers(one)[number]) is not None][:COMPARED]
         if measured is None or len(known) < FEWEST:
             continue
-        median = _percentile(known, 0.5)
+        median = percentile(known, 0.5)
         if measured > median * FACTOR[number] and measured - median >= LEAST:
             found.append(Regression(number=number, measured=measured, before=median, drills=len(known)))
     return tuple(found)
@@ -161,31 +154,4 @@ def forecast(records: Sequence[DrillRecord]) -> dict[str, Forecast]:
         for step in record.steps:
             if step.verdict is Verdict.OK and (took := step.took) is not None:
                 taken.setdefault(step.key, []).append(took)
-    return {
-        key: Forecast(p50=_percentile(times, 0.5), p95=_percentile(times, 0.95), times=len(times))
-        for key, times in taken.items()
-    }
-
-
-def forecast_whole(keys: Sequence[str], known: Mapping[str, Forecast]) -> tuple[Forecast | None, tuple[str, ...]]:
-    """What all the steps together are likely to take, one after the other, and the steps that nothing is known of.
-
-    The p95 of the sum is not the sum of the p95: it is an upper bound, which is what a promise needs.
-    """
-    missing = tuple(key for key in keys if key not in known)
-    found = [known[key] for key in keys if key in known]
-    if not found:
-        return None, missing
-    zero = timedelta(0)
-    whole = Forecast(
-        p50=sum((one.p50 for one in found), zero),
-        p95=sum((one.p95 for one in found), zero),
-        times=min(one.times for one in found),
-    )
-    return whole, missing
-
-
-def _percentile(values: Sequence[timedelta], part: float) -> timedelta:
-    """The nearest-rank percentile: a value that was measured, never one in between."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(part * len(ordered)) - 1)]
+    return {key: forecast_of(times) for key, times in taken.items()}

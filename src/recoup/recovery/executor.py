@@ -18,6 +18,7 @@ from recoup.recovery import progress as written
 from recoup.recovery.journal import Line
 from recoup.recovery.progress import Approve, Carry, Finished, Progress, Stuck, next_move, read_progress
 from recoup.recovery.step import Done, Step
+from recoup.recovery.step_document import step_document
 
 
 class Log(Protocol):
@@ -93,6 +94,7 @@ def begin(journal: Log, *, run: str, situation: str, steps: Sequence[Step], fact
         journal.append(
             written.RUN_BEGUN, schema=1, run=run, situation=situation, order=written.ORDER,
             steps=[step.id for step in steps], facts=dict(facts),
+            runbook=[step_document(step) for step in steps],
         )  # fmt: skip
     else:
         written.require_same_run(there, steps)
