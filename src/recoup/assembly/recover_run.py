@@ -1,0 +1,157 @@
+"""Carries out the recovery of production: begins a run or goes on with one, and holds what keeps others away."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from recoup.assembly.access import Readable, open_for_reading
+from recoup.assembly.recover_context import RecoverWish, Recovery
+from recoup.assembly.recover_runs import RunSeen, local_runs, run_folder, unfinished
+from recoup.assembly.system import System
+from recoup.assembly.voice import Voice
+from recoup.drill.codec import decode, encode
+from recoup.kernel import clock, ids
+from recoup.kernel.errors import UsageError
+from recoup.kernel.finding import Verdict
+from recoup.kernel.presence import boot_id, login_name, myself
+from recoup.recovery.executor import Actor, Control, Outcome, begin, carry_out
+from recoup.recovery.journal import Journal, Line
+from recoup.recovery.progress import read_progress
+from recoup.recovery.runbook import Facts, steps_of
+from recoup.recovery.step import Consent, Step
+from recoup.repository.lease import cannot_note, hold_lease
+
+#: The lease of a stack on this machine.
+LEASE: Final = "recover"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoverControl:
+    """What the operator wants of this call. ``agree`` asks a person whether a step may be done.
+
+    ``yes`` agrees beforehand to every step that needs no more than that. ``run`` is the id of the run to go on with;
+    without one it is the unfinished run of this situation, or a new one.
+    """
+
+    agree: Callable[[Step], bool]
+    who: str = field(default_factory=login_name)
+    yes: bool = False
+    run: str | None = None
+    skip: Mapping[str, str] = field(default_factory=dict)
+    pause_before: str | None = None
+    begins: Callable[[Step, int], None] = lambda _step, _attempt: None
+    ends: Callable[[Step, Verdict, str], None] = lambda _step, _verdict, _detail: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoveryOutcome:
+    """How a call ended. ``lines`` is the whole journal of the run, ``steps`` are all of its steps."""
+
+    run: str
+    outcome: Outcome
+    steps: tuple[Step, ...]
+    lines: tuple[Line, ...]
+    resumed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a recovery is made of. Tests put in their own."""
+
+    open: Callable[[RecoverWish], tuple[Readable, System]]
+    facts: Callable[[Readable, System, RecoverWish], Facts]
+    actor: Callable[[Recovery], Actor]
+
+
+def run_recovery(
+    wish: RecoverWish, voice: Voice, control: RecoverControl, parts: Parts | None = None
+) -> RecoveryOutcome:
+    """Begin a recovery, or go on with the one that is under way, until it ends or needs somebody.
+
+    Raise ``BusyError`` while another process carries it out, ``RefusedError`` when it cannot be continued as it was
+    begun or nobody agreed to a step, the repositories' errors.
+    """
+    parts = parts or production_parts()
+    opened, system = parts.open(wish)
+    state = opened.state_folder
+    with hold_lease(state, LEASE, f"recovery from {wish.situation}"), contextlib.ExitStack() as scope:
+        there = unfinished(local_runs(state), wish.situation, control.run)
+        run = ids.new_id(clock.now()) if there is None else there.run
+        journal = scope.enter_context(_journal(run_folder(state, run), control.who))
+        frozen = _begun(there, wish) or encode(parts.facts(opened, system, wish))
+        steps = steps_of(wish.situation, decode(Facts, frozen), "production")
+        begin(journal, run=run, situation=wish.situation, steps=steps, facts=_facts(wish, system, steps, frozen))
+        recovery = Recovery(
+            run=run, wish=wish, opened=opened, system=system, state=run_folder(state, run), journal=journal,
+            voice=voice, scope=scope.enter_context(contextlib.ExitStack()),
+        )  # fmt: skip
+        outcome = carry_out(journal, steps, parts.actor(recovery), _control(control, steps))
+        return RecoveryOutcome(
+            run=run, outcome=outcome, steps=steps, lines=tuple(journal.lines), resumed=there is not None
+        )
+
+
+def show_steps(wish: RecoverWish, parts: Parts | None = None) -> tuple[Step, ...]:
+    """The steps that a recovery begun now would have. Nothing is changed. Raise as ``run_recovery`` does."""
+    parts = parts or production_parts()
+    opened, system = parts.open(wish)
+    return steps_of(wish.situation, parts.facts(opened, system, wish), "production")
+
+
+def production_parts() -> Parts:
+    """The parts of a real recovery."""
+    facts = importlib.import_module("recoup.assembly.recover_facts")
+    actor = importlib.import_module("recoup.assembly.recover_actor")
+    return Parts(open=_open, facts=facts.facts_of, actor=actor.ProductionActor)
+
+
+def _open(wish: RecoverWish) -> tuple[Readable, System]:
+    opened = open_for_reading(wish.file, wish.source, wish.key_file)
+    if opened.system is None:
+        raise UsageError("a recovery follows from a plan, and there is none here", hint="Give it: -f FILE.")
+    return opened, opened.system
+
+
+def _journal(folder: Path, who: str) -> Journal:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as failure:
+        raise cannot_note(folder, failure) from failure
+    return Journal(folder / "journal", who=who, host=myself().host, boot=boot_id())
+
+
+def _begun(there: RunSeen | None, wish: RecoverWish) -> Any:
+    """The facts that a run was begun with; None for a new one."""
+    found = None if there is None else read_progress(there.lines)
+    assert found is None or found.situation == wish.situation
+    return None if found is None else found.facts["facts"]
+
+
+def _facts(wish: RecoverWish, system: System, steps: Sequence[Step], frozen: Any) -> dict[str, Any]:
+    """What is chosen when a run begins, and does not change while it goes on."""
+    return {
+        "system": system.plan.system,
+        "services": list(wish.services),
+        "instant": wish.instant,
+        "titles": {step.id: step.title for step in steps},
+        "facts": frozen,
+    }
+
+
+def _control(control: RecoverControl, steps: Sequence[Step]) -> Control:
+    def approve(step: Step) -> bool:
+        return (control.yes and step.consent is Consent.YES) or control.agree(step)
+
+    return Control(
+        approve=approve,
+        needs_approval=frozenset(step.id for step in steps if step.consent is not Consent.NONE),
+        skip=control.skip,
+        pause_before=control.pause_before,
+        begins=control.begins,
+        ends=control.ends,
+    )

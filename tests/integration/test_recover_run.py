@@ -1,0 +1,49 @@
+"""A run of `recoup recover`: one at a time, written down, and gone on with where it ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recoup.assembly.recover_runs import local_runs
+from recoup.assembly.system import System
+from recoup.kernel.errors import BusyError, RefusedError
+from recoup.kernel.finding import Verdict
+from recoup.repository.lease import hold_lease
+from tests.integration.recover_world import make_place, recover
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RECOUP_STATE", str(tmp_path / "state"))
+    return make_place(tmp_path)
+
+
+def test_a_run_carries_out_every_step_once_and_ends(plan: Path) -> None:
+    done = recover(plan)
+    assert (done.outcome.verdict, done.outcome.finished, done.resumed) == (Verdict.OK, True, False)
+    assert {one.name for one in (plan.parent / "world").iterdir()} == {step.id for step in done.steps}
+    seen = local_runs(System.from_file(plan).state_folder)
+    assert [one.run for one in seen] == [done.run]
+    assert seen[0].lines == done.lines
+
+
+def test_the_same_command_goes_on_with_the_run_that_was_not_finished(plan: Path) -> None:
+    first = recover(plan, pause_before="swap-postgres")
+    assert not first.outcome.finished
+    again = recover(plan)
+    assert (again.run, again.resumed, again.outcome.finished) == (first.run, True, True)
+    assert recover(plan, pause_before="hold").run != first.run
+
+
+def test_a_step_that_replaces_production_needs_more_than_a_yes_given_beforehand(plan: Path) -> None:
+    with pytest.raises(RefusedError, match="swap-postgres"):
+        recover(plan, yes=True, agree=lambda _step: False)
+    assert (plan.parent / "world" / "stop").exists()
+    assert not (plan.parent / "world" / "swap-postgres").exists()
+
+
+def test_two_runs_of_one_stack_are_never_at_work_at_once(plan: Path) -> None:
+    with hold_lease(System.from_file(plan).state_folder, "recover", "recovery"), pytest.raises(BusyError):
+        recover(plan)
