@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import date, timedelta
 
-from recoup.drill.book import Book
+from recoup.drill.book import Book, stored_form
 from recoup.drill.issues import Closing, ClosingProof, find_issues, track
 from recoup.drill.model import DrillRecord, FlowResult, FlowStepResult, Rto, Step
 from recoup.drill.report import Report, report_on
 from recoup.kernel.finding import Verdict
+from recoup.repository.drill_records import make_record
+from recoup.repository.seal import Key
+from recoup.repository.signature import public_key
 from tests.drills import DECLARED, MINUTE, SECOND, a_drill, finding
 
+KEY = Key.from_text("11" * 32)
 HOSTILE = "<script>alert(1)</script>\"'><img src=http://evil.example/x onerror=alert(2)>\x00\x1b[31m"
 #: Nothing that typst may take for its own language.
 HOSTILE_TYPST = '#import "x" $a$ *b* _c_ @d `e` <f> \\ // ~ [g] #panic() "quoted" = h'
@@ -100,6 +104,7 @@ def a_book(records: list[DrillRecord], closings: tuple[Closing, ...] = ()) -> Bo
         closings=closings,
         places={one.id: ("local", "offsite") for one in records},
         digests={one.id: "5e" * 32 for one in records},
+        signed={one.id: make_record(KEY, "records", one.id, stored_form(one)).signed or {} for one in records},
         failed={},
     )
 
@@ -114,4 +119,5 @@ def a_report(today: date = date(2026, 11, 20)) -> Report:
         id="20260901-090000-cccccc", issue=failed.issues[0].id, closed=drills[8].ended, by="Ada Lovelace",
         because="the restore runs on two disks now", proof=proof,
     )  # fmt: skip
-    return report_on(drills[-1], a_book(drills, (closing,)), key_id="ea7fd3c809eee230", today=today)
+    book = a_book(drills, (closing,))
+    return report_on(drills[-1], book, signer=public_key(KEY), key_id="ea7fd3c809eee230", today=today)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 from pathlib import Path
 
 from recoup.demo.servers import PostgresServer
-from tests.acceptance.workplace import Workplace
+from tests.acceptance.workplace import RECOUP, Workplace
 from tests.artefacts import keep
+from tests.real import require
 
+_GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "check-a-drill-report.md"
 _DRILL = """
 team: {operations: {name: Ada Lovelace, deputy: lead}, lead: {name: Grace Hopper}}
 drill:
@@ -54,6 +58,7 @@ def test_a_drill_that_was_held_is_told_of_and_a_change_of_the_plan_takes_its_pro
     assert paper.read_bytes().startswith(b"%PDF-")
     keep(page)
     keep(paper)
+    _a_stranger_checks(work, passed["id"], page, paper)
     work.recoup("drill", "--close", issue["id"], "--because", "one is enough")
     assert "no issue is open" in work.recoup("drill", "--issues").out
     report = work.json("drill", "--show", passed["id"])
@@ -67,3 +72,45 @@ def test_a_drill_that_was_held_is_told_of_and_a_change_of_the_plan_takes_its_pro
     work.extra = _DRILL.replace("PAID", "1").replace("09:00", "10:00")
     work.write_plan()
     assert work.json("drill", "--list")["plan"]["reasons"] == ["plan file changed"]
+
+
+def _a_stranger_checks(work: Workplace, drill: str, page: Path, paper: Path) -> None:
+    """With a public key, in a folder without plan and key: by Recoup, and by what the guide says of stock tools."""
+    there = page.parent / "stranger"
+    there.mkdir()
+    (there / "drills.pem").write_text(work.recoup("key", "show-public").out)
+    (there / "drill.json").write_text(work.recoup("drill", "--show", drill, "--json").out)
+    for one in (page, paper):
+        kind = one.suffix
+        (there / f"drill{kind}").write_bytes(one.read_bytes())
+        (there / f"drill{kind}.sig").write_bytes(one.with_name(f"{one.name}.sig").read_bytes())
+    for tool in ("openssl", "jq"):
+        require(tool)
+    blocks = re.findall(r"```sh\n(.*?)```", _GUIDE.read_text(), re.DOTALL)
+    by_hand = [one for one in blocks if "openssl" in one]
+    assert len(by_hand) == 2, "the guide has changed"
+    recoup = [f"{RECOUP} drill --verify drill{kind} --public-key drills.pem" for kind in (".json", ".html", ".pdf")]
+
+    def codes() -> list[int]:
+        return [
+            subprocess.run(
+                ["bash", "-eu", "-c", one], cwd=there, env={"PATH": "/usr/bin:/bin"}, capture_output=True, timeout=60,
+                check=False,
+            ).returncode
+            for one in (*by_hand, *recoup)
+        ]  # fmt: skip
+
+    assert codes() == [0, 0, 0, 0, 0]
+    report = json.loads((there / "drill.json").read_text())
+    (there / "drill.json").write_text(json.dumps(report | {"verdict": "failed"}))
+    (there / "drill.pdf").write_bytes(paper.read_bytes() + b" ")
+    (there / "drill.html").write_text(page.read_text().replace("passed", "failed"))
+    changed = codes()
+    assert changed[0] != 0, "openssl sees that the paper was changed"
+    assert changed[1] == 0, "the record in the report is still the one that was signed"
+    assert changed[2:] == [3, 3, 3]
+    (there / "drills.pem").unlink()
+    alone = subprocess.run(
+        [RECOUP, "drill", "--verify", "drill.html"], cwd=there, capture_output=True, timeout=60, check=False
+    )
+    assert (alone.returncode, b"--public-key" in alone.stdout) == (4, True)

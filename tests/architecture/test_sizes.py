@@ -16,7 +16,7 @@ _LONG_FILES = {
 }
 #: function -> (lines it may have, why it is not two)
 _LONG_FUNCTIONS = {
-    "cli/drill.py: drill": (90, "most of it is the signature: an option a line, as Typer reads them"),
+    "cli/drill.py: drill": (95, "most of it is the signature: an option a line, as Typer reads them"),
     "cli/init.py: init": (85, "half of it is the signature: an option a line, as Typer reads them"),
     "engines/postgres/definitions.py: _statements": (85, "a table of catalogue queries, one after the other"),
 }

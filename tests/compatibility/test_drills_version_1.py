@@ -40,6 +40,7 @@ def test_a_drill_of_version_1_says_the_same_for_ever() -> None:
     book = read_book([repository])
     (record,) = book.records
     assert book.problems == ()
+    assert book.signed == {}
     assert (record.id, record.system, record.situation, record.verdict) == (
         DRILL, "marketplace", "server-loss", Verdict.FAILED,
     )  # fmt: skip

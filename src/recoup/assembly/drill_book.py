@@ -25,6 +25,8 @@ from recoup.kernel.errors import RecoupError, RefusedError, UsageError
 from recoup.kernel.finding import Verdict
 from recoup.plan.people import Drill
 from recoup.repository.drill_records import LIMIT_BYTES
+from recoup.repository.seal import Key
+from recoup.repository.signature import public_key, sign
 
 _LONGEST_NAME: Final = 200
 
@@ -49,8 +51,16 @@ class OpenBook:
         """The report on the drill meant by ``latest``, an id or the beginning of one. Raise ``UsageError``."""
         zone = "UTC" if self.system is None else self.system.plan.timezone
         today = clock.now().astimezone(ZoneInfo(zone)).date()
-        key = self.opened.repositories[0].key
-        return report_on(self.book.find(reference), self.book, key_id=key.id, today=today)
+        key = self._key
+        return report_on(self.book.find(reference), self.book, key_id=key.id, signer=public_key(key), today=today)
+
+    def sign(self, file: bytes) -> bytes:
+        """The signature of a file, such as a report: 64 bytes that go beside it."""
+        return sign(self._key, file)
+
+    @property
+    def _key(self) -> Key:
+        return self.opened.repositories[0].key
 
 
 def open_book(file: Path | None, source: str | None, key_file: Path | None) -> OpenBook:

@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
             "recoup drill --show latest --html drill.html --pdf drill.pdf",
             "recoup drill --issues",
             'recoup drill --close 20261102-090000-aaaaaa.1 --because "a second disk" --proof disk.txt',
+            "recoup drill --verify drill.json --public-key drills.pem   # needs neither plan nor key",
         ),
     )
 
@@ -69,6 +70,12 @@ def drill(
         str | None,
         typer.Option(metavar="FILE|ID", help="What shows it; default: the newest drill since that passed."),
     ] = None,
+    verify: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Check the signature of a report.", show_default=False)
+    ] = None,
+    public_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Whose it must be; default: the plan's.", show_default=False)
+    ] = None,
     key_file: KeyFileOption = None,
     file: FileOption = None,
     as_json: JsonOption = False,
@@ -95,6 +102,8 @@ def drill(
         close=close,
         because=because,
         proof=proof,
+        verify=verify,
+        public_key=public_key,
         file=file,
         source=source,
         key_file=key_file,

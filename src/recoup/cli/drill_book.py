@@ -27,6 +27,8 @@ class Asked:
     close: str | None = None
     because: str | None = None
     proof: str | None = None
+    verify: Path | None = None
+    public_key: Path | None = None
     file: Path | None = None
     source: str | None = None
     key_file: Path | None = None
@@ -34,12 +36,15 @@ class Asked:
     def tells(self) -> bool:
         """Whether it is about drills that were held, and none is to be. Raise ``UsageError`` for what makes no sense,
         ``UncheckedError`` when a PDF is wanted that cannot be made."""
-        told = (self.listing, self.show is not None, self.issues, self.close is not None)
+        told = (self.listing, self.show is not None, self.issues, self.close is not None, self.verify is not None)
         if sum(told) > 1:
-            raise UsageError("--list, --show, --issues and --close exclude each other", hint="Leave all but one out.")
+            words = "--list, --show, --issues, --close and --verify exclude each other"
+            raise UsageError(words, hint="Leave all but one out.")
+        if self.public_key is not None and self.verify is None:
+            raise UsageError("--public-key belongs to --verify", hint="--verify drill.json --public-key drills.pem")
         if self.close is None and (self.because is not None or self.proof is not None):
             raise UsageError("--because and --proof belong to --close", hint='--close ID --because "…" --proof FILE')
-        if (self.html or self.pdf) and (self.listing or self.issues or self.close is not None):
+        if (self.html or self.pdf) and any(told) and self.show is None:
             raise UsageError("--html and --pdf are of one drill", hint="`recoup drill --show ID --html FILE`")
         if self.pdf is not None:
             from recoup.drill.paper import require_typst
@@ -52,6 +57,10 @@ def tell(output: Output, asked: Asked) -> Exit:
     """Do what is asked. Exit code 3 for records that cannot be believed, 4 when a repository could not be asked."""
     from recoup.assembly.drill_book import open_book
 
+    if asked.verify is not None:
+        from recoup.cli.drill_verify import verify_report
+
+        return verify_report(output, asked.verify, asked.public_key, asked.file, asked.key_file)
     opened = open_book(asked.file, asked.source, asked.key_file)
     _warn(output, opened)
     if asked.close is not None:
@@ -62,7 +71,7 @@ def tell(output: Output, asked: Asked) -> Exit:
         _list(output, opened)
     else:
         report = opened.report(asked.show or "latest")
-        write_files(output, report, asked.html, asked.pdf)
+        write_files(output, opened, report, asked)
         _show(output, report)
     return _end(opened)
 
@@ -75,31 +84,38 @@ def write_latest(output: Output, asked: Asked, drill: str) -> None:
 
     opened = open_book(asked.file, asked.source, asked.key_file)
     try:
-        write_files(output, opened.report(drill), asked.html, asked.pdf)
+        write_files(output, opened, opened.report(drill), asked)
     except RecoupError as failure:  # the drill was held, and its result is not that of a file
         output.note(f"{failure.message}" + (f"\nhint: {failure.hint}" if failure.hint else ""))
 
 
-def write_files(output: Output, report: Report, html: Path | None, pdf: Path | None) -> None:
-    """Write the report as the files that were asked for. Raise ``RecoupError`` when one cannot be written."""
+def write_files(output: Output, opened: OpenBook, report: Report, asked: Asked) -> None:
+    """Write the report as the files that were asked for, each with its signature beside it.
+
+    Raise ``RecoupError`` when one cannot be written.
+    """
     from recoup.drill.page import page
     from recoup.drill.paper import pdf as paper
+    from recoup.drill.signed import signature_file
     from recoup.kernel.files import write_atomically
 
     for path, content in (
-        (html, page(report).encode() if html is not None else b""),
-        (pdf, paper(report) if pdf is not None else b""),
+        (asked.html, page(report).encode() if asked.html is not None else b""),
+        (asked.pdf, paper(report) if asked.pdf is not None else b""),
     ):
         if path is None:
             continue
+        beside = signature_file(path)
         try:
+            beside.unlink(missing_ok=True)  # a page beside the signature of another one would look forged
             write_atomically(path, content, mode=0o644)
+            write_atomically(beside, opened.sign(content), mode=0o644)
         except OSError as failure:
             raise RecoupError(
                 f"cannot write the report {path}: {failure.strerror or failure}",
                 hint="Name a file in a folder that this user may write to.",
             ) from failure
-        output.note(f"wrote {path}")
+        output.note(f"wrote {path}, and its signature {beside}")
 
 
 def _warn(output: Output, opened: OpenBook) -> None:

@@ -12,7 +12,7 @@ from recoup.kernel.errors import Exit
 
 
 def register(app: typer.Typer) -> None:
-    """Add ``recoup key generate|show-id|check``."""
+    """Add ``recoup key generate|show-id|show-public|check``."""
     group = new_group(app, "key", "Make, name and check the key of the backups.")
     add_command(
         group,
@@ -22,6 +22,12 @@ def register(app: typer.Typer) -> None:
     )
     add_command(
         group, "show-id", show_id, examples=("recoup key show-id", "recoup key show-id --key-file /mnt/usb/recoup.key")
+    )
+    add_command(
+        group,
+        "show-public",
+        show_public,
+        examples=("recoup key show-public > drills.pem", "recoup key show-public --key-file /mnt/usb/recoup.key"),
     )
     add_command(group, "check", check, examples=("recoup key check", "recoup key check --json"))
 
@@ -61,6 +67,27 @@ def show_id(file: FileOption = None, key_file: KeyFileOption = None, as_json: Js
     output = Output(json=as_json)
     output.line(made.id[:16])
     output.document("key", {"source": source, "id": made.id, "kind": "random" if made.is_random else "passphrase"})
+    return Exit.OK
+
+
+def show_public(file: FileOption = None, key_file: KeyFileOption = None, as_json: JsonOption = False) -> Exit:
+    """Print the public key that checks the signatures of drills, in PEM.
+
+    It is no secret, and opens no backup. Give it to who has to check the reports, on another way than the reports.
+    """
+    from recoup.cli.key_file import read_key
+    from recoup.cli.output import Output
+    from recoup.repository.signature import ALGORITHM, public_key
+
+    made, source = read_key(file, key_file)
+    public = public_key(made)
+    output = Output(json=as_json)
+    output.line(public.pem.rstrip())
+    output.note(f"fingerprint {public}")
+    output.document(
+        "public-key",
+        {"source": source, "id": made.id, "algorithm": ALGORITHM, "public_key": public.pem, "fingerprint": str(public)},
+    )
     return Exit.OK
 
 

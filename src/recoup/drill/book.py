@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from recoup.drill.codec import decode, encode
 from recoup.drill.issues import Closing, ClosingProof, TrackedIssue, track
@@ -49,13 +49,14 @@ class Problem:
 class Book:
     """Every drill, the newest first. ``places`` says by id which repositories hold it, ``digests`` its sha256.
 
-    ``failed`` are the repositories that could not be asked.
+    ``signed`` has the DSSE envelope of each that is signed. ``failed`` are the repositories that could not be asked.
     """
 
     records: tuple[DrillRecord, ...]
     closings: tuple[Closing, ...]
     places: Mapping[str, tuple[str, ...]]
     digests: Mapping[str, str]
+    signed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     failed: Mapping[str, RecoupError]
 
@@ -123,6 +124,7 @@ def read_book(
         closings=tuple(_decoded(closings, {}, problems, "closings", lambda body: decode(Closing, body["closing"]))),
         places={name: tuple(names) for name, names in places.items()},
         digests={name: one.sha256 for name, one in drills.items()},
+        signed={name: one.signed for name, one in drills.items() if one.signed is not None},
         problems=tuple(problems),
         failed=silent,
     )
@@ -172,8 +174,12 @@ def _decoded(
 
 def write_drill(repositories: Sequence[Repository], record: DrillRecord) -> dict[str, RecoupError | None]:
     """Store the record of a drill in every repository; how it went, by repository. None: stored and read back."""
-    body = {"system": record.system, "verdict": record.verdict.value, "record": encode(record)}
-    return _write_everywhere(repositories, "records", record.id, body)
+    return _write_everywhere(repositories, "records", record.id, stored_form(record))
+
+
+def stored_form(record: DrillRecord) -> dict[str, Any]:
+    """What is stored and signed of a drill."""
+    return {"system": record.system, "verdict": record.verdict.value, "record": encode(record)}
 
 
 def file_proof(repository: Repository, name: str, content: bytes) -> tuple[ClosingProof, bytes]:

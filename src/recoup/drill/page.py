@@ -10,7 +10,7 @@ from typing import Final
 from recoup.drill.issues import TrackedIssue
 from recoup.drill.model import DrillRecord, Step, verdicts
 from recoup.drill.plot import Point, plot
-from recoup.drill.report import HEADLINES, SEAL, Report, against, in_words, outlook, tried
+from recoup.drill.report import HEADLINES, Report, against, in_words, outlook, tried
 from recoup.kernel.finding import Finding, Verdict
 
 _STYLE: Final = """
@@ -319,11 +319,12 @@ def _identity(report: Report) -> Iterator[str]:
     yield _fact("version of the plan", record.plan.version or "none")
     yield _fact("content hash", record.plan.hash)
     yield _fact("drill", record.id) + _fact("record, sha256", report.sha256)
-    yield _fact("sealed with the key", report.key_id) + _fact("stored in", ", ".join(report.places)) + "</dl>"
+    yield _fact("sealed with the key", report.key_id) + _fact("signed by", report.fingerprint)
+    yield _fact("stored in", ", ".join(report.places)) + "</dl>"
     rows = [(_text(name), f"<code>{_text(digest or 'not seen')}</code>") for name, digest in record.plan.parts.items()]
     yield _table("What the plan consisted of", ("part", "digest"), rows)
     tools = ", ".join(f"{name} {version}" for name, version in (record.tool or {}).items())
-    yield f'<p class="dim">{_text(SEAL)}</p><p class="dim">Made with {_text(tools or "recoup")}.</p>'
+    yield f'<p class="dim">{_text(report.seal)}</p><p class="dim">Made with {_text(tools or "recoup")}.</p>'
 
 
 def _findings(findings: Sequence[Finding], nothing: str) -> str:

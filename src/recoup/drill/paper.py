@@ -14,7 +14,7 @@ from typing import Any, Final
 from recoup.drill.model import DrillRecord, verdicts
 from recoup.drill.page import strictest
 from recoup.drill.plot import Point, described, plot
-from recoup.drill.report import HEADLINES, SEAL, Report, against, in_words, outlook, tried
+from recoup.drill.report import HEADLINES, Report, against, in_words, outlook, tried
 from recoup.kernel.errors import RecoupError, UncheckedError
 from recoup.kernel.finding import Finding
 
@@ -228,12 +228,13 @@ def _seal(report: Report) -> dict[str, Any]:
         f"Version of the plan: {record.plan.version or 'none'}. Content hash: {record.plan.hash}.",
         f"Record {record.id}, sha256 {report.sha256}.",
         f"Sealed with the key {report.key_id}, stored in {', '.join(report.places)}.",
+        f"Signed by {report.fingerprint}.",
     )
     rows = [(name, digest or "not seen") for name, digest in record.plan.parts.items()]
     tools = ", ".join(f"{name} {version}" for name, version in (record.tool or {}).items())
     return _section(
         "Plan and seal", texts=texts, tables=(_table(("part of the plan", "digest"), rows, (2, 5)),),
-        notes=(SEAL, f"Made with {tools or 'recoup'}."),
+        notes=(report.seal, f"Made with {tools or 'recoup'}."),
     )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from recoup.drill.measure import (
 from recoup.drill.model import DrillRecord, FlowResult, verdicts
 from recoup.kernel.finding import Verdict
 from recoup.kernel.units import show_duration
+from recoup.repository.signature import PublicKey
 
 #: How many drills a plot and a trend show.
 SHOWN: Final = 24
@@ -36,10 +37,19 @@ HEADLINES: Final = {
     Verdict.UNKNOWN: "The drill could not establish everything, so it does not count as passed",
 }
 #: What the seal of a record is worth. Nothing more may be claimed for it anywhere.
-SEAL: Final = (
+_MAC: Final = (
     "The record is authenticated with the repository's key (HMAC-SHA256, bound to its place in the repository): "
-    "nobody without that key can change it unnoticed. Whoever holds the key could have written it, so it is no "
-    "signature that a third party can check by itself; and that no record was removed is not shown by it."
+    "nobody without that key can change it unnoticed."
+)
+_SIGNED: Final = (
+    f"{_MAC} It is signed as well (Ed25519), by a key that follows from the repository's: whoever has the public key "
+    "can check that without any secret, by `recoup drill --verify` or by openssl. Compare the fingerprint with one "
+    "that reached you on another way. Whoever holds the repository's key can sign, too; and that no record was removed "
+    "is not shown."
+)
+_UNSIGNED: Final = (
+    f"{_MAC} Whoever holds the key could have written it. It is from before records were signed, so a third party "
+    "cannot check it; and that no record was removed is not shown."
 )
 
 
@@ -57,11 +67,23 @@ class Report:
     sha256: str
     places: tuple[str, ...]
     key_id: str
+    signer: PublicKey
+    signed: Mapping[str, Any] | None  #: the DSSE envelope of the record; None when it is not signed
     today: date
 
+    @property
+    def seal(self) -> str:
+        """What its seal shows, for people."""
+        return _UNSIGNED if self.signed is None else _SIGNED
 
-def report_on(record: DrillRecord, book: Book, *, key_id: str, today: date) -> Report:
-    """The report on one drill of the book."""
+    @property
+    def fingerprint(self) -> str:
+        """Of the public key that checks its signature, for people."""
+        return "not signed" if self.signed is None else str(self.signer)
+
+
+def report_on(record: DrillRecord, book: Book, *, key_id: str, signer: PublicKey, today: date) -> Report:
+    """The report on one drill of the book. ``signer`` checks its signature."""
     series = (record, *comparable(record, book.records))[:SHOWN]
     likely = forecast(series)
     return Report(
@@ -75,6 +97,8 @@ def report_on(record: DrillRecord, book: Book, *, key_id: str, today: date) -> R
         sha256=book.digests[record.id],
         places=book.places[record.id],
         key_id=key_id,
+        signer=signer,
+        signed=book.signed.get(record.id),
         today=today,
     )
 
@@ -82,6 +106,29 @@ def report_on(record: DrillRecord, book: Book, *, key_id: str, today: date) -> R
 def document(report: Report) -> dict[str, Any]:
     """All of it as JSON. Durations are in seconds; null is what is not known."""
     record = report.record
+    said = of_record(record)
+    said["forecast"] = {"steps": encode(report.forecast), "whole": encode(report.whole)}
+    said["issues"] = [issue_document(one, report.today) for one in report.issues if one.drill == record.id]
+    said["open_issues_of_others"] = [
+        issue_document(one, report.today) for one in report.issues if one.drill != record.id
+    ]
+    said["trend"] = [summary(one) for one in report.series]
+    said["regressions"] = [{**encode(one), "said": str(one)} for one in report.regressions]
+    said["seal"] = {
+        "sha256": report.sha256,
+        "algorithm": "HMAC-SHA256",
+        "key": report.key_id,
+        "repositories": list(report.places),
+        "public_key": None if report.signed is None else report.signer.pem,
+        "fingerprint": None if report.signed is None else str(report.signer),
+        "what_it_shows": report.seal,
+    }
+    said["signed"] = report.signed
+    return said
+
+
+def of_record(record: DrillRecord) -> dict[str, Any]:
+    """The part of the document that follows from the record alone, and so is covered by its signature."""
     said: dict[str, Any] = encode(record)
     said["verdict"] = record.verdict.value
     said["parts"] = {name: verdict.value for name, verdict in verdicts(record)}
@@ -95,21 +142,7 @@ def document(report: Report) -> dict[str, Any]:
     for flow, written in zip(record.flows, said["flows"], strict=True):
         written["verdict"] = flow.verdict.value
     said["lost"] = _seconds(record.lost)
-    said["tiers"] = encode(report.tiers)
-    said["forecast"] = {"steps": encode(report.forecast), "whole": encode(report.whole)}
-    said["issues"] = [issue_document(one, report.today) for one in report.issues if one.drill == record.id]
-    said["open_issues_of_others"] = [
-        issue_document(one, report.today) for one in report.issues if one.drill != record.id
-    ]
-    said["trend"] = [summary(one) for one in report.series]
-    said["regressions"] = [{**encode(one), "said": str(one)} for one in report.regressions]
-    said["seal"] = {
-        "sha256": report.sha256,
-        "algorithm": "HMAC-SHA256",
-        "key": report.key_id,
-        "repositories": list(report.places),
-        "what_it_shows": SEAL,
-    }
+    said["tiers"] = encode(tiers(record))
     return said
 
 

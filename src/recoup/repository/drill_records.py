@@ -1,11 +1,13 @@
 """Records about drills in a repository: small authenticated texts that are written once and never changed.
 
 This knows how they are kept, not what they say. Each is authenticated like a manifest, and bound to the key of its
-object. All repositories of a plan have one key, so the same bytes are right in each of them.
+object. All repositories of a plan have one key, so the same bytes are right in each of them. From version 2 on each is
+signed as well, for those who have no key.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -26,9 +28,11 @@ from recoup.kernel.finding import Verdict
 from recoup.repository import layout
 from recoup.repository.repository import Repository
 from recoup.repository.seal import Key, authenticate, open_authenticated
+from recoup.repository.signature import ALGORITHM, PublicKey, envelope, public_key, read_envelope, sign_document
 from recoup.storage.object_store import ObjectExistsError
 
-VERSION: Final = 1
+VERSION: Final = 2
+_UNSIGNED: Final = 1
 #: The most that one record, or the file that proves a closing, may have.
 LIMIT_BYTES: Final = 16 << 20
 _AT_ONCE: Final = 8
@@ -37,15 +41,24 @@ _AT_ONCE: Final = 8
 Family = Literal["records", "closings"]
 _PURPOSES: Final = {"records": "drill", "closings": "drill-closing"}
 _FIELDS: Final = {"records": "recoup_drill", "closings": "recoup_drill_closing"}
+#: What the signatures are bound to.
+PAYLOADS: Final = {
+    "records": "application/vnd.recoup.drill+json",
+    "closings": "application/vnd.recoup.drill-closing+json",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRecord:
-    """An authentic record. ``data`` are the bytes as stored, ``sha256`` their digest."""
+    """An authentic record. ``data`` are the bytes as stored, ``sha256`` their digest.
+
+    ``signed`` is the record with its signature as a DSSE envelope; None for one from before there were signatures.
+    """
 
     id: str
     body: Mapping[str, Any]
     data: bytes
+    signed: Mapping[str, Any] | None = None
 
     @property
     def sha256(self) -> str:
@@ -74,7 +87,14 @@ class StoredRecords:
 def make_record(key: Key, family: Family, identifier: str, body: Mapping[str, Any]) -> StoredRecord:
     """The record to store. Raise ``RefusedError`` when it is larger than one may be."""
     where = layout.drill_record_key(family, identifier)
-    document = {_FIELDS[family]: VERSION, "id": identifier, **body}
+    document: dict[str, Any] = {_FIELDS[family]: VERSION, "id": identifier, **body}
+    value = sign_document(key, PAYLOADS[family], document)
+    signed = envelope(public_key(key), PAYLOADS[family], document, value)
+    document["signature"] = {
+        "algorithm": ALGORITHM,
+        "public_key": base64.b64encode(public_key(key).raw).decode("ascii"),
+        "value": base64.b64encode(value).decode("ascii"),
+    }
     text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=True, allow_nan=False)
     data = authenticate(key, _PURPOSES[family], where, text.encode() + b"\n")
     if len(data) > LIMIT_BYTES:
@@ -82,7 +102,7 @@ def make_record(key: Key, family: Family, identifier: str, body: Mapping[str, An
             f"the record {identifier} would have {len(data)} bytes; {LIMIT_BYTES} is the most",
             hint="Something in it repeats without end; look at the checks and flows of the drill.",
         )
-    return StoredRecord(id=identifier, body=document, data=data)
+    return StoredRecord(id=identifier, body=document, data=data, signed=signed)
 
 
 def put_record(repository: Repository, family: Family, record: StoredRecord) -> None:
@@ -154,14 +174,27 @@ def parse_record(key: Key, family: Family, identifier: str, data: bytes) -> Stor
         version, named = body[_FIELDS[family]], body["id"]
     except (ValueError, KeyError, TypeError, RecursionError) as wrong:
         raise DamageError(f"{where} is authentic but is not what Recoup writes") from wrong
-    if version != VERSION:
+    if version not in (VERSION, _UNSIGNED):
         raise UnknownFormatError(
             f"{where} has version {version!r}; this Recoup knows version {VERSION}",
             hint="Use the Recoup that wrote it, or a newer one.",
         )
     if named != identifier:
         raise DamageError(f"{where} describes {named!r}")
-    return StoredRecord(id=identifier, body=body, data=data)
+    signed = None if version == _UNSIGNED else _signed(public_key(key), family, where, body)
+    return StoredRecord(id=identifier, body=body, data=data, signed=signed)
+
+
+def _signed(public: PublicKey, family: Family, where: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    document = {name: value for name, value in body.items() if name != "signature"}
+    try:
+        value = base64.b64decode(body["signature"]["value"], validate=True)
+        made = envelope(public, PAYLOADS[family], document, value)
+    except (KeyError, TypeError, ValueError) as wrong:
+        raise DamageError(f"{where} is authentic but is not signed as Recoup signs") from wrong
+    if not read_envelope(made).is_signed_by(public):
+        raise DamageError(f"{where} is authentic, and its signature is not its key's")
+    return made
 
 
 def put_proof(repository: Repository, identifier: str, sealed: bytes) -> None:

@@ -65,7 +65,7 @@ def test_the_stored_form_is_readable_text_that_carries_its_verdict(local: Reposi
     write_drill([local], DRILL)
     body, seal_line = local.store.get(WHERE).decode().rsplit("\n", 2)[:2]
     said = json.loads(body)
-    assert (said["recoup_drill"], said["id"], said["verdict"]) == (1, DRILL.id, "ok")
+    assert (said["recoup_drill"], said["id"], said["verdict"]) == (2, DRILL.id, "ok")
     assert said["record"]["steps"][0]["title"] == "restore postgres"
     assert "HMAC-SHA256" in seal_line
 
@@ -105,9 +105,9 @@ def test_an_authentic_record_of_another_content_and_one_of_a_newer_recoup_are_na
     put_record(local, "records", make_record(KEY, "records", LATER.id, {"record": {"nothing": 1}}))
     unknown = read_book([local]).problems
     assert [(one.verdict, one.repository) for one in unknown] == [(Verdict.UNKNOWN, "local")]
-    newer = make_record(KEY, "records", LATER.id, {"record": {}, "recoup_drill": 2})
+    newer = make_record(KEY, "records", LATER.id, {"record": {}, "recoup_drill": 3})
     local.store.put(layout.drill_record_key("records", LATER.id), newer.data)
-    assert "version 2" in read_book([local]).problems[0].what
+    assert "version 3" in read_book([local]).problems[0].what
     local.store.put("drills/records/notes.txt", b"hello")
     assert {one.key for one in read_book([local]).problems} >= {"drills/records/notes.txt"}
 

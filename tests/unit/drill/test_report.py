@@ -19,8 +19,9 @@ from recoup.drill.plot import Point, plot
 from recoup.drill.report import Report, document, report_on
 from recoup.kernel.errors import UncheckedError
 from recoup.kernel.finding import Verdict
+from recoup.repository.signature import public_key
 from tests.artefacts import keep
-from tests.drill_story import HOSTILE, HOSTILE_TYPST, a_book, a_report, hostile_drill
+from tests.drill_story import HOSTILE, HOSTILE_TYPST, KEY, a_book, a_report, hostile_drill
 from tests.drills import DECLARED, MINUTE
 from tests.real import require
 
@@ -29,7 +30,7 @@ TODAY = date(2026, 11, 20)
 
 def hostile_report(text: str) -> Report:
     drill = hostile_drill(text)
-    return report_on(drill, a_book([drill]), key_id="ea7fd3c8", today=TODAY)
+    return report_on(drill, a_book([drill]), key_id="ea7fd3c8", signer=public_key(KEY), today=TODAY)
 
 
 class Outline(HTMLParser):
@@ -73,7 +74,8 @@ def test_the_page_has_all_that_a_report_must_say() -> None:
         "Lost data by service", "From which recovery point", "20261102-020000-bbbbbb", "Timeline", "restore postgres",
         "a customer pays", "pg_amcheck is not installed", "Install postgresql-contrib", "Production was not touched",
         "LSN 0/3000060", "Isolation of the sandbox", "Tear-down", "e-mail is not sent in a sandbox", "overdue",
-        "operations", "2026-11-16", "Ada Lovelace", "Not allowed to help: lead.", "no signature that a third party",
+        "operations", "2026-11-16", "Ada Lovelace", "Not allowed to help: lead.",
+        "It is signed as well (Ed25519)", str(public_key(KEY)),
         "forecast of the next", "likely", "RTO is 44 min; it was 27 min (median of 6 earlier drills)", "ab" * 32,
         "ea7fd3c809eee230",
     ):  # fmt: skip
@@ -120,7 +122,11 @@ def test_the_document_has_the_numbers_and_says_what_the_seal_is_worth() -> None:
     assert said["forecast"]["steps"]["person:dns"]["times"] == 12
     assert said["forecast"]["whole"]["p50"] < said["forecast"]["whole"]["p95"]
     assert said["seal"]["algorithm"] == "HMAC-SHA256"
-    assert "no signature" in said["seal"]["what_it_shows"]
+    assert "no record was removed is not shown" in said["seal"]["what_it_shows"]
+    unsigned = replace(a_report(), signed=None)
+    seal = json.loads(json.dumps(document(unsigned)))["seal"]
+    assert (seal["public_key"], "cannot check it" in seal["what_it_shows"]) == (None, True)
+    assert "not signed" in page(unsigned)
 
 
 def test_a_plot_shows_what_was_not_measured_and_bears_any_number() -> None:
