@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ class RecoverWish:
 
     ``services`` are the databases to bring back; empty, they follow from the situation. ``folder`` is where a blank
     machine gets the stack. ``instant`` is as in ``recoup restore --to-time``, as text; None is the newest good one.
+    ``detected`` is when somebody first saw that something is wrong.
     """
 
     situation: Situation
@@ -32,6 +34,7 @@ class RecoverWish:
     instant: str | None = None
     folder: Path | None = None
     install: bool = False
+    detected: datetime | None = None
     force: bool = False
 
 

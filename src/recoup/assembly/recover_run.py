@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from recoup.assembly.access import Readable, open_for_reading
 from recoup.assembly.recover_context import RecoverWish, Recovery
+from recoup.assembly.recover_forecast import clock_facts_of
 from recoup.assembly.recover_runs import RunSeen, local_runs, run_folder, unfinished
 from recoup.assembly.system import System
 from recoup.assembly.voice import Voice
@@ -31,8 +32,22 @@ LEASE: Final = "recover"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """A run that is about to begin, or to go on: nothing of it was done in this call yet."""
+
+    run: str
+    steps: tuple[Step, ...]
+    lines: tuple[Line, ...]  #: its journal so far; empty for a new one
+    opened: Readable
+    system: System
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecoverControl:
     """What the operator wants of this call. ``agree`` asks a person whether a step may be done.
+
+    ``ready`` is told what is about to be done before anything is written; it may raise ``RefusedError``. ``watch`` is
+    given what reads the journal while the run goes on.
 
     ``yes`` agrees beforehand to every step that needs no more than that. ``run`` is the id of the run to go on with;
     without one it is the unfinished run of this situation, or a new one.
@@ -44,6 +59,8 @@ class RecoverControl:
     run: str | None = None
     skip: Mapping[str, str] = field(default_factory=dict)
     pause_before: str | None = None
+    ready: Callable[[Ready], None] = lambda _ready: None
+    watch: Callable[[Callable[[], Sequence[Line]]], None] = lambda _lines: None
     begins: Callable[[Step, int], None] = lambda _step, _attempt: None
     ends: Callable[[Step, Verdict, str], None] = lambda _step, _verdict, _detail: None
 
@@ -82,10 +99,13 @@ def run_recovery(
     with hold_lease(state, LEASE, f"recovery from {wish.situation}"), contextlib.ExitStack() as scope:
         there = unfinished(local_runs(state), wish.situation, control.run)
         run = ids.new_id(clock.now()) if there is None else there.run
-        journal = scope.enter_context(_journal(run_folder(state, run), control.who))
         frozen = _begun(there, wish) or encode(parts.facts(opened, system, wish))
         steps = steps_of(wish.situation, decode(Facts, frozen), "production")
-        begin(journal, run=run, situation=wish.situation, steps=steps, facts=_facts(wish, system, steps, frozen))
+        so_far = () if there is None else there.lines
+        control.ready(Ready(run=run, steps=steps, lines=so_far, opened=opened, system=system))
+        journal = scope.enter_context(_journal(run_folder(state, run), control.who))
+        control.watch(lambda: journal.lines)
+        begin(journal, run=run, situation=wish.situation, steps=steps, facts=_facts(opened, system, wish, frozen))
         recovery = Recovery(
             run=run, wish=wish, opened=opened, system=system, state=run_folder(state, run), journal=journal,
             voice=voice, scope=scope.enter_context(contextlib.ExitStack()),
@@ -132,14 +152,14 @@ def _begun(there: RunSeen | None, wish: RecoverWish) -> Any:
     return None if found is None else found.facts["facts"]
 
 
-def _facts(wish: RecoverWish, system: System, steps: Sequence[Step], frozen: Any) -> dict[str, Any]:
+def _facts(opened: Readable, system: System, wish: RecoverWish, frozen: Any) -> dict[str, Any]:
     """What is chosen when a run begins, and does not change while it goes on."""
     return {
         "system": system.plan.system,
         "services": list(wish.services),
         "instant": wish.instant,
-        "titles": {step.id: step.title for step in steps},
         "facts": frozen,
+        **clock_facts_of(opened, system, wish),
     }
 
 
