@@ -1,0 +1,53 @@
+"""The plan out of a repository's own file sets, for a machine that has only an address and a key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+from recoup.assembly.access import Found, Readable
+from recoup.assembly.drill_members import newest
+from recoup.assembly.system import System
+from recoup.engines.files.copy import FILES_TAR, UNTRACKED_TAR
+from recoup.kernel.errors import UsageError
+from recoup.plan.load import FILE_NAME, load
+from recoup.repository.copy_reader import ArtefactReader
+
+
+def sets_with_a_plan(opened: Readable, instant: datetime | None) -> Iterator[Found]:
+    """The newest copy of each file set that may hold a plan, the most likely first: it is seen in the index, or it may
+    be among what Git keeps. Others are not read: a plan must not wait for a set of photographs.
+    """
+    catalog = opened.catalog()
+    kept_by_git: list[Found] = []
+    for service in dict.fromkeys(one.service for one in catalog.entries if one.kind == "files"):
+        found = newest(opened, catalog, service, ("files",), instant)
+        if found is None:
+            continue
+        reader = ArtefactReader(found.manifest, found.holders)
+        tars = {one.name for one in reader.streams()} & {FILES_TAR, UNTRACKED_TAR}
+        if any(member.path == FILE_NAME for tar in sorted(tars) for member in reader.members(tar)):
+            yield found
+        elif found.manifest.facts.get("git"):
+            kept_by_git.append(found)
+    yield from kept_by_git
+
+
+def with_plan_in(opened: Readable, folder: Path) -> tuple[Readable, System] | None:
+    """The system of the plan in ``folder``, with the key that opened the repositories; None when there is no plan."""
+    file = folder / FILE_NAME
+    if not file.is_file():
+        return None
+    system = System(load(file))
+    system.key = opened.repositories[0].key
+    return replace(opened, system=system), system
+
+
+def no_plan() -> UsageError:
+    """What to raise when no file set holds a plan."""
+    return UsageError(
+        f"no file set in this repository holds a plan ({FILE_NAME})",
+        hint="Give the plan with -f FILE, and add it to the paths of a service with engine: files.",
+    )
