@@ -15,14 +15,14 @@ from recoup.assembly.drill_compose import StackWish, remove_from_engine, teardow
 from recoup.assembly.drill_doer import ComposeDoer
 from recoup.assembly.drill_flows import flow_specs, questions_of
 from recoup.assembly.drill_leftovers import ENGINE, clean, has_engine, owner_of
-from recoup.assembly.drill_members import Chosen, choose, newest, service_of, what_of
+from recoup.assembly.drill_members import Chosen, choose, newest, recorded_images, service_of
 from recoup.assembly.drill_native import NativeDatabases
 from recoup.assembly.drill_people import participants, who_does_it
 from recoup.assembly.drill_plan import plan_identity
 from recoup.assembly.drill_production import Look, look_at_production, untouched
 from recoup.assembly.drill_record import declared_at, rpo_of, rto_of, steps_of, used_copies
 from recoup.assembly.live import sandboxes
-from recoup.assembly.stack_points import in_order_of_recovery
+from recoup.assembly.recover_facts import drill_facts
 from recoup.assembly.system import System
 from recoup.assembly.voice import Voice
 from recoup.drill.model import DrillRecord, Place, RecoveryPoint
@@ -34,14 +34,12 @@ from recoup.kernel.errors import EngineError, UsageError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.kernel.secret import Secret
 from recoup.plan.load import load
-from recoup.plan.services import ComposeService, PostgresService, RedisService, Service
-from recoup.recovery.runbook import PEOPLE, Database, Facts, Situation
+from recoup.plan.services import RedisService
+from recoup.recovery.runbook import PEOPLE, Facts, Situation
 from recoup.recovery.runbook import steps_of as runbook
 from recoup.recovery.step import Act, Step, StepRun, Watching, run_steps
-from recoup.repository.catalog import STACK
 from recoup.repository.copy_reader import ArtefactReader
 from recoup.repository.lease import hold_lease
-from recoup.repository.stack_points import read_point
 
 LEASE: Final = "drill"
 
@@ -129,7 +127,7 @@ def _begin(wish: DrillWish, opened: Readable, voice: Voice, watching: Watching, 
 
 def _run(drill: _Drill) -> DrillRecord:
     planned = _proofs(drill.system)
-    facts = facts_of(drill.system, drill.chosen, people=drill.voice.ask is not None)
+    facts = drill_facts(drill.system, drill.chosen, people=drill.voice.ask is not None)
     with _doer(drill) as doer:
         runs = run_steps(runbook(drill.wish.situation, facts), doer, drill.watching)
         return _record(drill, doer, runs, planned, facts)
@@ -183,39 +181,6 @@ def _proofs(system: System) -> tuple[Proof, ...]:
     return planned
 
 
-def facts_of(system: System, chosen: Chosen, *, people: bool) -> Facts:
-    """What the list of steps rests on. ``people``: somebody can be asked."""
-    plan = system.plan
-    engines = {name: one.engine for name, one in plan.services.items()}
-    order = in_order_of_recovery(plan.services)
-    return Facts(
-        files=tuple(one.manifest.service for one in chosen.files),
-        databases=tuple(
-            Database(service=service_of(one), engine=engines[service_of(one)], what=what_of(one))
-            for one in chosen.databases
-        ),
-        applications=tuple(name for name in order if isinstance(plan.services[name], ComposeService)),
-        # The address of a service that is not in the stack is production's: it is not asked.
-        health=tuple(
-            name
-            for name in order
-            if plan.services[name].health is not None
-            and plan.compose is not None
-            and getattr(plan.services[name], "url", None) is None
-        ),
-        checked=tuple(name for name in order if _has_questions(plan.services[name])),
-        flows=tuple(one.name for one in flow_specs(plan)),
-        compose=plan.compose is not None,
-        people=people,
-    )
-
-
-def _has_questions(service: Service) -> bool:
-    if isinstance(service, RedisService):
-        return bool(service.checks) and service.url is not None
-    return isinstance(service, PostgresService) and bool(service.checks)
-
-
 def show_steps(wish: DrillWish, *, people: bool) -> tuple[Step, ...]:
     """The steps that a drill would have, by the plan at hand. Nothing is opened but the repositories.
 
@@ -227,7 +192,7 @@ def show_steps(wish: DrillWish, *, people: bool) -> tuple[Step, ...]:
     require_proof(_proofs(opened.system))
     return runbook(
         wish.situation,
-        facts_of(
+        drill_facts(
             opened.system, choose(opened, wish.instant, files_lost=wish.situation == "server-loss"), people=people
         ),
     )
@@ -276,12 +241,7 @@ def _secrets(system: System) -> dict[str, Secret]:
 
 def _recorded_images(drill: _Drill) -> Mapping[str, Sequence[str]]:
     """What the services ran, the most telling first: at the newest stack point, else now."""
-    catalog = drill.opened.catalog()
-    found: dict[str, list[str]] = {}
-    point = newest(drill.opened, catalog, STACK, (STACK,), drill.wish.instant)
-    if point is not None:
-        for one in read_point(point.manifest).images:
-            found.setdefault(str(one["service"]), []).extend([*one.get("repository_digests", ()), str(one["image_id"])])
+    found = recorded_images(drill.opened, drill.wish.instant)
     for name, identity in drill.before.images.items():
         found.setdefault(name, []).append(identity)
     return found

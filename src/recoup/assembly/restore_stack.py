@@ -154,7 +154,7 @@ def prepare(job: StackJob, scope: contextlib.ExitStack) -> Prepared:
     if system is None:
         raise UsageError("without a plan there is no place to restore to", hint="Add --destination FOLDER.")
     placed = [
-        _in_place(job, system, one, run)
+        place_copy(job, system, one, run)
         if isinstance(one, Found)
         else in_volume(one, job.opened, system, job.say, job.on_progress, scope)
         for one in job.found.members
@@ -231,7 +231,8 @@ def _into_folder(job: StackJob, member: Found | TimedMember, folder: Path) -> Op
     )
 
 
-def _in_place(job: StackJob, system: System, found: Found, run: StackRun) -> Member:
+def place_copy(job: StackJob, system: System, found: Found, run: StackRun) -> Member:
+    """Where a copy goes: to where its service lives. Raise ``UsageError`` for one that has no place there."""
     name = found.manifest.service
     match system.plan.services.get(name):
         case PostgresService():
@@ -248,6 +249,7 @@ def _in_place(job: StackJob, system: System, found: Found, run: StackRun) -> Mem
 
 def _postgres(job: StackJob, system: System, found: Found) -> VolumeMember:
     from recoup.assembly.homes import PostgresHome
+    from recoup.assembly.incremental import chain_of
     from recoup.assembly.postgres import postgres_place
 
     place = postgres_place(system, found.manifest.service)
@@ -257,7 +259,12 @@ def _postgres(job: StackJob, system: System, found: Found) -> VolumeMember:
             hint="Restore the point into empty folders with --destination FOLDER, or everything but this with "
             f"--without {found.manifest.service}.",
         )
-    home = PostgresHome(place=place, stack=place.stack, compose_service=place.service.compose)
+    home = PostgresHome(
+        place=place,
+        stack=place.stack,
+        compose_service=place.service.compose,
+        parents=chain_of(job.opened, found)[:-1],
+    )
     return VolumeMember(
         service=found.manifest.service,
         compose=place.service.compose,

@@ -207,7 +207,7 @@ def _unreachable(subject: _Subject, stack: Stack | None, failure: RecoupError) -
         return replace(seen, answers=None)
     try:
         state, words = _container(stack, subject.compose_service)
-        data = _volumes(stack, subject.compose_service)
+        data = volumes_of(stack, subject.compose_service)
     except RecoupError as silent:
         return replace(seen, answers=None, detail=silent.message)
     detail = f"{words}; {failure.message}" if state == "running" else words
@@ -233,8 +233,11 @@ def _container(stack: Stack, compose_service: str) -> tuple[str, str]:
     return worst.state, f"its container is {words}"
 
 
-def _volumes(stack: Stack, compose_service: str) -> Data:
-    """Whether the volumes that a service keeps its data in are there. Whose they are is not known by that."""
+def volumes_of(stack: Stack, compose_service: str) -> Data:
+    """Whether the volumes that a service keeps its data in are there. Whose they are is not known by that.
+
+    Raise ``EngineError`` when the engine cannot be asked.
+    """
     project = stack.project
     mounts = [one for one in project.service(compose_service).mounts if one.kind == "volume"]
     names = [project.volumes[one.source].name for one in mounts if one.source in project.volumes]

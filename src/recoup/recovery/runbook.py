@@ -35,7 +35,8 @@ RECOVERED: Final[tuple[Situation, ...]] = ("database-corruption", "server-loss",
 class Database:
     """A database. ``what`` is from what it comes back, for people; ``replaces`` what is in its place now.
 
-    ``at_once``: its data are put in place by one act, not unpacked beside the old ones first.
+    ``at_once``: its data are put in place by one act, not unpacked beside the old ones first. ``by_hand``: its server
+    is not Recoup's to stop and start, so its data are unpacked into a folder, and a person lets the server use that.
     """
 
     service: str
@@ -43,6 +44,7 @@ class Database:
     what: str
     replaces: str = ""
     at_once: bool = False
+    by_hand: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,11 +133,8 @@ def _production(situation: Situation, facts: Facts) -> list[Step]:
     found += [make.choose(one.service, one.what) for one in lost]
     if facts.stopped and lost:
         found.append(make.stop(facts.stopped))
-    if facts.compose:
-        found += [make.restore(one.service, one.what) for one in lost if not one.at_once]
-        found += [make.swap(one.service, one.replaces) for one in lost]
-    else:
-        found += [step for one in lost for step in (make.restore(one.service, one.what), make.place(one.service))]
+    found += [make.restore(one.service, one.what) for one in lost if not one.at_once]
+    found += [make.place(one.service) if one.by_hand else make.swap(one.service, one.replaces) for one in lost]
     started = facts.databases if situation in ("server-loss", "application-loss") else lost
     found += [make.start(one.service, facts.compose_name(one.service)) for one in started]
     found += _applications(facts)

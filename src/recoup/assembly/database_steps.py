@@ -1,0 +1,122 @@
+"""What the steps of a runbook do to a Compose stack: the same in a drill's sandbox and in production.
+
+Who calls them says first whether it may be done here: a drill holds its destination against production, a recovery asks
+for the word of a person.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from recoup.assembly.access import Found, Readable
+from recoup.assembly.restore_runs import StackRun
+from recoup.assembly.restore_stack import FoundStack, StackJob, place_copy
+from recoup.assembly.restore_stack_time import TimedMember, in_volume
+from recoup.assembly.stack import Stack
+from recoup.assembly.surroundings import Surroundings
+from recoup.assembly.system import System
+from recoup.assembly.voice import Voice
+from recoup.kernel import clock
+from recoup.kernel.errors import EngineError
+from recoup.kernel.finding import Finding, Verdict
+from recoup.recovery.in_place import Consent
+from recoup.recovery.stack_in_place import Member, VolumeMember
+from recoup.recovery.step import Done, Step
+
+#: How long a database may take until it is well: it may have to work through a crash first.
+WELL_SECONDS: Final = 180.0
+#: What a database that came back must be; all else that its check says may be unknown, and is then not compared.
+IDENTITY: Final = "the running cluster is the one of the copy"
+
+
+def place_member(
+    member: Found | TimedMember,
+    opened: Readable,
+    system: System,
+    voice: Voice,
+    scope: contextlib.ExitStack,
+    consent: Consent | None = None,
+) -> Member:
+    """Where a database goes, as in a restore of the whole stack. ``scope`` keeps what is built on the way.
+
+    Raise ``UsageError`` when the plan has no place for it.
+    """
+    if isinstance(member, TimedMember):
+        return in_volume(member, opened, system, voice.say, voice.on_progress, scope)
+    found = FoundStack(key="step", name="step", point=None, members=(member,), without=())
+    job = StackJob(
+        opened=opened,
+        found=found,
+        destination=None,
+        consent=consent or Consent(),
+        command="",
+        say=voice.say,
+        on_progress=voice.on_progress,
+    )
+    return place_copy(job, system, member, StackRun(opened.state_folder, "step", "where the services live"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookedAt:
+    """What a look at the data of a database gave. ``not_compared`` could not be told, and is said as not tested."""
+
+    findings: tuple[Finding, ...]
+    not_compared: tuple[str, ...]
+
+
+def look_at_data(member: VolumeMember) -> LookedAt:
+    """The database runs: is it the one that was copied, does it hold what was copied?
+
+    One that was in use while it was copied has no exact fingerprint: its content is not compared then. What proves the
+    data are the proofs of the copy, the digest of every byte, and the plan's checks and flows.
+    """
+    findings = tuple(member.home.check(member.reader))
+    open_ = [one for one in findings if one.verdict is Verdict.UNKNOWN and one.check != IDENTITY]
+    return LookedAt(
+        findings=tuple(one for one in findings if one not in open_),
+        not_compared=tuple(f"{member.service}: {one.check}: {one.detail}" for one in open_),
+    )
+
+
+def start_others(around: Surroundings, services: Collection[str]) -> Done:
+    """Start what does not run of ``services``, in order. A job that nobody waits for may end, and end well."""
+    others = around.in_order(set(services) - around.running())
+    for name in others:
+        try:
+            around.start([name])
+        except EngineError:
+            # A job that nobody waits for has ended when it is looked at. Others must be well.
+            ended = around.stack.client.of_service(name)
+            if not ended or any(one.state != "exited" or one.exit_status != 0 for one in ended):
+                raise
+    return Done(detail=", ".join(others) or "there is no other")
+
+
+def runs_well(stack: Stack, compose: str | None, subject: str) -> Sequence[Finding]:
+    """What was started must still be well when the next step begins. ``compose`` None: all of the stack."""
+    client = stack.client
+    found = client.of_service(compose) if compose is not None else client.containers()
+    done = [one for one in found if one.state == "exited" and one.exit_status == 0]
+    bad = [one for one in found if not one.well and one not in done]
+    return (
+        Finding(
+            check="it runs and is healthy",
+            subject=subject or "the stack",
+            verdict=Verdict.FAILED if bad or not found else Verdict.OK,
+            detail=", ".join(f"{one.service} {one.state} {one.health or ''}".strip() for one in bad or found),
+        ),
+    )
+
+
+def ask_person(step: Step, voice: Voice) -> Done:
+    """Let a person do the step, and wait. Nobody there to ask: it is not known whether it was done."""
+    began = clock.monotonic()
+    answer = None if voice.ask is None else voice.ask(step)
+    waited = clock.monotonic() - began
+    verdict = {True: Verdict.OK, False: Verdict.FAILED, None: Verdict.UNKNOWN}[answer]
+    said = {True: "done", False: "it could not be done", None: "nobody could be asked"}[answer]
+    finding = Finding(check="the person who does it was there", subject=step.title, verdict=verdict, detail=said)
+    return Done(findings=(finding,), waited=waited)

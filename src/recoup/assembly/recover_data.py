@@ -1,0 +1,221 @@
+"""The steps of a recovery that stop, replace and start what runs. Each of them can be repeated after a kill.
+
+What one step tells another is in the journal: which copy was chosen (``choose-SERVICE``), under which id it is put in
+place (``restore-SERVICE``, ``swap-SERVICE``), where the old data are kept. The place itself says how far it came.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from recoup.assembly import hold as holds
+from recoup.assembly.database_steps import (
+    WELL_SECONDS,
+    ask_person,
+    look_at_data,
+    place_member,
+    runs_well,
+    start_others,
+)
+from recoup.assembly.recover_choose import member_of
+from recoup.assembly.recover_context import Recovery
+from recoup.assembly.stack import Stack, open_stack
+from recoup.assembly.surroundings import Surroundings
+from recoup.drill.codec import decode
+from recoup.engines.compose.one_off import remove_leftovers
+from recoup.kernel.errors import RefusedError, UncheckedError
+from recoup.kernel.finding import Finding, Verdict
+from recoup.recovery.in_place import Consent, decide
+from recoup.recovery.runbook import Facts
+from recoup.recovery.stack_in_place import Member, VolumeMember
+from recoup.recovery.step import Act, Done, Step
+from recoup.repository.lease import hold_lease
+
+
+def hold_name(run: str) -> str:
+    """The hold of a run, in every repository until the run is closed."""
+    return f"recovery-{run}"
+
+
+def ask(recovery: Recovery, step: Step) -> Done:
+    """A person does it, and says so."""
+    return ask_person(step, recovery.voice)
+
+
+def hold(recovery: Recovery, step: Step) -> Done:  # noqa: ARG001
+    """Nothing expires in a repository that answers, until the run is closed."""
+    name = hold_name(recovery.run)
+    outcome = holds.hold(recovery.system, name, reason=f"recovery from {recovery.wish.situation}", since=None)
+    failed = {where: failure for where, failure in outcome.items() if failure is not None}
+    if len(failed) == len(outcome):
+        raise next(iter(failed.values()))
+    findings = tuple(
+        Finding(
+            check="nothing expires while the recovery lasts",
+            subject=where,
+            verdict=Verdict.OK if failure is None else Verdict.UNKNOWN,
+            detail=f"held by {name}" if failure is None else failure.message,
+            hint=None if failure is None else f"When it answers again: recoup hold {name} --reason recovery.",
+        )
+        for where, failure in outcome.items()
+    )
+    return Done(findings=findings, detail=f"held by {name}", data={"hold": name})
+
+
+def stop(recovery: Recovery, step: Step) -> Done:  # noqa: ARG001
+    """Stop what must not write, the applications first."""
+    services = facts_of_run(recovery).stopped
+    open_stack(recovery.system).client.stop(services)
+    return Done(detail=f"stopped: {', '.join(services)}")
+
+
+def all_stopped(recovery: Recovery) -> bool:
+    """Whether everything stands still that has to."""
+    running = Surroundings(plan=recovery.system.plan, stack=open_stack(recovery.system)).running()
+    return not running & set(facts_of_run(recovery).stopped)
+
+
+def restore(recovery: Recovery, step: Step) -> Done:
+    """Unpack the copy beside the old data. One that was cut off begins anew: nothing of it counts before its end."""
+    with _alone(recovery, step):
+        member = _member(recovery, step.subject)
+        if not isinstance(member, VolumeMember):
+            raise UncheckedError(f"{step.subject} is not in the Compose stack; it cannot be restored by a run yet")
+        _stand_still(recovery)
+        occupant = member.home.look()
+        placement = recovery.placement(member.artefact_id)
+        decide(
+            occupant,
+            identity=member.identity,
+            artefact_id=member.artefact_id,
+            needed_bytes=member.home.needs_bytes(member.reader),
+            # Nothing is replaced by this step; the word for that is asked for before the next.
+            consent=Consent(force=recovery.wish.force, yes=True),
+        )
+        member.home.stage(member.reader, placement, recovery.voice.on_progress)
+        return Done(detail=member.what, data={"placement": placement})
+
+
+def swap(recovery: Recovery, step: Step) -> Done:
+    """Set the old data aside and the new in place."""
+    with _alone(recovery, step):
+        member = _member(recovery, step.subject)
+        if not isinstance(member, VolumeMember):
+            raise UncheckedError(f"{step.subject} is not in the Compose stack; it cannot be replaced by a run yet")
+        _stand_still(recovery)
+        placement = str(recovery.learned(f"restore-{step.subject}").get("placement", ""))
+        placement = placement or recovery.placement(member.artefact_id)
+        occupant = member.home.look()
+        if member.at_once:
+            decide(
+                occupant,
+                identity=member.identity,
+                artefact_id=member.artefact_id,
+                needed_bytes=member.home.needs_bytes(member.reader),
+                consent=Consent(force=recovery.wish.force, yes=bool(step.replaces)),
+            )
+            member.home.stage(member.reader, placement, recovery.voice.on_progress)
+        kept = member.home.swap(placement)
+        said = "there was nothing to set aside" if kept is None else f"set aside: {kept}"
+        return Done(detail=said, data={"placement": placement, "kept": kept})
+
+
+def start(recovery: Recovery, step: Step) -> Done:
+    """Start a database, and look whether it holds what was put there, before an application sees it."""
+    stack = open_stack(recovery.system)
+    stack.client.start([_compose_name(recovery, step.subject)], seconds=WELL_SECONDS)
+    if not recovery.learned(f"choose-{step.subject}"):
+        return Done(detail="its data were not lost")
+    member = _member(recovery, step.subject)
+    assert isinstance(member, VolumeMember), "it was put in place"
+    seen = look_at_data(member)
+    return Done(findings=seen.findings, detail=member.what, data={"not_compared": list(seen.not_compared)})
+
+
+def application(recovery: Recovery, step: Step) -> Done:
+    """Start an application; without a subject, everything else that ran before."""
+    stack = open_stack(recovery.system)
+    around = Surroundings(plan=recovery.system.plan, stack=stack)
+    if step.subject:
+        around.start([_compose_name(recovery, step.subject)])
+        return Done()
+    return start_others(around, _others(recovery, stack))
+
+
+def after(recovery: Recovery, step: Step) -> Sequence[Finding]:
+    """Look at what a step did: what was stopped stands still, what was started is well."""
+    if step.act is Act.STOP:
+        still = all_stopped(recovery)
+        return (
+            Finding(
+                check="none of them runs",
+                subject="the stack",
+                verdict=Verdict.OK if still else Verdict.FAILED,
+                detail="all stand still" if still else "something starts them again",
+                hint=None if still else "Look for a supervisor or a second Compose project.",
+            ),
+        )
+    if step.act not in (Act.START, Act.APPLICATION):
+        return ()
+    stack = open_stack(recovery.system)
+    if step.subject:
+        return runs_well(stack, _compose_name(recovery, step.subject), step.subject)
+    wanted = {*_others(recovery, stack)}
+    return [one for name in sorted(wanted) for one in runs_well(stack, name, name)]
+
+
+def fence(recovery: Recovery, step: Step) -> None:  # noqa: ARG001
+    """End what an earlier process of this run left in the container engine: two must not write the same data."""
+    if recovery.system.plan.compose is None:
+        return
+    with contextlib.suppress(RefusedError):
+        remove_leftovers(open_stack(recovery.system).client)
+
+
+def facts_of_run(recovery: Recovery) -> Facts:
+    """What the run's list of steps rests on, as it was when the run began."""
+    return decode(Facts, recovery.frozen("facts"))
+
+
+# -- parts -------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _alone(recovery: Recovery, step: Step) -> Iterator[None]:
+    """No copy of the service is taken, and no other restore goes on, while its data are replaced."""
+    with hold_lease(recovery.opened.state_folder, step.subject, f"recovery of {step.subject}"):
+        yield
+
+
+def _member(recovery: Recovery, service: str) -> Member:
+    """Where what was chosen for a service goes. Raise ``RefusedError`` when nothing was."""
+    chosen: Any = recovery.learned(f"choose-{service}")
+    if not chosen:
+        raise RefusedError(
+            f"nothing was chosen that {service} could go back to",
+            hint=f"The step choose-{service} was left out. Begin a new run, and let it choose.",
+        )
+    member = member_of(recovery.opened, chosen)
+    return place_member(
+        member, recovery.opened, recovery.system, recovery.voice, recovery.scope, Consent(force=recovery.wish.force)
+    )
+
+
+def _stand_still(recovery: Recovery) -> None:
+    """What the run has stopped may have been started since by somebody, or by a machine that was switched on again."""
+    progress = recovery.progress.steps.get("stop")
+    if progress is not None and progress.standing == "done":
+        open_stack(recovery.system).client.stop(facts_of_run(recovery).stopped)
+
+
+def _others(recovery: Recovery, stack: Stack) -> Sequence[str]:
+    """What is started last: what this run has stopped; after the loss of everything, everything."""
+    if recovery.wish.situation in ("server-loss", "application-loss"):
+        return tuple(stack.project.services)
+    return facts_of_run(recovery).stopped
+
+
+def _compose_name(recovery: Recovery, service: str) -> str:
+    return facts_of_run(recovery).compose_name(service)
