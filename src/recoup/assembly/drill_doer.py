@@ -13,22 +13,21 @@ from recoup.assembly.drill_compose import Built, StackWish, build_stack
 from recoup.assembly.drill_members import service_of
 from recoup.assembly.drill_native import NativeDatabases
 from recoup.assembly.drill_reach import ComposeReach
+from recoup.assembly.prove_stack import ask_postgres, do_flow, flow_findings, wait_until_well
 from recoup.assembly.recovered_home import RecoveredHome
 from recoup.assembly.restore_stack import FoundStack, StackJob, prepare
 from recoup.assembly.restore_stack_time import TimedMember, in_volume
 from recoup.assembly.surroundings import Surroundings
 from recoup.assembly.system import System
 from recoup.assembly.voice import Voice
-from recoup.drill.flows import FlowSpec, run_flows
+from recoup.drill.flows import FlowSpec
 from recoup.drill.model import FlowResult
-from recoup.engines.compose.answers import Answer, wait_until_answers
 from recoup.engines.compose.sandbox_engine import machine_answers
 from recoup.engines.files.restore import restore_files
 from recoup.kernel import clock, ids
 from recoup.kernel.errors import EngineError, RefusedError, UncheckedError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.plan.services import PostgresService
-from recoup.plan.template import Template
 from recoup.recovery.destination import Identity, Production, require_sandbox
 from recoup.recovery.destination import Sandbox as Destination
 from recoup.recovery.in_place import Consent, decide
@@ -37,13 +36,10 @@ from recoup.recovery.step import Act, Done, Step
 from recoup.repository.copy_reader import ArtefactReader
 
 if TYPE_CHECKING:
-    from recoup.assembly.postgres import PostgresPlace
     from recoup.engines.postgres.recovery_script import Reached
-    from recoup.engines.postgres.session import Session
     from recoup.engines.postgres.wal_windows import Base
 
 _WELL_SECONDS: Final = 180.0
-_HEALTH_SECONDS: Final = 60.0
 #: What a database that came back must be; all else that its check says may be unknown, and is then not tested.
 _IDENTITY: Final = "the running cluster is the one of the copy"
 
@@ -223,71 +219,29 @@ class ComposeDoer:
         return Done(detail=", ".join(others) or "there is no other")
 
     def _health(self, step: Step) -> Done:
-        system = self._stack().system
-        described = system.plan.services[step.subject].health
-        assert described is not None, "only services with an address are asked"
-        url = system.resolver.text(described)
-        reach = self.reach()
-
-        def look() -> Answer:
-            try:
-                answer = reach.http("GET", url, headers={}, body=None, timeout_seconds=5)
-            except EngineError as failure:
-                return Answer(well=False, said=failure.message)
-            return Answer(well=200 <= answer.status < 300, said=f"status {answer.status}")
-
-        seconds = wait_until_answers(look, seconds=_HEALTH_SECONDS, what=step.subject)
+        seconds = wait_until_well(self._stack().system, step.subject, self.reach())
         return Done(detail=f"well after {seconds:.1f} s")
 
     def _check(self, step: Step) -> Done:
-        from recoup.assembly.postgres import postgres_place
-        from recoup.engines.postgres.plan_checks import PlanCheck, check_plan
-
-        system = self.system
-        described = system.plan.services[step.subject]
+        described = self.system.plan.services[step.subject]
         if self._is_native(step.subject):
-            native = tuple(self.native.check(step.subject))
-            self.checks += native
-            return Done(findings=native)
-        if not isinstance(described, PostgresService):
+            findings = tuple(self.native.check(step.subject))
+        elif isinstance(described, PostgresService):
+            findings = ask_postgres(self.system, step.subject, on_nothing=True)
+        else:
             raise UncheckedError(f"the checks of {step.subject} cannot be asked in a Compose sandbox yet")
-        place = postgres_place(system, step.subject)
-        asked = [
-            PlanCheck(
-                sql=one.sql,
-                name=one.name,
-                database=one.database,
-                at_least=one.at_least,
-                at_most=one.at_most,
-                equals=one.equals,
-            )
-            for one in described.checks
-        ]
-        default = place.databases[0] if place.databases else None
-        findings = check_plan(_InSandbox(place), asked, default_database=default)
         self.checks += findings
-        return Done(findings=tuple(findings))
+        return Done(findings=findings)
 
     def _flow(self, step: Step) -> Done:  # noqa: ARG002
-        system = self.system
-
-        def expand(text: str, lookup: Callable[[str], str | None]) -> str:
-            return Template.parse(text).expand(lookup)
+        system, reach = self.system, self.reach()
 
         def lookup(name: str) -> str | None:
             given = self.wish.secrets.get(name)
             return given.reveal() if given is not None else system.resolver.lookup(name)
 
-        self.flow_results = run_flows(self.flows, self.reach(), expand, lookup)
-        findings = []
-        for one in self.flow_results:
-            bad = next((part for part in one.steps if part.verdict is not Verdict.OK), None)
-            detail = f"{len(one.steps)} acts" if bad is None else f"{bad.what}: {bad.detail}"
-            hint = None if bad is None else bad.hint
-            findings.append(
-                Finding(check="users can do it", subject=one.name, verdict=one.verdict, detail=detail, hint=hint)
-            )
-        return Done(findings=tuple(findings))
+        self.flow_results = tuple(do_flow(one, reach, lookup) for one in self.flows)
+        return Done(findings=flow_findings(self.flow_results))
 
     def outcomes(self) -> dict[str, tuple[Base, Reached]]:
         """Where the recoveries to an instant stopped, by service."""
@@ -360,20 +314,3 @@ class ComposeDoer:
                 hint="Rehearse it by itself, in a plan without compose:.",
             )
         return placed
-
-
-@dataclass(frozen=True, slots=True)
-class _InSandbox:
-    """Implements ``engines.postgres.restored_server.RestoredServer``."""
-
-    place: PostgresPlace
-
-    def session(self, database: str = "postgres") -> Session:
-        return self.place.access.session(database)
-
-    def databases(self) -> list[str]:
-        from recoup.engines.postgres.access import open_maintenance
-
-        query = "SELECT datname FROM pg_database WHERE datallowconn AND datname <> 'template0' ORDER BY 1"
-        with open_maintenance(self.place.access) as session:
-            return [str(row[0]) for row in session.query(query)]

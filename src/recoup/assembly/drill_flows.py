@@ -41,7 +41,7 @@ def questions_of(plan: Plan) -> tuple[Question, ...]:
 
 def _flow(flow: Flow) -> FlowSpec:
     steps = tuple(_step(one) for one in flow.steps)
-    return FlowSpec(name=flow.name, steps=steps, within=flow.within, passes=flow.passes)
+    return FlowSpec(name=flow.name, steps=steps, within=flow.within, passes=flow.passes, production=flow.production)
 
 
 def _step(step: FlowStep) -> StepSpec:

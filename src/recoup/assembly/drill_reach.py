@@ -7,17 +7,13 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from recoup.assembly.drill_native import NativeDatabases
-from recoup.assembly.drill_psql import bounded, rows_of
-from recoup.assembly.postgres import postgres_place
 from recoup.assembly.stack import Stack
+from recoup.assembly.stack_reach import addresses_of, ask_sql, run_inside, the_postgres
 from recoup.assembly.system import System
 from recoup.drill.http import request
 from recoup.drill.reach import Ended, Response, Rows
 from recoup.engines.compose.addresses import Addresses
 from recoup.engines.compose.enter_network import inside_network
-from recoup.kernel.errors import UncheckedError
-from recoup.kernel.process import Command
-from recoup.plan.services import PostgresService
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,47 +49,19 @@ class ComposeReach:
 
     def addresses(self) -> Addresses:
         """Where the services are now. Raise ``EngineError``."""
-        if self.stack is None:
-            return Addresses(services={}, published={})
-        running = [one for one in self.stack.client.containers() if one.running and one.addresses]
-        found = {one.service: one.addresses[0] for one in running}
-        for name, one in self.system.plan.services.items():
-            inside = getattr(one, "compose", None)
-            if inside in found:
-                found.setdefault(name, found[inside])
-        return Addresses(services=found, published=self.published)
+        return addresses_of(self.system, self.stack, self.published)
 
     def sql(self, service: str | None, database: str | None, query: str, *, timeout_seconds: float) -> Rows:
         """See ``Reach``."""
-        name = self._postgres(service)
+        name = the_postgres(self.system, service)
         if self.native is not None and name not in self._in_stack():
             return self.native.sql(name, database, query, timeout_seconds)
-        access = postgres_place(self.system, name).access
-        return rows_of(lambda *words: access.command("psql", *words, database=database), query, timeout_seconds)
+        return ask_sql(self.system, name, database, query, timeout_seconds)
 
     def command(self, service: str, argv: Sequence[str], *, timeout_seconds: float) -> Ended:
         """See ``Reach``."""
-        described = self.system.plan.services.get(service)
-        inside = getattr(described, "compose", None) or service
-        if self.stack is None or inside not in self.stack.project.services:
-            raise UncheckedError(f"there is no service {service} in the sandbox", hint="Correct the flow in the plan.")
-        runner = self.stack.client.runner(inside)
-        ended, errors = bounded(runner.wrap(Command(argv=argv)), timeout_seconds)
-        if ended.exit_status in (126, 127):
-            raise UncheckedError(f"{argv[0]} cannot be run in {service}: {errors}")
-        return ended
+        return run_inside(self.system, self.stack, service, argv, timeout_seconds, where="the sandbox")
 
     def _in_stack(self) -> set[str]:
         """Services that run in the stack. The address of any other one is production's, and is never used."""
         return {name for name, one in self.system.plan.services.items() if getattr(one, "url", None) is None}
-
-    def _postgres(self, service: str | None) -> str:
-        known = [name for name, one in self.system.plan.services.items() if isinstance(one, PostgresService)]
-        if service is not None and service in known:
-            return service
-        if service is None and len(known) == 1:
-            return known[0]
-        raise UncheckedError(
-            f"{service} is no PostgreSQL service" if service is not None else "which PostgreSQL service is meant?",
-            hint=f"Name one in the flow: {', '.join(known) or 'the plan has none'}.",
-        )

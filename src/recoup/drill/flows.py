@@ -55,12 +55,16 @@ class StepSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowSpec:
-    """A flow. It is tried again until it passed ``passes`` times in a row, or ``within`` is over."""
+    """A flow. It is tried again until it passed ``passes`` times in a row, or ``within`` is over.
+
+    ``production`` says whether it is done in production too; None: only when it reads, see ``in_production``.
+    """
 
     name: str
     steps: tuple[StepSpec, ...]
     within: timedelta = timedelta(0)
     passes: int = 1
+    production: bool | None = None
 
 
 def run_flow(
@@ -85,18 +89,6 @@ def run_flow(
             return replace(result, steps=_too_few(flow, result, passes), passes=passes)
         clock.pause(pause)
         pause = _FIRST_PAUSE_SECONDS if passes else min(pause * 2, _LONGEST_PAUSE_SECONDS)
-
-
-def run_flows(
-    flows: tuple[FlowSpec, ...],
-    reach: Reach,
-    expand: Expand,
-    lookup: Lookup,
-    *,
-    stopping: Callable[[], bool] = lambda: False,
-) -> tuple[FlowResult, ...]:
-    """All flows, one after the other, each with its own variables."""
-    return tuple(run_flow(flow, reach, expand, lookup, stopping=stopping) for flow in flows)
 
 
 def _too_few(flow: FlowSpec, result: FlowResult, passes: int) -> tuple[FlowStepResult, ...]:

@@ -38,17 +38,18 @@ def request(
     timeout_seconds: float,
     limit_bytes: int = LIMIT_BYTES,
     tls: ssl.SSLContext | None = None,
+    where: str = "the sandbox",
 ) -> Response:
     """Send it and read the answer, all within ``timeout_seconds``, at most ``limit_bytes`` of it.
 
-    Raise ``UncheckedError`` for an address that is none or is not in the sandbox, ``EngineError`` when it did not
-    answer, not in time, or not in HTTP. Messages name the host, never the rest of the address.
+    Raise ``UncheckedError`` for an address that is none or is not in ``where`` (words for people), ``EngineError`` when
+    it did not answer, not in time, or not in HTTP. Messages name the host, never the rest of the address.
     """
     scheme, host, port, path, user = _parts(url)
     place = dial(host, port)
     if place is None:
         raise UncheckedError(
-            f"{host}:{port} is not in the sandbox, and nothing outside of it is asked",
+            f"{host}:{port} is not in {where}, and nothing outside of it is asked",
             hint="Write the address by the name and port that the service has inside the stack.",
         )
     sent = {**({} if user is None else {"Authorization": user}), **headers}

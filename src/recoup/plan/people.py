@@ -77,6 +77,11 @@ class Flow(Section):
         default=timedelta(minutes=5), description="How long it is tried again until it passes; `0s` tries once."
     )
     passes: int = Field(default=1, ge=1, le=100, description="How often in a row it must pass.")
+    production: bool | None = Field(
+        default=None,
+        description="Whether a recovery of production does it too. By default only when it reads: all of its steps are "
+        "`get` or `sql`, and none needs one of the drill's `secrets`. `sql` cannot write there.",
+    )
 
 
 class Drill(Section):

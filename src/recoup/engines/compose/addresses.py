@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from recoup.engines.compose.project import Project
 
-_LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 - compared with, never listened on
+#: What means this machine itself.
+LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 - compared with, never listened on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +26,7 @@ class Addresses:
         """Address and port in the sandbox; None for what is not in it."""
         if host in self.services:
             return self.services[host], port
-        if host.lower() in _LOOPBACK and port in self.published:
+        if host.lower() in LOOPBACK and port in self.published:
             service, inside = self.published[port]
             return (self.services[service], inside) if service in self.services else None
         return None

@@ -1,8 +1,9 @@
-"""The grade *works* of a PostgreSQL copy: the plan's own questions, asked of the restored databases.
+"""The plan's own questions, asked of a PostgreSQL: the grade *works* of a copy, and a look at production.
 
 A question that would have the right answer on an empty database as well (``SELECT count(*) FROM broken_orders`` is 0,
 ``SELECT 1`` is 1) proves nothing of a copy that may have lost everything. So each one that holds is asked again with
-every table emptied, in a transaction that is rolled back: when it holds there too, it is *unknown*.
+every table emptied, in a transaction that is rolled back: when it holds there too, it is *unknown*. That locks every
+table, so it is never done in production (``on_nothing=False``): there, a question is asked and nothing else.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ _MAKE_IT_PROVE: Final = (
     "SELECT CASE WHEN count(*) > 0 THEN count(*) FILTER (WHERE total < 0) END FROM orders, equals: 0."
 )
 _ERROR: Final = (
-    "Run the same query in production. When it works there, the copy lacks what the message names; when it does not, "
-    "correct the check in the plan."
+    "Is it right? A query that worked before the loss lacks now what the message names; one that never did has to be "
+    "corrected in the plan."
 )
 _UNKNOWN_NAME: Final = (
     "Write the schema before the name (app.orders): the check is asked as the superuser, with the search_path of the "
@@ -63,12 +64,14 @@ def check_plan(
     *,
     default_database: str | None = None,
     allowed_seconds: float = _ALLOWED_SECONDS,
+    on_nothing: bool = True,
 ) -> list[Finding]:
     """Ask every check, read-only, each for ``allowed_seconds`` at most; one finding each, in their order.
 
     Without ``default_database``, a check that names none is asked in the only database beside ``postgres``. A wrong
     answer, no row and NULL have *failed*; an error, a time-out and a check that proves nothing are *unknown*. No checks
-    at all is *unknown*. What is in the databases stays as it is.
+    at all is *unknown*. What is in the databases stays as it is. Only with ``on_nothing`` it is tried whether a check
+    proves anything.
     """
     if not checks:
         detail = "the plan has no checks for it, so nothing was asked"
@@ -82,13 +85,14 @@ def check_plan(
             said = f"it does not say where to ask, and there are several databases: {', '.join(there)}"
             findings[number] = _finding(check, Verdict.UNKNOWN, said, "Add database: NAME to the check in the plan.")
         elif database not in there:
-            said = f"there is no database {database!r} in the copy; there is {', '.join(there) or 'none'}"
-            hint = "Correct the database of the check in the plan; if the name is right, the copy lacks it."
+            said = f"there is no database {database!r}; there is {', '.join(there) or 'none'}"
+            hint = "Correct the database of the check in the plan; if the name is right, it did not come back."
             findings[number] = _finding(check, Verdict.FAILED, said, hint)
         else:
             by_database.setdefault(database, {})[number] = check
     for database, asked in by_database.items():
-        findings |= _in_database(server, database, asked, allowed_seconds)
+        found = {number: _as_it_is(server, database, check, allowed_seconds) for number, check in asked.items()}
+        findings |= _that_prove(server, database, asked, found, allowed_seconds) if on_nothing else found
     return [findings[number] for number in range(len(checks))]
 
 
@@ -99,10 +103,14 @@ def _only(there: Sequence[str]) -> str | None:
     return "postgres" if not own and "postgres" in there else None
 
 
-def _in_database(
-    server: RestoredServer, database: str, checks: Mapping[int, PlanCheck], allowed_seconds: float
+def _that_prove(
+    server: RestoredServer,
+    database: str,
+    checks: Mapping[int, PlanCheck],
+    found: dict[int, Finding],
+    allowed_seconds: float,
 ) -> dict[int, Finding]:
-    found = {number: _as_it_is(server, database, check, allowed_seconds) for number, check in checks.items()}
+    """The findings, without the word of those checks that hold on an empty database as well."""
     holding = {number: _Holding(checks[number], one) for number, one in found.items() if one.verdict is Verdict.OK}
     if not holding:
         return found

@@ -11,9 +11,9 @@ import shlex
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from typing import Protocol
 
 from recoup.engines.redis.connection import Connection, RefusedByServerError, Reply
-from recoup.engines.redis.sandbox_server import SandboxRedis
 from recoup.kernel.errors import EngineError
 from recoup.kernel.finding import Finding, Verdict
 
@@ -48,10 +48,20 @@ class RedisCheck:
         return text if len(text) <= _LONGEST_SUBJECT else text[: _LONGEST_SUBJECT - 1] + "…"
 
 
+class AskedRedis(Protocol):
+    """A Redis that can be asked."""
+
+    def connect(self, database: int = 0) -> Connection:
+        """Connect to one of its databases. Raise ``EngineError``."""
+        ...
+
+
 def check_plan(
-    server: SandboxRedis, checks: Sequence[RedisCheck], empty: Callable[[], AbstractContextManager[SandboxRedis]]
+    server: AskedRedis,
+    checks: Sequence[RedisCheck],
+    empty: Callable[[], AbstractContextManager[AskedRedis]] | None,
 ) -> list[Finding]:
-    """Make every check. ``empty`` starts a Redis of the same kind that holds nothing.
+    """Make every check. ``empty`` starts a Redis of the same kind that holds nothing; without it nothing else is asked.
 
     No checks, a command that is no reading, and a check that holds in an empty Redis too are *unknown*.
     """
@@ -60,10 +70,10 @@ def check_plan(
         return [Finding(check=CHECK, subject="redis", verdict=Verdict.UNKNOWN, detail=nothing, hint=_NO_CHECKS_HINT)]
     findings: list[Finding] = []
     with ExitStack() as until_stopped:
-        blank: SandboxRedis | None = None
+        blank: AskedRedis | None = None
         for check in checks:
             finding = _ask(server, check)
-            if finding.verdict is Verdict.OK:
+            if finding.verdict is Verdict.OK and empty is not None:
                 if blank is None:
                     blank = until_stopped.enter_context(empty())
                 if _ask(blank, check).verdict is Verdict.OK:
@@ -77,7 +87,7 @@ def check_plan(
     return findings
 
 
-def _ask(server: SandboxRedis, check: RedisCheck) -> Finding:
+def _ask(server: AskedRedis, check: RedisCheck) -> Finding:
     try:
         words = shlex.split(check.command)
     except ValueError as wrong:
