@@ -15,13 +15,14 @@ from recoup.assembly.drill_compose import StackWish, remove_from_engine, teardow
 from recoup.assembly.drill_doer import ComposeDoer
 from recoup.assembly.drill_flows import flow_specs, questions_of
 from recoup.assembly.drill_leftovers import ENGINE, clean, has_engine, owner_of
-from recoup.assembly.drill_members import Chosen, choose, newest, recorded_images, service_of
+from recoup.assembly.drill_members import Chosen, choose, recorded_images, service_of
 from recoup.assembly.drill_native import NativeDatabases
 from recoup.assembly.drill_people import participants, who_does_it
 from recoup.assembly.drill_plan import plan_identity
 from recoup.assembly.drill_production import Look, look_at_production, untouched
 from recoup.assembly.drill_record import declared_at, rpo_of, rto_of, steps_of, used_copies
 from recoup.assembly.live import sandboxes
+from recoup.assembly.plan_from_repository import no_plan, sets_with_a_plan, with_plan_in
 from recoup.assembly.recover_facts import drill_facts
 from recoup.assembly.system import System
 from recoup.assembly.voice import Voice
@@ -33,7 +34,6 @@ from recoup.kernel import clock, ids
 from recoup.kernel.errors import EngineError, UsageError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.kernel.secret import Secret
-from recoup.plan.load import load
 from recoup.plan.services import RedisService
 from recoup.recovery.runbook import PEOPLE, Facts, Situation
 from recoup.recovery.runbook import steps_of as runbook
@@ -158,21 +158,13 @@ def _with_plan(opened: Readable, wish: DrillWish, sandbox: Sandbox) -> tuple[Rea
         if wish.key_file is not None:
             opened.system.key  # noqa: B018 - it was given, and is the one in use
         return opened, opened.system
-    catalog = opened.catalog()
     folder = sandbox.child("plan")
-    services = dict.fromkeys(one.service for one in catalog.entries if one.kind == "files")
-    for service in services:
-        found = newest(opened, catalog, service, ("files",), wish.instant)
-        if found is not None:
-            restore_files(ArtefactReader(found.manifest, found.holders), folder, force=True)
-        if (folder / "recoup.yaml").is_file():
-            system = System(load(folder / "recoup.yaml"))
-            system.key = opened.repositories[0].key
-            return replace(opened, system=system), system
-    raise UsageError(
-        "no file set in this repository holds a plan (recoup.yaml)",
-        hint="Give the plan with -f FILE, and add it to the paths of a service with engine: files.",
-    )
+    for found in sets_with_a_plan(opened, wish.instant):
+        restore_files(ArtefactReader(found.manifest, found.holders), folder, force=True)
+        made = with_plan_in(opened, folder)
+        if made is not None:
+            return made
+    raise no_plan()
 
 
 def _proofs(system: System) -> tuple[Proof, ...]:
