@@ -16,6 +16,7 @@ from recoup.assembly.recover_run import Parts, RecoverControl, RecoveryOutcome, 
 from recoup.assembly.system import System
 from recoup.assembly.voice import Voice
 from recoup.kernel.finding import Finding, Verdict
+from recoup.recovery.executor import Agreement
 from recoup.recovery.runbook import Database, Facts
 from recoup.recovery.step import Done, Step
 
@@ -92,7 +93,7 @@ def parts_of(world: Path) -> Parts:
 
 def recover(plan: Path, say: Callable[[str], None] = lambda _text: None, **wishes: object) -> RecoveryOutcome:
     """One call of the orchestrator in this process; everybody agrees."""
-    control = RecoverControl(**{"agree": lambda _step: True, "who": "alice", **wishes})  # type: ignore[arg-type]
+    control = RecoverControl(**{"agree": lambda _step: Agreement(how="typed"), "who": "alice", **wishes})  # type: ignore[arg-type]
     wish = RecoverWish(situation="database-corruption", file=plan)
     return run_recovery(
         wish, Voice(say=say, on_progress=lambda _progress: None), control, parts_of(plan.parent / "world")

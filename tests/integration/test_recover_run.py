@@ -39,7 +39,7 @@ def test_the_same_command_goes_on_with_the_run_that_was_not_finished(plan: Path)
 
 def test_a_step_that_replaces_production_needs_more_than_a_yes_given_beforehand(plan: Path) -> None:
     with pytest.raises(RefusedError, match="swap-postgres"):
-        recover(plan, yes=True, agree=lambda _step: False)
+        recover(plan, yes=True, agree=lambda _step: None)
     assert (plan.parent / "world" / "stop").exists()
     assert not (plan.parent / "world" / "swap-postgres").exists()
 

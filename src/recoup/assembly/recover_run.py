@@ -20,7 +20,7 @@ from recoup.kernel import clock, ids
 from recoup.kernel.errors import UsageError
 from recoup.kernel.finding import Verdict
 from recoup.kernel.presence import boot_id, login_name, myself
-from recoup.recovery.executor import Actor, Control, Outcome, begin, carry_out
+from recoup.recovery.executor import Actor, Agreement, Control, Outcome, begin, carry_out
 from recoup.recovery.journal import Journal, Line
 from recoup.recovery.progress import read_progress
 from recoup.recovery.runbook import Facts, steps_of
@@ -46,6 +46,8 @@ class Ready:
 class RecoverControl:
     """What the operator wants of this call. ``agree`` asks a person whether a step may be done.
 
+    It returns None when they do not agree. Who agrees is ``who``, unless the agreement names somebody else.
+
     ``ready`` is told what is about to be done before anything is written; it may raise ``RefusedError``. ``watch`` is
     given what reads the journal while the run goes on.
 
@@ -53,7 +55,7 @@ class RecoverControl:
     without one it is the unfinished run of this situation, or a new one.
     """
 
-    agree: Callable[[Step], bool]
+    agree: Callable[[Step], Agreement | None]
     who: str = field(default_factory=login_name)
     yes: bool = False
     run: str | None = None
@@ -110,7 +112,7 @@ def run_recovery(
             run=run, wish=wish, opened=opened, system=system, state=run_folder(state, run), journal=journal,
             voice=voice, scope=scope.enter_context(contextlib.ExitStack()),
         )  # fmt: skip
-        outcome = carry_out(journal, steps, parts.actor(recovery), _control(control, steps))
+        outcome = carry_out(journal, steps, parts.actor(recovery), _control(control))
         return RecoveryOutcome(
             run=run, outcome=outcome, steps=steps, lines=tuple(journal.lines), resumed=there is not None
         )
@@ -163,15 +165,12 @@ def _facts(opened: Readable, system: System, wish: RecoverWish, frozen: Any) -> 
     }
 
 
-def _control(control: RecoverControl, steps: Sequence[Step]) -> Control:
-    def approve(step: Step) -> bool:
-        return (control.yes and step.consent is Consent.YES) or control.agree(step)
+def _control(control: RecoverControl) -> Control:
+    def approve(step: Step) -> Agreement | None:
+        if control.yes and step.consent is Consent.YES:
+            return Agreement(how="beforehand")
+        return control.agree(step)
 
     return Control(
-        approve=approve,
-        needs_approval=frozenset(step.id for step in steps if step.consent is not Consent.NONE),
-        skip=control.skip,
-        pause_before=control.pause_before,
-        begins=control.begins,
-        ends=control.ends,
+        approve=approve, skip=control.skip, pause_before=control.pause_before, begins=control.begins, ends=control.ends
     )

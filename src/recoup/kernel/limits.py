@@ -59,39 +59,46 @@ class Watch:
         return None if self._deadline is None else max(0.0, self._deadline - clock.monotonic())
 
     @contextlib.contextmanager
-    def interrupting(self) -> Iterator[None]:
+    def interrupting(
+        self, *, raising: Callable[[str], BaseException] = LimitReached, again_seconds: float | None = None
+    ) -> Iterator[None]:
         """While inside, a limit that is reached raises ``LimitReached`` here, once, wherever the work is then.
 
-        Only the main thread can be interrupted; elsewhere, as everywhere, ``reached`` is asked between two parts.
-        Do not nest it.
+        ``raising`` makes another exception of the reason. With ``again_seconds`` it is raised again that often until
+        this is left: what cleans up may hang, too. Only the main thread can be interrupted; elsewhere, as everywhere,
+        ``reached`` is asked between two parts. Inside another one, both apply; give the outer one an exception of its
+        own, or the inner work takes it for its own limit.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        over, reasons = threading.Event(), list[str]()
+        left, pending = threading.Event(), list[str]()
 
-        def interrupt(_number: int, _frame: FrameType | None) -> None:
-            if not over.is_set() and reasons:
-                over.set()
-                raise LimitReached(reasons[0])
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            if pending and not left.is_set():
+                raise raising(pending.pop())
+            if callable(before):
+                before(number, frame)  # the limit of one around this one
 
         def look() -> None:
-            while not over.wait(_LOOK_SECONDS):
+            while not left.wait(_LOOK_SECONDS):
                 reason = None
                 with contextlib.suppress(OSError):  # the folder that is asked about has just been removed
                     reason = self.reached()
-                if reason is not None:
-                    reasons.append(reason)
+                while reason is not None:
+                    pending[:] = [reason]
                     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
-                    return
+                    if again_seconds is None or left.wait(again_seconds):
+                        return
 
-        before = signal.signal(signal.SIGALRM, interrupt)
+        before = signal.getsignal(signal.SIGALRM)
+        signal.signal(signal.SIGALRM, interrupt)
         looking = threading.Thread(target=look, name="limits", daemon=True)
         looking.start()
         try:
             yield
         finally:
-            over.set()
+            left.set()
             looking.join()
             signal.signal(signal.SIGALRM, before)
 

@@ -108,7 +108,7 @@ class Journal:
         cannot be written.
         """
         self.path = path
-        self._who, self._host, self._boot = who, host, boot
+        self.who, self._host, self._boot = who, host, boot
         try:
             new = not path.exists()
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -161,7 +161,7 @@ class Journal:
             "clock": round(clock.monotonic(), 6),
             "boot": self._boot,
             "host": self._host,
-            "who": self._who,
+            "who": self.who,
             "event": event,
             "data": data,
         }

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from recoup.kernel.errors import RefusedError
 from recoup.kernel.finding import Verdict, worst
 from recoup.recovery.journal import Line
-from recoup.recovery.step import Step
+from recoup.recovery.step import Consent, Step
 
 #: What orders steps in this version of Recoup. It grows by hand when the order, or what a step does, changes meaning:
 #: a run that began under another number is not continued.
@@ -22,12 +22,14 @@ ORDER: Final = 1
 
 RUN_BEGUN: Final = "run-begun"
 RUN_RESUMED: Final = "run-resumed"
+RUN_PAUSED: Final = "run-paused"
 RUN_ENDED: Final = "run-ended"
 STEP_BEGUN: Final = "step-begun"
 STEP_DONE: Final = "step-done"
 STEP_FAILED: Final = "step-failed"
 STEP_SKIPPED: Final = "step-skipped"
 APPROVED: Final = "approved"
+DECLINED: Final = "declined"
 
 Standing = Literal["waiting", "begun", "done", "failed", "skipped"]
 
@@ -57,6 +59,7 @@ class Progress:
     frozen: tuple[str, ...]
     steps: Mapping[str, StepProgress] = field(default_factory=dict)
     ended: str | None = None  #: how it ended; None while it goes on
+    begun_by: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)  #: what was chosen when it began, and must not change
 
     @property
@@ -109,6 +112,7 @@ def read_progress(lines: Sequence[Line]) -> Progress | None:
                 run=str(line.data["run"]),
                 situation=str(line.data["situation"]),
                 begun=line.at,
+                begun_by=line.who,
                 order=int(line.data["order"]),
                 frozen=tuple(line.data["steps"]),
                 steps={name: StepProgress() for name in line.data["steps"]},
@@ -141,13 +145,19 @@ def _after(progress: Progress, line: Line) -> Progress:
         detail, data = str(line.data.get("detail", "")), line.data.get("data", {})
         now = replace(before, standing="done", ended=line.at, verdict=verdict, detail=detail, data=data)
     elif line.event == STEP_FAILED:
+        # One that is tried again by itself waits for that, also when a kill comes in between.
+        retried = line.data.get("again_in_seconds") is not None
         now = replace(
-            before, standing="failed", ended=line.at, verdict=Verdict.FAILED, detail=str(line.data.get("detail", ""))
+            before,
+            standing="waiting" if retried else "failed",
+            ended=line.at,
+            verdict=Verdict.UNKNOWN if retried else Verdict.FAILED,
+            detail=str(line.data.get("detail", "")),
         )
     elif line.event == STEP_SKIPPED:
         now = replace(before, standing="skipped", ended=line.at, detail=str(line.data.get("because", "")))
     elif line.event == APPROVED:
-        now = replace(before, approved_by=line.who)
+        now = replace(before, approved_by=str(line.data.get("by") or line.who))
     return replace(progress, steps={**progress.steps, str(step): now})
 
 
@@ -172,15 +182,24 @@ def require_same_run(progress: Progress, steps: Sequence[Step]) -> None:
     )
 
 
-def next_move(progress: Progress, steps: Sequence[Step], *, needs_approval: frozenset[str] = frozenset()) -> Move:
-    """What has to happen next. ``needs_approval`` are the ids of the steps that a person must agree to."""
+def next_move(progress: Progress, steps: Sequence[Step], *, two_people: bool = False) -> Move:
+    """What has to happen next. ``two_people``: who agrees to what replaces production is not who began the run."""
     for step in steps:
         stands = progress.steps[step.id]
         if stands.standing in ("done", "skipped"):
             continue
         if stands.standing == "failed":
             return Stuck(step=step, why=stands.detail)
-        if step.id in needs_approval and stands.approved_by is None:
+        if not is_agreed(progress, step, two_people=two_people):
             return Approve(step=step)
         return Carry(step=step, attempt=stands.attempts + 1)
     return Finished()
+
+
+def is_agreed(progress: Progress, step: Step, *, two_people: bool, by: str | None = None) -> bool:
+    """Whether a step may be done as far as people's word goes. ``by`` is who would agree now, instead of who did."""
+    agreed = progress.steps[step.id].approved_by if by is None else by
+    if step.consent is Consent.NONE:
+        return True
+    alone = two_people and step.consent is Consent.TYPED and agreed == progress.begun_by
+    return agreed is not None and not alone
