@@ -72,7 +72,7 @@ def build_stack(wish: StackWish) -> Built:
     source = _restored_source(wish)
     original = read_project(source)
     text = call(source.compose("config", "--format", "json"), doing="read the restored configuration").stdout
-    services = _taking_part(plan, original)
+    services = taking_part(plan, original)
     images, notes = _images(source, original, services, wish.recorded)
     sandbox_wish = SandboxWish(
         id=wish.sandbox.id,
@@ -161,7 +161,7 @@ def _restored_source(wish: StackWish) -> ComposeSource:
     )
 
 
-def _taking_part(plan: Plan, project: Project) -> tuple[str, ...]:
+def taking_part(plan: Plan, project: Project) -> tuple[str, ...]:
     """The services that production runs: those without a profile, those of the plan's profiles, and those it names."""
     assert plan.compose is not None, "the caller has a Compose stack"
     profiles = set(plan.compose.profiles)

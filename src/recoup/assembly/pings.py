@@ -19,7 +19,8 @@ from recoup.kernel import clock
 from recoup.kernel.errors import RecoupError
 
 _ALL = "backup"
-_NOTE = "pings.json"
+#: What became of the pings that were sent last, in the state folder.
+PINGS_NOTE = "pings.json"
 
 
 class Pings:
@@ -69,10 +70,10 @@ class Pings:
             try:
                 address = self._system.resolver.resolve(self._system.plan.pings[name])
             except RecoupError as failure:
-                note_delivery(self._system, _NOTE, name, Delivered(error=failure.message))
+                note_delivery(self._system, PINGS_NOTE, name, Delivered(error=failure.message))
                 continue
             delivered = ping(address, event, text=text, run_id=self._run, seconds=seconds)
-            note_delivery(self._system, _NOTE, name, delivered)
+            note_delivery(self._system, PINGS_NOTE, name, delivered)
 
 
 def note_delivery(system: System, note: str, name: str, delivered: Delivered) -> None:
@@ -93,6 +94,6 @@ def note_delivery(system: System, note: str, name: str, delivered: Delivered) ->
 
 def not_taken(system: System) -> list[tuple[str, str]]:
     """The pings of the plan that were not taken when they were last sent, and why."""
-    known = read_note(system.state_folder / _NOTE)
+    known = read_note(system.state_folder / PINGS_NOTE)
     said = [(name, known[name]) for name in system.plan.pings if isinstance(known.get(name), dict)]
     return [(name, str(one["error"])) for name, one in said if one.get("error")]

@@ -10,13 +10,19 @@ from typing import Final
 from recoup.assembly.drill_flows import flow_specs
 from recoup.assembly.production_reach import ProductionReach, production_reach
 from recoup.assembly.prove_stack import FLOW, WELL_SECONDS, ask_production, do_flow, flow_findings, wait_until_well
+from recoup.assembly.recover_checklist import go_through
 from recoup.assembly.recover_context import Recovery
+from recoup.assembly.recover_protect import protect
 from recoup.assembly.system import System
+from recoup.drill.codec import encode
 from recoup.drill.flows import FlowSpec
 from recoup.drill.in_production import HINT, lookup_for, why_not
 from recoup.kernel.errors import EngineError
 from recoup.kernel.finding import Finding, Verdict
+from recoup.recovery.checklist import Item, open_items
 from recoup.recovery.step import Done, Step
+
+__all__ = ["checklist", "checks", "flows", "health", "protect", "still_open"]
 
 _NOT_WELL: Final = (
     "`docker compose logs --tail 50 {name}` has its last words. Correct what they say; the same command then goes on "
@@ -63,3 +69,22 @@ def _flow(system: System, flow: FlowSpec, reach: ProductionReach) -> Finding:
     secrets = () if system.plan.drill is None else tuple(system.plan.drill.secrets)
     lookup = lookup_for(flow, secrets, system.resolver.lookup)
     return flow_findings((do_flow(flow, reach, lookup),))[0]
+
+
+def checklist(recovery: Recovery, step: Step) -> Done:  # noqa: ARG001
+    """Go through the list of what must be well again. What a machine sees to be wrong ends the run here.
+
+    What only people can say and nobody has said yet stays open: the run ends well, and closing it asks them.
+    """
+    items = go_through(recovery)
+    left = open_items(items)
+    findings = tuple(one.finding for one in items if not (one.asks and one.verdict is Verdict.UNKNOWN))
+    detail = f"{len(items) - len(left)} of {len(items)} points are done"
+    if left:
+        detail += f"; open: {', '.join(one.id for one in left)}"
+    return Done(findings=findings, detail=detail, data={"items": [encode(one) for one in items]})
+
+
+def still_open(recovery: Recovery) -> tuple[Item, ...]:
+    """What keeps a recovery from being closed, looked at and asked for now; nothing when the list is done."""
+    return open_items(go_through(recovery))

@@ -91,7 +91,7 @@ def survey(system: System, now: datetime) -> Survey:
         lag_limit=system.plan.alarms.lag,
         key_error=None if key_error is None else key_error.message,
         key_hint=None if key_error is None else key_error.hint,
-        daemon=_daemon(daemon, now),
+        daemon=daemon_state(daemon, now),
         daemon_since=None if daemon is None else daemon.alive,
         plan_fault=None if daemon is None or daemon.state == "stopped" else daemon.plan_fault,
         runs=tuple(_run(kind, WHOLE_PLAN, planned, records, now) for kind in upkeep_scheduled(system)),
@@ -354,7 +354,8 @@ def _repository(system: System, place: _Place, catalog: Catalog, history: Histor
     )
 
 
-def _daemon(record: DaemonRecord | None, now: datetime) -> Literal["running", "stopped", "silent", "never"]:
+def daemon_state(record: DaemonRecord | None, now: datetime) -> Literal["running", "stopped", "silent", "never"]:
+    """Whether the daemon of this machine runs, by what it says of itself."""
     if record is None:
         return "never"
     if record.state == "stopped":

@@ -12,7 +12,7 @@ from typing import Final
 from recoup.assembly.postgres import PostgresPlace, postgres_place
 from recoup.assembly.redis import redis_place
 from recoup.assembly.stack import Stack, open_stack
-from recoup.assembly.survey import survey
+from recoup.assembly.survey import Survey, survey
 from recoup.assembly.system import System
 from recoup.engines.compose.answers import ask
 from recoup.engines.postgres.access import open_maintenance
@@ -58,9 +58,9 @@ class _Subject:
         return 0
 
 
-def look_at_services(system: System, now: datetime) -> Iterator[Seen]:
+def look_at_services(system: System, now: datetime, surveyed: Survey | None = None) -> Iterator[Seen]:
     """What is seen of each service, in the plan's order. Never raises for what is wrong: that is what is asked."""
-    known = survey(system, now)
+    known = surveyed or survey(system, now)
     catalog = read_catalog(list(known.opened), system.state_folder)
     try:
         stack = None if system.plan.compose is None else open_stack(system)
