@@ -6,14 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from recoup.engines.redis.crc64 import crc64
 from recoup.engines.redis.restore_folder import FolderLayout, restore_rdb_to_folder
-from recoup.engines.redis.restore_script import restore_argv
+from recoup.engines.redis.restore_script import PUT_BACK, restore_argv
 from tests.integration.redis_copies import MemoryCopy
 
 _LAYOUTS = {
@@ -22,6 +21,7 @@ _LAYOUTS = {
     "multi-part": FolderLayout(appendonly=True, server_version="7.0"),
 }
 _MOST_STEPS = 150
+_ID = "20261123-020000-k7f3q2.abc123"
 
 # For N = 1, 2, 3 ...: a child that restores into folder number N and kills itself just before its N-th act on the file
 # system. Ends when one came through; says how each ended.
@@ -128,28 +128,12 @@ def test_a_restore_killed_at_any_step_leaves_the_old_or_the_new_and_can_be_repea
 
 @pytest.mark.parametrize("mode", list(_LAYOUTS))
 def test_a_scripted_restore_killed_at_any_step_leaves_the_old_or_the_new(mode: str, tmp_path: Path) -> None:
-    """Every program the script calls is wrapped; the wrapper counts, and kills the script instead of the N-th call."""
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name in ("mkdir", "cat", "wc", "head", "sync", "ln", "mv", "rm", "chown", "stat", "id"):
-        wrapper = programs / name
-        wrapper.write_text(
-            f'#!/bin/sh\nread n <"$COUNT"; n=$((n + 1)); echo $n >"$COUNT"\n'
-            f'if [ $n -eq "$LAST" ]; then kill -9 "$SCRIPT"; exit 1; fi\nPATH=$REAL exec {name} "$@"\n'
-        )
-        wrapper.chmod(0o755)
-    moment, seen = datetime(2026, 11, 23, 2, 0, 0, tzinfo=UTC), set()
+    programs, seen = _deadly(tmp_path), set()
     for last in range(1, _MOST_STEPS):
-        folder, count = tmp_path / f"data-{last}", tmp_path / "count"
+        folder = tmp_path / f"data-{last}"
         _before(folder, mode)
-        count.write_text("0\n")
-        argv = restore_argv(str(folder), _LAYOUTS[mode], expected_bytes=len(_NEW), moment=moment, force=True)
-        argv[2] = "SCRIPT=$$; export SCRIPT\n" + argv[2]
-        path = os.environ["PATH"]
-        environment = {"PATH": f"{programs}:{path}", "REAL": path, "COUNT": str(count), "LAST": str(last)}
-        ended = subprocess.run(
-            argv, input=_NEW, env=environment, capture_output=True, timeout=60, check=False
-        ).returncode
+        argv = restore_argv(str(folder), _LAYOUTS[mode], expected_bytes=len(_NEW), restore_id=_ID, force=True)
+        ended = _killed_at(last, argv, programs)
         loaded = _loaded(folder, mode)
         assert loaded in (_OLD, _NEW)
         assert _old_is_kept(folder)
@@ -158,17 +142,61 @@ def test_a_scripted_restore_killed_at_any_step_leaves_the_old_or_the_new(mode: s
             assert loaded == _NEW
             break
         assert ended == -signal.SIGKILL
-        again = subprocess.run(
-            restore_argv(str(folder), _LAYOUTS[mode], expected_bytes=len(_NEW), moment=moment, force=True),
-            input=_NEW,
-            timeout=60,
-            check=False,
-        )
+        again = subprocess.run(argv, input=_NEW, timeout=60, check=False)
         assert again.returncode == 0
         assert _loaded(folder, mode) == _NEW
         assert not list(folder.glob(".recoup-restore-*"))
         assert _old_is_kept(folder)
+        assert len(list(folder.glob("recoup-replaced-*"))) == 1, "repeating it keeps the old data once"
     else:
         pytest.fail(f"not done after {_MOST_STEPS} steps")
     assert last > 10
     assert seen == {_OLD, _NEW}
+
+
+@pytest.mark.parametrize("mode", list(_LAYOUTS))
+def test_a_restore_that_is_undone_keeps_both_whenever_it_is_killed(mode: str, tmp_path: Path) -> None:
+    programs, layout = _deadly(tmp_path), _LAYOUTS[mode]
+    for last in range(1, _MOST_STEPS):
+        folder = tmp_path / f"data-{last}"
+        _before(folder, mode)
+        argv = restore_argv(str(folder), layout, expected_bytes=len(_NEW), restore_id=_ID, force=True)
+        subprocess.run(argv, input=_NEW, timeout=60, check=True, capture_output=True)
+        argv = ["sh", "-c", PUT_BACK, "recoup", str(folder), _ID, *layout.names]
+        ended = _killed_at(last, argv, programs)
+        content = {path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        assert {_OLD, _NEW} <= content, f"killed at {last}: something is lost"
+        assert subprocess.run(argv, timeout=60, check=False, capture_output=True).returncode == 0
+        assert _loaded(folder, mode) == _OLD
+        assert (folder / "dump.rdb").read_bytes() == _OLD
+        assert [one.name for one in folder.glob("recoup-replaced-*")] == [f"recoup-replaced-{_ID}.back"]
+        assert not (folder / ".recoup-placing").exists()
+        if ended == 0:
+            break
+    else:
+        pytest.fail(f"not done after {_MOST_STEPS} steps")
+    assert last > 10
+
+
+def _deadly(folder: Path) -> Path:
+    """Every program that a script calls, wrapped: the wrapper counts, and kills the script instead of the N-th call."""
+    programs = folder / "bin"
+    programs.mkdir()
+    for name in ("mkdir", "cat", "wc", "head", "sync", "ln", "mv", "rm", "rmdir", "chown", "stat", "id"):
+        wrapper = programs / name
+        wrapper.write_text(
+            f'#!/bin/sh\nread n <"$COUNT"; n=$((n + 1)); echo $n >"$COUNT"\n'
+            f'if [ $n -eq "$LAST" ]; then kill -9 "$SCRIPT"; exit 1; fi\nPATH=$REAL exec {name} "$@"\n'
+        )
+        wrapper.chmod(0o755)
+    return programs
+
+
+def _killed_at(last: int, argv: list[str], programs: Path) -> int:
+    """Run a script, killed at its call number ``last``; how it ended."""
+    count, path = programs.parent / "count", os.environ["PATH"]
+    count.write_text("0\n")
+    marked = [*argv[:2], "SCRIPT=$$; export SCRIPT\n" + argv[2], *argv[3:]]
+    environment = {"PATH": f"{programs}:{path}", "REAL": path, "COUNT": str(count), "LAST": str(last)}
+    done = subprocess.run(marked, input=_NEW, env=environment, capture_output=True, timeout=60, check=False)
+    return done.returncode

@@ -108,8 +108,9 @@ def test_a_placement_sets_the_old_aside_and_leaves_only_names_that_base_backups_
     assert before.cluster[0] == str(_OLD), "until the swap the old data are untouched"
     assert _run(SWAP, data) == 0
     _require_placed(data)
-    assert {entry.name for entry in data.iterdir() if "recoup" in entry.name} == {_kept(data).name}
-    assert _kept(data).name.startswith("pgsql_tmp")
+    left = {entry.name for entry in data.iterdir() if "recoup" in entry.name}
+    assert left == {_kept(data).name, volume_script.PLACED}
+    assert all(name.startswith("pgsql_tmp") for name in left)
 
 
 def test_the_old_cluster_survives_a_staging_that_is_killed_at_any_command(
@@ -158,6 +159,69 @@ def test_a_swap_killed_at_any_command_cannot_start_and_the_same_swap_finishes_it
         number += 1
     assert number > 10
     _require_placed(data)
+
+
+def test_a_swap_that_is_done_is_not_done_again(data: Path) -> None:
+    assert _run(volume_script.STAGE, data, stdin=_backup()) == 0
+    assert _run(SWAP, data) == 0
+    assert _status(data).placed == ID
+    assert _run(SWAP, data) == 0
+    _require_placed(data)
+    (data / "base/1/112").write_bytes(b"written since")
+    assert _run(SWAP, data) == 0
+    assert (data / "base/1/112").read_bytes() == b"written since"
+
+
+def _require_old(data: Path) -> None:
+    assert (data / "base/1/112").read_bytes() == b"old row"
+    assert (data / ".profile").read_bytes() == b"old"
+    back = Path(f"{_kept(data)}{volume_script.BACK}")
+    assert (back / "base/1/112").read_bytes() == b"new row"
+    assert (back / "global/pg_control").read_bytes() == _control(_NEW)
+    assert not _kept(data).exists()
+    assert not (data / volume_script.INCOMING).exists()
+    assert _status(data).placing is None
+
+
+@pytest.mark.parametrize("damaged", [(), ("global/pg_control",), ("global/pg_control", "PG_VERSION")])
+def test_a_swap_is_undone_whenever_that_is_killed_and_whatever_the_old_data_were(
+    data: Path, deadly: Path, tmp_path: Path, damaged: Sequence[str]
+) -> None:
+    for name in damaged:
+        (data / name).unlink()
+    assert _run(volume_script.STAGE, data, stdin=_backup()) == 0
+    assert _run(SWAP, data) == 0
+    number, original = 1, tmp_path / "original"
+    shutil.copytree(data, original, symlinks=True)
+    while True:
+        (tmp_path / "calls").unlink(missing_ok=True)
+        status = _run(volume_script.PUT_BACK, data, path=[deadly], deadly=number)
+        content = {path.read_bytes() for path in data.rglob("112")}
+        assert {b"old row", b"new row"} <= content, f"killed at command {number}: something is lost"
+        assert _run(volume_script.PUT_BACK, data) == 0, f"killed at command {number}: it does not finish"
+        _require_old(data)
+        assert (data / "global/pg_control").exists() is ("global/pg_control" not in damaged)
+        if status == 0:
+            break
+        assert status == -9
+        shutil.rmtree(data)
+        shutil.copytree(original, data, symlinks=True)
+        number += 1
+    assert number > 10
+
+
+def test_only_what_that_very_swap_has_replaced_is_put_back_and_forgetting_is_final(data: Path) -> None:
+    assert _run(volume_script.PUT_BACK, data) == 1, "nothing was placed"
+    assert _run(volume_script.STAGE, data, stdin=_backup()) == 0
+    assert _run(SWAP, data) == 0
+    (data / volume_script.PLACED).write_text("somebody-else\n")
+    assert _run(volume_script.PUT_BACK, data) == 1, "another restore came after it"
+    (data / volume_script.PLACED).write_text(f"{ID}\n")
+    assert _run(volume_script.FORGET, data) == 0
+    assert not _kept(data).exists()
+    assert _run(volume_script.FORGET, data) == 0
+    assert _run(volume_script.PUT_BACK, data) == 1
+    assert (data / "base/1/112").read_bytes() == b"new row"
 
 
 def test_another_placement_does_not_meddle_with_an_unfinished_one(data: Path) -> None:

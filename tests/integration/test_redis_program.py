@@ -6,7 +6,6 @@ import contextlib
 import os
 import subprocess
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,17 +16,24 @@ from recoup.engines.redis.check_copy import check_rdb_copy
 from recoup.engines.redis.fingerprint import compare
 from recoup.engines.redis.program import RedisProgram, take_rdb_by_program
 from recoup.engines.redis.restore_folder import FolderLayout
-from recoup.engines.redis.restore_script import EXIT_DAMAGED, EXIT_REFUSED, kept_folder, restore_argv
+from recoup.engines.redis.restore_script import (
+    EXIT_DAMAGED,
+    EXIT_REFUSED,
+    FORGET,
+    PUT_BACK,
+    kept_folder,
+    restore_argv,
+)
 from recoup.kernel.errors import DamageError, EngineError
 from recoup.kernel.finding import Verdict, overall
-from recoup.kernel.process import Command, LocalRunner, run
+from recoup.kernel.process import Command, Completed, LocalRunner, run
 from recoup.kernel.secret import Secret
 from tests.integration.redis_copies import MemoryCopy, fill, fingerprint_now, ignore, take
 from tests.real import require, require_found
 
 pytestmark = pytest.mark.redis
 
-_MOMENT = datetime(2026, 11, 23, 2, 0, 0, tzinfo=UTC)
+_ID = "20261123-020000-k7f3q2.abc123"
 
 
 def _cli(major: int) -> str:
@@ -147,7 +153,7 @@ def test_the_script_restores_and_keeps_what_it_replaces(
 
         def argv(*, force: bool) -> list[str]:
             size = len(copy.data)
-            return restore_argv(str(server.folder), layout, expected_bytes=size, moment=_MOMENT, force=force)
+            return restore_argv(str(server.folder), layout, expected_bytes=size, restore_id=_ID, force=force)
 
         before = _tree(server.folder)
         refused = _run_script(shell, argv(force=False), copy.data)
@@ -157,7 +163,7 @@ def test_the_script_restores_and_keeps_what_it_replaces(
         assert _tree(server.folder) == before
         completed = run(Command(argv=[*shell, *argv(force=True)[1:]]), stdin=copy.data)
         kept = kept_folder(completed)
-        assert kept == "recoup-replaced-20261123-020000"
+        assert kept == f"recoup-replaced-{_ID}"
         assert {f"{kept}/{name}" for name in before} <= set(_tree(server.folder))
         assert all(path.stat().st_uid == server.folder.stat().st_uid for path in server.folder.rglob("*"))
         server.start()
@@ -179,12 +185,41 @@ def _states(folder: Path) -> Iterator[str]:
     yield from (name for name in os.listdir(folder) if not name.startswith("recoup-replaced-"))
 
 
-def test_two_scripted_restores_in_the_same_second_keep_both(shell: list[str], tmp_path: Path) -> None:
+def test_each_scripted_restore_keeps_what_it_replaces_once_and_is_done_once(shell: list[str], tmp_path: Path) -> None:
     data = b"REDIS0009\xff" + bytes(8)
     layout = FolderLayout(appendonly=True, server_version="7")
-    argv = restore_argv(str(tmp_path), layout, expected_bytes=len(data), moment=_MOMENT, force=True)
-    for expected in (None, "recoup-replaced-20261123-020000", "recoup-replaced-20261123-020000-2"):
+    for name, expected in (
+        ("a", None),
+        ("b", "recoup-replaced-b"),
+        ("b", "recoup-replaced-b"),
+        ("c", "recoup-replaced-c"),
+    ):
+        argv = restore_argv(str(tmp_path), layout, expected_bytes=len(data), restore_id=name, force=True)
         completed = run(Command(argv=[*shell, *argv[1:]]), stdin=data)
         assert kept_folder(completed) == expected
-        assert list(_states(tmp_path)) == ["appendonlydir"]
+        assert sorted(_states(tmp_path)) == [".recoup-placed", "appendonlydir"]
     assert sorted(os.listdir(tmp_path / "appendonlydir")) == ["appendonly.aof.3.base.rdb", "appendonly.aof.manifest"]
+
+
+def test_a_scripted_restore_is_undone_and_what_was_kept_is_forgotten(shell: list[str], tmp_path: Path) -> None:
+    data = b"REDIS0009\xff" + bytes(8)
+    layout = FolderLayout(appendonly=True, server_version="7")
+    (tmp_path / "dump.rdb").write_bytes(b"old")
+
+    def script(text: str, *arguments: str, expect: int = 0) -> Completed:
+        argv = [*shell, "-c", text, "recoup", str(tmp_path), *arguments]
+        return run(Command(argv=argv), stdin=b"", expect=(expect,))
+
+    script(PUT_BACK, "a", *layout.names, expect=1)
+    assert (tmp_path / "dump.rdb").read_bytes() == b"old", "nothing was replaced, so nothing is put back"
+    argv = restore_argv(str(tmp_path), layout, expected_bytes=len(data), restore_id="a", force=True)
+    run(Command(argv=[*shell, *argv[1:]]), stdin=data)
+    assert "are not those that b put" in script(PUT_BACK, "b", *layout.names, expect=1).stderr
+    for _ in range(2):
+        assert kept_folder(script(PUT_BACK, "a", *layout.names)) == "recoup-replaced-a.back"
+        assert (tmp_path / "dump.rdb").read_bytes() == b"old"
+        assert sorted(_states(tmp_path)) == [".recoup-placed", "dump.rdb"]
+    assert (tmp_path / "recoup-replaced-a.back/appendonlydir/appendonly.aof.1.base.rdb").read_bytes() == data
+    assert script(FORGET, "a").stdout == b"removed recoup-replaced-a.back\n"
+    assert script(FORGET, "a").stdout == b""
+    assert sorted(os.listdir(tmp_path)) == [".recoup-placed", "dump.rdb"]

@@ -48,6 +48,7 @@ class PostgresHome:
             what=what,
             unfinished=status.placing[1] if status.placing is not None else None,
             free_bytes=status.free_bytes,
+            placed=status.placed,
         )
 
     def needs_bytes(self, reader: CopyReader) -> int:
@@ -98,11 +99,25 @@ class PostgresHome:
 
     def swap(self, restore_id: str) -> str | None:
         """See ``DataHome``."""
-        said = run_one_off(self.stack.client, self._one_off(restore_id, volume_script.SWAP)).stdout.decode()
+        return self._change_places(restore_id, volume_script.SWAP)
+
+    def put_back(self, restore_id: str) -> str:
+        """See ``Undo``."""
+        kept = self._change_places(restore_id, volume_script.PUT_BACK)
+        return kept or f"nothing was in the volume of {self.compose_service}"
+
+    def _change_places(self, restore_id: str, script: str) -> str | None:
+        said = run_one_off(self.stack.client, self._one_off(restore_id, script)).stdout.decode()
         if "placed" not in said.splitlines():
             raise EngineError(f"the swap did not report its end; it said: {said.strip()[-300:]}")
         kept = [line.removeprefix("kept ") for line in said.splitlines() if line.startswith("kept ")]
         return f"{kept[0]} in the volume of {self.compose_service}" if kept else None
+
+    def forget(self, restore_id: str) -> Sequence[str]:
+        """See ``Undo``."""
+        one_off = replace(self._one_off(restore_id, volume_script.FORGET), beside=True)
+        said = run_one_off(self.stack.client, one_off).stdout.decode().splitlines()
+        return [line.removeprefix("removed ") for line in said if line.startswith("removed ")]
 
     def check(self, reader: CopyReader) -> Sequence[Finding]:
         """See ``DataHome``: it is the cluster of the copy, and its data are those of the fingerprint."""

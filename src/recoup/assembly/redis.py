@@ -13,13 +13,13 @@ from recoup.assembly.system import System
 from recoup.engines.compose.accounts import redis_password
 from recoup.engines.compose.one_off import OneOff, remove_leftovers, run_one_off
 from recoup.engines.engine import CopyFacts, CopyReader, ProgressListener, Sink, StreamSink
+from recoup.engines.redis.connection import connect
 from recoup.engines.redis.fingerprint import compare
 from recoup.engines.redis.program import RedisProgram, take_rdb_by_program
 from recoup.engines.redis.restore_folder import FolderLayout
-from recoup.engines.redis.restore_script import kept_folder, restore_argv
+from recoup.engines.redis.restore_script import FORGET, PLACED, PUT_BACK, kept_folder, restore_argv
 from recoup.engines.redis.seal import RdbSeal, sealed_pieces
 from recoup.engines.redis.snapshot import STREAM, take_rdb
-from recoup.kernel import clock
 from recoup.kernel.errors import EngineError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.kernel.process import Command, Completed
@@ -27,9 +27,15 @@ from recoup.kernel.secret import Secret
 from recoup.plan.services import RedisService
 from recoup.recovery.in_place import Occupant
 
-#: Lists what is in the data folder ($1), the free space, and the names a Redis keeps its data under ($2 ...).
+#: Lists what is in the data folder ($1), the free space, which restore was the last ($2 is where that is written), and
+#: the names a Redis keeps its data under ($3 ...).
 _STATUS = r"""set -eu
-cd "$1"; shift
+cd "$1"
+if [ -s "$2" ]; then
+  echo "placed $(cat "$2")"
+  if [ -d "recoup-replaced-$(cat "$2")" ]; then echo "kept recoup-replaced-$(cat "$2")"; fi
+fi
+shift 2
 for name in "$@"; do
   if [ -d "$name" ]; then [ -z "$(ls -A "$name")" ] || echo "data $name"
   elif [ -e "$name" ]; then echo "data $name"; fi
@@ -185,12 +191,13 @@ class RedisHome:
     def look(self) -> Occupant:
         """See ``DataHome``."""
         names = self._layout().names
-        argv = ("sh", "-c", _STATUS, "recoup-look", self._folder(), *names)
+        argv = ("sh", "-c", _STATUS, "recoup-look", self._folder(), PLACED, *names)
         said = run_one_off(self.stack.client, self._one_off("look", argv, writable=False)).stdout.decode()
         if "end" not in said.splitlines():
             raise EngineError(f"could not look into the volume of {self.compose_service}: {said.strip()[-300:]}")
         present = [line.removeprefix("data ") for line in said.splitlines() if line.startswith("data ")]
         disk = next((line.split() for line in said.splitlines() if line.startswith("df ")), [])
+    _placed: str | None = field(default=None, init=False)
         return Occupant(
             place=f"the volume of {self.compose_service} ({self._folder()})",
             identity=self.place.identity,
@@ -202,6 +209,8 @@ class RedisHome:
     def _runs_empty(self) -> bool:
         """Whether the server runs and has no key: its files are then those of a fresh start, and nobody's data."""
         if self.place.program is None:
+        told = dict(line.split(" ", 1) for line in said.splitlines() if line.startswith(("placed ", "kept ")))
+        self._placed, self._kept = told.get("placed"), told.get("kept")
             return False
         try:
             (keyspace,) = self.place.program.ask("INFO keyspace")
@@ -209,6 +218,7 @@ class RedisHome:
             return False  # it does not run, or may not be asked: its files count as data
         return isinstance(keyspace, str) and "# Keyspace" in keyspace and "keys=" not in keyspace
 
+            placed=self._placed,
     def needs_bytes(self, reader: CopyReader) -> int:
         """See ``DataHome``."""
         return sum(info.plain_bytes for info in reader.streams()) * 11 // 10
@@ -217,7 +227,7 @@ class RedisHome:
         """See ``DataHome``. The script keeps the old data and switches by one rename: nothing is left to swap."""
         remove_leftovers(self.stack.client, except_run=restore_id)
         total = next(info.plain_bytes for info in reader.streams() if info.name == STREAM)
-        argv = restore_argv(self._folder(), self._layout(), expected_bytes=total, moment=clock.now(), force=True)
+        argv = restore_argv(self._folder(), self._layout(), expected_bytes=total, restore_id=restore_id, force=True)
         one_off = self._one_off(restore_id, tuple(argv))
         said = feed(
             self.stack.client,
@@ -228,11 +238,31 @@ class RedisHome:
             on_progress=on_progress,
         )
         completed = Completed(command=Command(argv=one_off.argv), exit_status=0, stdout=said, stderr="")
-        self._kept = kept_folder(completed)
+        self._placed, self._kept = restore_id, kept_folder(completed)
 
-    def swap(self, restore_id: str) -> str | None:  # noqa: ARG002
+    def swap(self, restore_id: str) -> str | None:
         """See ``DataHome``."""
-        return None if self._kept is None else f"{self._folder()}/{self._kept} in the volume of {self.compose_service}"
+        if self._placed != restore_id:
+            raise EngineError(f"{restore_id} is not in place in the volume of {self.compose_service}")
+        return None if self._kept is None else self._path(self._kept)
+
+    def put_back(self, restore_id: str) -> str:
+        """See ``Undo``."""
+        argv = ("sh", "-c", PUT_BACK, "recoup-restore", self._folder(), restore_id, *self._layout().names)
+        kept = kept_folder(run_one_off(self.stack.client, self._one_off(restore_id, argv)))
+        if kept is None:
+            raise EngineError(f"putting the old data of {self.compose_service} back did not report its end")
+        return self._path(kept)
+
+    def forget(self, restore_id: str) -> Sequence[str]:
+        """See ``Undo``."""
+        argv = ("sh", "-c", FORGET, "recoup-restore", self._folder(), restore_id)
+        said = run_one_off(self.stack.client, replace(self._one_off(restore_id, argv), beside=True)).stdout.decode()
+        names = [line.removeprefix("removed ") for line in said.splitlines() if line.startswith("removed ")]
+        return [self._path(name) for name in names]
+
+    def _path(self, name: str) -> str:
+        return f"{self._folder()}/{name} in the volume of {self.compose_service}"
 
     def check(self, reader: CopyReader) -> Sequence[Finding]:
         """See ``DataHome``."""

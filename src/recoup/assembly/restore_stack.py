@@ -271,6 +271,7 @@ def _postgres(job: StackJob, system: System, found: Found) -> VolumeMember:
         what=_what(found),
         home=home,
         discard=home.discard,
+        undo=home,
         reader=job.job(found).reader,
         artefact_id=found.manifest.id,
         identity=str(found.manifest.facts["system_identifier"]),
@@ -299,13 +300,13 @@ def _redis(job: StackJob, system: System, found: Found, run: StackRun) -> Member
     assert place.stack is not None, "a place without an address is in the stack"
     assert place.service.compose is not None, "a place without an address is in the stack"
     said = found.manifest.facts.get("place")
+    home = RedisHome(place=place, stack=place.stack, compose_service=place.service.compose, facts=found.manifest.facts)
     return VolumeMember(
         service=found.manifest.service,
         compose=place.service.compose,
         what=_what(found),
-        home=RedisHome(
-            place=place, stack=place.stack, compose_service=place.service.compose, facts=found.manifest.facts
-        ),
+        home=home,
+        undo=home,
         reader=job.job(found).reader,
         artefact_id=found.manifest.id,
         identity=None if said is None else str(said),

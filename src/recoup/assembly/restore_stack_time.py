@@ -17,13 +17,12 @@ from recoup.assembly.access import Found, Readable
 from recoup.assembly.moment import Act, Moment, MomentWish, choose_moment
 from recoup.assembly.restore_job import Report, Wish
 from recoup.assembly.system import System
-from recoup.engines.engine import CopyReader, ProgressListener, StreamInfo
 from recoup.engines.engine import Member as TarMember
+from recoup.engines.engine import ProgressListener, StreamInfo
 from recoup.kernel import clock
 from recoup.kernel.errors import RecoupError, RefusedError, UsageError
-from recoup.kernel.finding import Finding
 from recoup.plan.services import ComposeService, FilesService
-from recoup.recovery.in_place import Consent, DataHome, Occupant
+from recoup.recovery.in_place import Consent
 from recoup.recovery.stack_in_place import Member, OpenMember, Put, VolumeMember
 from recoup.repository.catalog import REPLACED
 
@@ -127,8 +126,10 @@ def in_volume(
             service=member.service,
             compose=recovery.compose,
             what=member.what,
-            home=_Judged(recovery.home, recovery.findings),
+            home=recovery.home,
             discard=recovery.home.discard,
+            staged=recovery.findings,
+            undo=recovery.home,
             reader=recovery.home.candidates[0].reader,
             artefact_id=recovery.placement_id,
             identity=recovery.identity,
@@ -155,43 +156,18 @@ def _redis(
         )
     facts = target.found.manifest.facts
     said = facts.get("place")
+    home = RedisHome(place=place, stack=place.stack, compose_service=place.service.compose, facts=facts)
     return VolumeMember(
         service=member.service,
         compose=place.service.compose,
         what=member.what,
-        home=RedisHome(place=place, stack=place.stack, compose_service=place.service.compose, facts=facts),
+        home=home,
+        undo=home,
         reader=_Replayed(system, target, say, on_progress, scope),
         artefact_id=target.found.manifest.id,
         identity=None if said is None else str(said),
         at_once=True,
     )
-
-
-class _Judged:
-    """A home whose check also tells where the recovery stopped. Implements ``DataHome``."""
-
-    def __init__(self, home: DataHome, findings: Callable[[], Sequence[Finding]]) -> None:
-        self._home, self._findings = home, findings
-
-    def look(self) -> Occupant:
-        """See ``DataHome``."""
-        return self._home.look()
-
-    def needs_bytes(self, reader: CopyReader) -> int:
-        """See ``DataHome``."""
-        return self._home.needs_bytes(reader)
-
-    def stage(self, reader: CopyReader, restore_id: str, on_progress: ProgressListener) -> None:
-        """See ``DataHome``."""
-        self._home.stage(reader, restore_id, on_progress)
-
-    def swap(self, restore_id: str) -> str | None:
-        """See ``DataHome``."""
-        return self._home.swap(restore_id)
-
-    def check(self, reader: CopyReader) -> Sequence[Finding]:
-        """See ``DataHome``."""
-        return [*self._findings(), *self._home.check(reader)]
 
 
 class _Replayed:

@@ -29,6 +29,7 @@ class Occupant:
     what: str | None  #: a short description, or None when the place is empty
     unfinished: str | None  #: the id of a placement that had begun to move data and did not finish
     free_bytes: int
+    placed: str | None = None  #: the id of the last placement that was finished
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,21 @@ class DataHome(Protocol):
 
     def check(self, reader: CopyReader) -> Sequence[Finding]:
         """The service runs again: does it hold what was put there?"""
+        ...
+
+
+class Undo(Protocol):
+    """Takes a placement back, or what it kept away. Every method may be repeated."""
+
+    def put_back(self, restore_id: str) -> str:
+        """Put back what the placement set aside; where what it had placed is kept. The service is stopped.
+
+        Raise ``EngineError`` when the data in place are not those of that placement.
+        """
+        ...
+
+    def forget(self, restore_id: str) -> Sequence[str]:
+        """Remove what the placement, or its undoing, has set aside; what was removed. The service may run."""
         ...
 
 

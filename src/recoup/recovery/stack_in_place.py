@@ -16,12 +16,15 @@ from recoup.engines.engine import CopyReader, ProgressListener
 from recoup.kernel import clock, ids
 from recoup.kernel.errors import RecoupError, RefusedError
 from recoup.kernel.finding import Finding, Verdict, overall
-from recoup.recovery.in_place import Consent, DataHome, Occupant, Stack, decide
+from recoup.recovery.in_place import Consent, DataHome, Occupant, Stack, Undo, decide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeMember:
-    """A member whose data lie in a volume of the stack. ``at_once``: unpacking puts it in place as well."""
+    """A member whose data lie in a volume of the stack. ``at_once``: unpacking puts it in place as well.
+
+    ``staged`` tells what unpacking it here has established, such as where a replay stopped.
+    """
 
     service: str
     compose: str  #: its name in the Compose project
@@ -32,6 +35,8 @@ class VolumeMember:
     identity: str | None
     at_once: bool = False
     discard: Callable[[str], None] | None = None  #: removes what was unpacked and will not be put in place
+    staged: Callable[[], Sequence[Finding]] = tuple
+    undo: Undo | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +218,7 @@ class _Run:
         member = next(one for one in self.members.values() if isinstance(one, VolumeMember) and one.compose == compose)
         self.stack.start([compose])
         self.running.append(compose)
+        self.findings += member.staged()
         try:
             self.findings += member.home.check(member.reader)
         except RecoupError as failure:

@@ -37,6 +37,7 @@ class OneOff:
     environment: Mapping[str, str | Secret] | None = None
     timeout_seconds: float | None = None
     writable: bool = True  #: False mounts everything read-only: looking cannot harm
+    beside: bool = False  #: it writes only where the service never looks, so the service may run meanwhile
 
 
 @contextlib.contextmanager
@@ -109,7 +110,7 @@ def _container_of(project: ComposeProject, one_off: OneOff) -> Container:
             f"{one_off.service} has {len(containers)} containers, one is needed to know its data by",
             hint=f"Scale it to one first: docker compose up -d --scale {one_off.service}=1",
         )
-    if one_off.writable and containers[0].state not in ("created", "exited", "dead"):
+    if one_off.writable and not one_off.beside and containers[0].state not in ("created", "exited", "dead"):
         raise RefusedError(
             f"{one_off.service} is {containers[0].state}: its data are not written while it may use them",
             hint=f"Stop it first: docker compose stop {one_off.service}",

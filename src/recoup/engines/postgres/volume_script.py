@@ -1,15 +1,18 @@
 """Puts a base backup into the data volume of a stopped container, by shell scripts that run in a one-off container.
 
-Three scripts, each safe to repeat and safe to kill:
+Scripts, each safe to repeat and safe to kill:
 
 - ``STATUS`` says what is there (nothing, a cluster and whose, an unfinished placement and whose);
 - ``STAGE`` unpacks the backup from standard input into a folder *beside* the old data, inside the same volume; for an
   incremental one ``STAGE_PART`` unpacks each backup of its chain, and ``COMBINE`` makes one of them;
-- ``SWAP`` moves the old data aside and the new data into place by renames alone, ``pg_control`` last.
+- ``SWAP`` moves the old data aside and the new data into place by renames alone, ``pg_control`` last;
+- ``PUT_BACK`` undoes a swap: what it set aside takes its place again, and what it had placed is set aside instead;
+- ``FORGET`` removes what a swap, or its undoing, has set aside. It may run while the server does.
 
 Until ``SWAP`` begins the old data are untouched. While it runs the volume cannot be started: its control file is
 missing, and it is not empty, so no entry point initialises a new cluster in it. A marker says which half of the swap
-was reached, so running the same restore again goes on where it stopped.
+was reached, so running the same restore again goes on where it stopped. Another one stays afterwards and says which
+placement was the last, so that a swap that is done is not done again.
 
 The folders are called ``pgsql_tmp_recoup_*`` because PostgreSQL leaves names that begin with ``pgsql_tmp`` out of base
 backups (``src/backend/backup/basebackup.c``, ``sendDir``): what was set aside does not swell the next backup.
@@ -26,8 +29,11 @@ from recoup.kernel.errors import EngineError
 
 INCOMING: Final = "pgsql_tmp_recoup_incoming"
 MARKER: Final = "pgsql_tmp_recoup_placing"
+PLACED: Final = "pgsql_tmp_recoup_placed"
 REPLACED: Final = "pgsql_tmp_recoup_replaced_"
 PARTS: Final = "pgsql_tmp_recoup_parts"
+#: The end of the id under which a placement is undone.
+BACK: Final = ".back"
 
 _PROLOGUE: Final = f"""
 set -eu
@@ -37,6 +43,7 @@ data=${{1:-}}
 id=$2
 incoming=$data/{INCOMING}
 marker=$data/{MARKER}
+placed=$data/{PLACED}
 parts=$data/{PARTS}
 aside=$data/{REPLACED}$id
 fail() {{ echo "$1" >&2; exit 1; }}
@@ -54,6 +61,7 @@ elif [ -d "$data" ] && [ -n "$(ls -A "$data" | grep -v '^pgsql_tmp_recoup_' | he
   echo "something $(ls -A "$data" | grep -v '^pgsql_tmp_recoup_' | head -n 5 | tr '\\n' ' ')"
 fi
 if [ -e "$data/postmaster.pid" ]; then echo "pidfile"; fi
+if [ -e "$placed" ]; then echo "placed $(cat "$placed")"; fi
 df -Pk "$data" 2>/dev/null | tail -n 1 | sed 's/^/df /'
 du -sk "$data" 2>/dev/null | sed 's/^/du /'
 echo "folder $data"
@@ -78,6 +86,7 @@ STAGE: Final = (
 [ ! -e "$marker" ] || fail "another placement is unfinished here: $(cat "$marker")"
 mkdir -p "$data"
 rm -rf "$incoming" "$parts"
+[ "$(cat "$placed" 2>/dev/null)" != "$id" ] || rm -f "$placed"
 # Whatever stops this before its end, the half-unpacked copy must not fill the disk that the old data need.
 trap 'rm -rf "$incoming"' EXIT
 trap 'exit 130' HUP INT TERM
@@ -123,17 +132,27 @@ rm -rf "$parts"
     + _STAGED
 )
 
-SWAP: Final = (
-    _PROLOGUE
-    + """
+#: What begins every change of places: where an earlier call of the same came to, and whether it is done.
+_BEGIN: Final = """
 phase=none
 if [ -e "$marker" ]; then
   read -r phase whose < "$marker"
   [ "$whose" = "$id" ] || fail "another placement is unfinished here: $(cat "$marker")"
+elif [ "$(cat "$placed" 2>/dev/null)" = "$id" ]; then
+  if [ -d "$aside" ]; then echo "kept $aside"; fi
+  echo "placed"
+  exit 0
 fi
 reach() { printf '%s %s\\n' "$1" "$id" > "$marker.new"; sync; mv "$marker.new" "$marker"; sync; phase=$1; }
-if [ "$phase" = none ]; then
-  [ -s "$incoming/global/pg_control.recoup" ] || fail "nothing is staged in $incoming"
+"""
+
+_CHANGE_PLACES: Final = """
+if [ "$phase" = back ]; then
+  # What was set aside comes as new data do: the control file under another name until everything is in place.
+  back=${aside%.back}
+  if [ -d "$back" ]; then mv "$back" "$incoming"; fi
+  control=$incoming/global/pg_control
+  if [ -e "$control" ]; then mv "$control" "$control.recoup"; fi
   reach aside
 fi
 if [ "$phase" = aside ]; then
@@ -150,15 +169,55 @@ for entry in "$incoming"/* "$incoming"/.[!.]*; do
   if [ -e "$entry" ] || [ -L "$entry" ]; then mv "$entry" "$data/"; fi
 done
 if [ -d "$incoming" ]; then rmdir "$incoming"; fi
-owner=$(stat -c %u:%g "$data/PG_VERSION")
+owner=$(stat -c %u:%g "$data/PG_VERSION" 2>/dev/null || stat -c %u:%g "$data")
 chown "$owner" "$data"; chmod 700 "$data"
 rmdir "$aside" 2>/dev/null || chown "$owner" "$aside"
 if [ -e "$data/global/pg_control.recoup" ]; then sync; mv "$data/global/pg_control.recoup" "$data/global/pg_control"; fi
-sync
+printf '%s\\n' "$id" > "$placed.new"; chown "$owner" "$placed.new"; sync; mv "$placed.new" "$placed"; sync
 rm -f "$marker"
 sync
 if [ -d "$aside" ]; then echo "kept $aside"; fi
 echo "placed"
+"""
+
+SWAP: Final = (
+    _PROLOGUE
+    + _BEGIN
+    + """
+if [ "$phase" = none ]; then
+  [ -s "$incoming/global/pg_control.recoup" ] || fail "nothing is staged in $incoming"
+  reach aside
+fi
+"""
+    + _CHANGE_PLACES
+)
+
+#: ``RESTORE_ID`` is that of the placement to undo. Old data that could not be started before are put back as they were.
+PUT_BACK: Final = (
+    _PROLOGUE
+    + """
+back=$aside id=$id.back aside=$aside.back
+"""
+    + _BEGIN
+    + """
+if [ "$phase" = none ]; then
+  [ "$(cat "$placed" 2>/dev/null)" = "$2" ] || fail "the data here are not those that $2 put in place"
+  [ -d "$back" ] || fail "nothing is kept under $back"
+  rm -rf "$incoming" "$parts"
+  reach back
+fi
+"""
+    + _CHANGE_PLACES
+)
+
+FORGET: Final = (
+    _PROLOGUE
+    + """
+[ ! -e "$marker" ] || fail "a placement is unfinished here: $(cat "$marker")"
+for old in "$aside" "$aside.back"; do
+  if [ -d "$old" ]; then rm -rf "$old"; echo "removed $old"; fi
+done
+sync
 """
 )
 
@@ -173,6 +232,7 @@ class VolumeStatus:
     placing: tuple[str, str] | None  #: (phase, restore id) of an unfinished placement
     free_bytes: int
     used_bytes: int
+    placed: str | None = None  #: the restore id of the last placement that was finished
 
 
 def parse_status(output: bytes) -> VolumeStatus:
@@ -192,6 +252,7 @@ def parse_status(output: bytes) -> VolumeStatus:
         placing=(placing[0], placing[1]) if len(placing) == 2 else None,
         free_bytes=int(disk[3]) * 1024 if len(disk) > 3 and disk[3].isdigit() else 0,
         used_bytes=int(used[0]) * 1024 if used and used[0].isdigit() else 0,
+        placed=said.get("placed"),
     )
 
 
