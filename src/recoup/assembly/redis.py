@@ -13,7 +13,6 @@ from recoup.assembly.system import System
 from recoup.engines.compose.accounts import redis_password
 from recoup.engines.compose.one_off import OneOff, remove_leftovers, run_one_off
 from recoup.engines.engine import CopyFacts, CopyReader, ProgressListener, Sink, StreamSink
-from recoup.engines.redis.connection import connect
 from recoup.engines.redis.fingerprint import compare
 from recoup.engines.redis.program import RedisProgram, take_rdb_by_program
 from recoup.engines.redis.restore_folder import FolderLayout
@@ -185,6 +184,7 @@ class RedisHome:
     stack: Stack
     compose_service: str
     facts: Mapping[str, object]
+    _placed: str | None = field(default=None, init=False)
     _kept: str | None = field(default=None, init=False)
     _seen: FolderLayout | None = field(default=None, init=False)
 
@@ -196,21 +196,21 @@ class RedisHome:
         if "end" not in said.splitlines():
             raise EngineError(f"could not look into the volume of {self.compose_service}: {said.strip()[-300:]}")
         present = [line.removeprefix("data ") for line in said.splitlines() if line.startswith("data ")]
+        told = dict(line.split(" ", 1) for line in said.splitlines() if line.startswith(("placed ", "kept ")))
+        self._placed, self._kept = told.get("placed"), told.get("kept")
         disk = next((line.split() for line in said.splitlines() if line.startswith("df ")), [])
-    _placed: str | None = field(default=None, init=False)
         return Occupant(
             place=f"the volume of {self.compose_service} ({self._folder()})",
             identity=self.place.identity,
             what=f"data ({', '.join(present)})" if present and not self._runs_empty() else None,
             unfinished=None,
             free_bytes=int(disk[4]) * 1024 if len(disk) > 4 and disk[4].isdigit() else 0,
+            placed=self._placed,
         )
 
     def _runs_empty(self) -> bool:
         """Whether the server runs and has no key: its files are then those of a fresh start, and nobody's data."""
         if self.place.program is None:
-        told = dict(line.split(" ", 1) for line in said.splitlines() if line.startswith(("placed ", "kept ")))
-        self._placed, self._kept = told.get("placed"), told.get("kept")
             return False
         try:
             (keyspace,) = self.place.program.ask("INFO keyspace")
@@ -218,7 +218,6 @@ class RedisHome:
             return False  # it does not run, or may not be asked: its files count as data
         return isinstance(keyspace, str) and "# Keyspace" in keyspace and "keys=" not in keyspace
 
-            placed=self._placed,
     def needs_bytes(self, reader: CopyReader) -> int:
         """See ``DataHome``."""
         return sum(info.plain_bytes for info in reader.streams()) * 11 // 10
