@@ -31,6 +31,10 @@ def check_content(kind: str) -> ContentCheck:
             from recoup.engines.files.check import check_files_copy
 
             return check_files_copy
+        case "images":
+            from recoup.engines.compose.image_archive import check_images_copy
+
+            return check_images_copy
     return _unknown_kind
 
 

@@ -49,13 +49,16 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protected:
-    """How one task ended. ``error`` is set when there is no copy at all."""
+    """How one task ended. ``error`` is set when there is no copy at all, ``not_kept`` when the images that are kept
+    beside a copy of files could not be.
+    """
 
     task: Task
     taken: Taken | None
     verification: Verification | None
     unopened: dict[str, RecoupError]
     error: RecoupError | None
+    not_kept: RecoupError | None = None
 
     @property
     def exit_code(self) -> Exit:
@@ -63,7 +66,7 @@ class Protected:
         if self.error is not None:
             return self.error.exit_code
         assert self.taken is not None, "a task has a copy or an error"
-        if self.taken.outcome.failed or self.unopened:
+        if self.taken.outcome.failed or self.unopened or self.not_kept is not None:
             return Exit.FAILED
         return Exit.OK if self.verification is None else exit_code(self.verification.verdict)
 
@@ -120,7 +123,24 @@ def protect(system: System, task: Task, options: Options, on_progress: ProgressL
     except RecoupError as failure:
         return Protected(task=task, taken=None, verification=None, unopened=failed, error=failure)
     verification = _proven(system, opened, taken)
-    return Protected(task=task, taken=taken, verification=verification, unopened=failed, error=None)
+    not_kept = _keep_images(system, on_progress) if task.kind == "files" else None
+    return Protected(
+        task=task, taken=taken, verification=verification, unopened=failed, error=None, not_kept=not_kept
+    )
+
+
+def _keep_images(system: System, on_progress: ProgressListener) -> RecoupError | None:
+    """Keep what the stack runs, when the plan says so; why that could not be done."""
+    compose = system.plan.compose
+    if compose is None or not compose.keep_images:
+        return None
+    from recoup.assembly.kept_images import keep_images
+
+    try:
+        keep_images(system, on_progress)
+    except RecoupError as failure:
+        return failure
+    return None
 
 
 def _proven(system: System, opened: Opened, taken: Taken) -> Verification | None:

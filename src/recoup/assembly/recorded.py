@@ -53,6 +53,8 @@ def _ended(result: Protected) -> tuple[Outcome, Exit, str]:
 def _why(result: Protected) -> str:
     if result.error is not None:
         return result.error.message
+    if result.not_kept is not None:
+        return f"the images were not kept: {result.not_kept.message}"
     failed = dict(result.unopened) | (dict(result.taken.outcome.failed) if result.taken is not None else {})
     if failed:
         return "; ".join(f"not in {name}: {error.message}" for name, error in failed.items())

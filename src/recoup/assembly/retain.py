@@ -16,7 +16,7 @@ from recoup.engines.postgres.lsn import Lsn
 from recoup.kernel.errors import RecoupError, WrongKeyError
 from recoup.kernel.finding import Verdict
 from recoup.plan.services import ComposeService, FilesService, RedisService
-from recoup.repository.catalog import REPLACED, STACK, Catalog, Entry, read_catalog
+from recoup.repository.catalog import IMAGES, REPLACED, STACK, Catalog, Entry, read_catalog
 from recoup.repository.holds import HoldRecord, read_holds
 from recoup.repository.proofs import ProofRecord, Proofs
 from recoup.repository.repository import Repository
@@ -186,7 +186,7 @@ def rules_for(system: System, repository: str) -> dict[str, Rules]:
     plan = system.plan
     retention = plan.repositories[repository].retention or plan.retention
     points = Rules(counts=retention.counts, minimum=retention.minimum, zone=ZoneInfo(plan.timezone))
-    return {STACK: points} | {
+    return {STACK: points, IMAGES: points} | {
         name: Rules(
             counts=retention.counts,
             keep=service.keep if isinstance(service, FilesService) else None,

@@ -177,6 +177,8 @@ def say_copy(output: Any, result: Protected) -> None:
         f"{show_size(manifest.stored_bytes)} in {show_duration(taken.seconds)}  "
         f"in {', '.join(taken.outcome.stored_in)}  {grade}"
     )
+    if result.not_kept is not None:
+        output.note(_failure("the images that the stack runs were not kept", result.not_kept))
     for finding in verification.findings if verification is not None else ():
         if finding.verdict is not Verdict.OK:
             output.line(f"  {finding.verdict}: {finding.check}: {finding.subject}: {finding.detail}")
@@ -202,6 +204,8 @@ def copy_document(result: Protected) -> dict[str, Any]:
         }
     if result.error is not None:
         document["error"] = {"message": result.error.message, "hint": result.error.hint}
+    if result.not_kept is not None:
+        document["images_not_kept"] = {"message": result.not_kept.message, "hint": result.not_kept.hint}
     if result.verification is not None:
         document["grade"] = result.verification.reached
         document["findings"] = [finding_document(one) for one in result.verification.findings]

@@ -31,7 +31,7 @@ from recoup.plan.types import (
     splittable,
 )
 
-CopyKind = Literal["base", "incremental", "dump", "rdb", "wal", "stream", "files"]
+CopyKind = Literal["base", "incremental", "dump", "rdb", "wal", "stream", "files", "images"]
 
 
 class Agreement(Section):
@@ -52,6 +52,11 @@ class Compose(Section):
     source: Text | None = Field(default=None, description="The Git repository it comes from, for a new server.")
     profiles: Many[Text] = Field(default=(), description="Compose profiles that are on.")
     project: Text | None = Field(default=None, description="The project's name, when it is not the folder's.")
+    keep_images: bool = Field(
+        default=False,
+        description="Keeps the images that the stack runs, each once, so that it comes back without a registry. Looked "
+        "at with every copy of files.",
+    )
 
     def all_files(self) -> tuple[Template, ...]:
         """The Compose files in order; empty means Compose's own default names."""

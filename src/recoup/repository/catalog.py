@@ -33,6 +33,8 @@ from recoup.repository.repository import Repository
 REPLACED: Final = "replaced"
 #: The kind, and the service, of stack recovery points. ``latest`` means one only where it is asked for by its kind.
 STACK: Final = "stack"
+#: The kind, and the service, of the images that a stack runs. As little ``latest`` as a stack point.
+IMAGES: Final = "images"
 _LIST: Final = "`recoup list` shows all of them."
 _SCHEMA_VERSION: Final = 3
 _SCHEMA: Final = """
@@ -127,8 +129,9 @@ class Catalog:
         ]
         of = f" of service {service!r}" if service else ""
         points = STACK in (service, *kinds)  # they have names of their own
+        beside = {STACK, IMAGES} - {service, *kinds}
         if reference == "latest":
-            wanted = [one for one in wanted if one.label != REPLACED and (points or one.kind != STACK)]
+            wanted = [one for one in wanted if one.label != REPLACED and one.kind not in beside]
             if not wanted:
                 raise UsageError(
                     f"there is no artefact{of} in any repository that answered", hint=self._silence() or _LIST

@@ -26,7 +26,7 @@ from recoup.kernel import clock
 from recoup.kernel.units import show_duration
 
 #: The kinds whose copies stand alone or name what they depend on. All others stay.
-KINDS: Final = frozenset({"base", "incremental", "dump", "rdb", "files", "stack"})
+KINDS: Final = frozenset({"base", "incremental", "dump", "rdb", "files", "stack", "images"})
 #: How far two clocks that are right may differ.
 CLOCK_TOLERANCE: Final = timedelta(minutes=10)
 

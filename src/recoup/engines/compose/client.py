@@ -222,6 +222,14 @@ class ComposeProject:
             )
             call(command, doing=f"create {service}")
 
+    def replace(self, services: Sequence[str], *, build_seconds: float = 1800) -> None:
+        """Make the containers of services anew, stopping those that run. Volumes stay. Nothing is started."""
+        for service in services:
+            command = self.source.compose(
+                *("up", "--no-start", "--no-deps", "--force-recreate", service), timeout_seconds=build_seconds
+            )
+            call(command, doing=f"make {service} anew")
+
     def wait_until_well(self, service: str, *, seconds: float) -> None:
         """Wait until every container of a service runs and is healthy, or has done its job and ended with 0.
 

@@ -1,0 +1,184 @@
+"""Copies of files back where they were, on a machine that lost them: the newest that is whole, and only once.
+
+What was put there before and changed since by somebody who repairs a machine stays as he made it: the same command,
+given again, must not undo his work.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from recoup.assembly.access import Found, Readable
+from recoup.assembly.notes import read_note, write_note
+from recoup.engines.engine import ProgressListener
+from recoup.engines.files.restore import FilesRestored, differences, restore_files
+from recoup.engines.files.walk import OUTSIDE
+from recoup.kernel.errors import DamageError, EngineError, NoRepositoryError
+from recoup.repository.catalog import REPLACED
+from recoup.repository.copy_reader import ArtefactReader
+
+_NOTE: Final = "placed-files.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedSet:
+    """A copy of files in its place. ``edited``: was put there earlier and is different now. ``passed_over``: newer
+    copies that could not be used, and why.
+    """
+
+    found: Found
+    restored: FilesRestored | None
+    edited: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        done = self.restored
+        said = "it was there already" if done is None else f"{done.placed} placed, {done.same} were there already"
+        said = f"files {self.found.manifest.id}: {said}"
+        if self.edited:
+            said += f"; changed here since: {_few(self.edited)}"
+        if done is not None and done.aside is not None:
+            said += f"; what differed was set aside: {done.aside}"
+        if self.passed_over:
+            said += f"; not taken: {'; '.join(self.passed_over)}"
+        return said
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placing:
+    """How copies of files are put in place. ``run`` names what is set aside; the same after a kill."""
+
+    opened: Readable
+    folder: Path
+    run: str
+    force: bool
+    on_progress: ProgressListener
+
+
+def place_newest(how: Placing, service: str) -> PlacedSet:
+    """Put the newest copy of a file set in place that is not damaged. Harmless when repeated.
+
+    Raise ``NoRepositoryError`` when there is no copy, ``DamageError`` when each is damaged, ``RefusedError`` when
+    something else is in the way, ``EngineError`` when the folder cannot be written.
+    """
+    damage: list[DamageError] = []
+    for found in _newest_first(how.opened, service):
+        try:
+            return place_set(how, found, tuple(one.message for one in damage))
+        except DamageError as failure:
+            damage.append(failure)
+    if damage:
+        raise damage[0]
+    raise NoRepositoryError(
+        f"there is no copy of the files of {service}", hint="Look what there is: recoup list --from ADDRESS."
+    )
+
+
+def _newest_first(opened: Readable, service: str) -> Iterator[Found]:
+    catalog = opened.catalog()
+    for entry in catalog.entries:
+        if entry.service == service and entry.kind == "files" and entry.label != REPLACED:
+            yield opened.find(entry.id, catalog=catalog)
+
+
+def place_set(how: Placing, found: Found, passed_over: tuple[str, ...] = ()) -> PlacedSet:
+    """Put one copy of files in place. Raise as ``place_newest`` does."""
+    reader, folder, artefact = ArtefactReader(found.manifest, found.holders), how.folder, found.manifest.id
+    if artefact in _placed(how.opened.state_folder, folder):
+        differing = differences(reader, folder) if folder.is_dir() else ["."]
+        if all(os.path.lexists(folder / path) for path in differing) and _has_git(found, folder):
+            return PlacedSet(found=found, restored=None, edited=tuple(differing), passed_over=passed_over)
+    _make(folder)
+    note_placed(how.opened.state_folder, folder, artefact)
+    restored = restore_files(reader, folder, force=how.force, run_id=how.run, on_progress=how.on_progress)
+    return PlacedSet(found=found, restored=restored, passed_over=passed_over)
+
+
+def note_placed(state_folder: Path, folder: Path, artefact: str) -> None:
+    """Remember that a copy was put into a folder by us. Without the note its files are compared again, no more."""
+    known = read_note(state_folder / _NOTE)
+    write_note(state_folder / _NOTE, {**known, str(folder): [*{*_placed(state_folder, folder), artefact}]})
+
+
+def _placed(state_folder: Path, folder: Path) -> tuple[str, ...]:
+    said = read_note(state_folder / _NOTE).get(str(folder))
+    return tuple(str(one) for one in said) if isinstance(said, list) else ()
+
+
+def _has_git(found: Found, folder: Path) -> bool:
+    """The checkout's ``.git`` comes last: with it, all of a copy with Git state is there."""
+    git = found.manifest.facts.get("git")
+    return not git or not git.get("bundled") or (folder / str(git["path"]) / ".git").exists()
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as failure:
+        raise EngineError(
+            f"cannot make {folder}, where the stack was: {failure.strerror}",
+            hint="Run as root, or say where else the stack may live: --folder FOLDER.",
+        ) from failure
+
+
+def place_outside(folder: Path) -> tuple[int, tuple[str, ...]]:
+    """Copy what lay outside of the plan's folder from where a restore puts it to its own path.
+
+    Returns how many files were placed, and the paths that hold something else already and were left as they are. Raise
+    ``EngineError`` naming what cannot be written.
+    """
+    top = folder / OUTSIDE
+    placed, differing = 0, []
+    for inside, names, files in os.walk(top):
+        here = Path("/") / Path(inside).relative_to(top)
+        links = [name for name in names if (Path(inside) / name).is_symlink()]
+        try:
+            if not here.exists():
+                here.mkdir()
+                _alike(Path(inside), here)
+            for name in [*files, *links]:
+                source, target = Path(inside) / name, here / name
+                if not os.path.lexists(target):
+                    shutil.copy2(source, target, follow_symlinks=False)
+                    _alike(source, target)
+                    placed += 1
+                elif not _same(source, target):
+                    differing.append(str(target))
+        except OSError as failure:
+            raise EngineError(
+                f"cannot bring back {failure.filename or here}: {failure.strerror}",
+                hint=f"Run as root, or copy it by hand: its files are in {top}.",
+            ) from failure
+    return placed, tuple(differing)
+
+
+def _alike(source: Path, target: Path) -> None:
+    if target.is_symlink():
+        return
+    shutil.copystat(source, target)
+    if os.geteuid() == 0:
+        info = source.stat()
+        os.chown(target, info.st_uid, info.st_gid)
+        target.chmod(info.st_mode & 0o7777)
+
+
+def _same(source: Path, target: Path) -> bool:
+    if source.is_symlink() or target.is_symlink():
+        return source.is_symlink() and target.is_symlink() and source.readlink() == target.readlink()
+    return target.is_file() and source.stat().st_size == target.stat().st_size and _content(source) == _content(target)
+
+
+def _content(path: Path) -> str:
+    import hashlib
+
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

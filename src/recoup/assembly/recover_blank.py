@@ -1,0 +1,105 @@
+"""The application on a machine that has nothing of it: the plan, its files, its source, its images, its containers.
+
+The first thing is the plan. With an address and a key alone it is found among the copies of files, and these are put
+where they were: into the folder that the plan had (``RecoverWish.folder`` says another). The same folder means the same
+name of the Compose project, and so the same volumes; and what names a path of the old server finds it.
+
+What was kept comes before what is fetched, here and in the steps: a kept bundle before the forge, a kept image before
+the registry. It is what production had, and nobody else has to be up for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from recoup.assembly.access import Found, Readable, open_for_reading
+from recoup.assembly.place_files import Placing, note_placed, place_newest, place_outside, place_set
+from recoup.assembly.plan_from_repository import no_plan, sets_with_a_plan, with_plan_in
+from recoup.assembly.recover_context import RecoverWish, Recovery
+from recoup.assembly.recover_images import images
+from recoup.assembly.recover_machine import machine
+from recoup.assembly.recover_source import placing, source
+from recoup.assembly.recover_stack import stack
+from recoup.assembly.system import System
+from recoup.engines.engine import Progress
+from recoup.kernel import clock, ids
+from recoup.kernel.errors import EngineError
+from recoup.kernel.files import write_atomically
+from recoup.kernel.finding import Finding, Verdict
+from recoup.recovery.step import Done, Step
+
+__all__ = ["files", "images", "machine", "open_blank", "source", "stack"]
+
+
+def open_blank(wish: RecoverWish, *, place: Path | None = None) -> tuple[Readable, System]:
+    """The repositories and the plan: the plan at hand, else the one in the repository, brought to this machine.
+
+    With ``place``, an empty folder that the caller removes, the plan is only looked at. Otherwise its files are put
+    where they were, and the same call, repeated, finds them there. Raise ``WrongKeyError``, ``UsageError`` when the
+    repository holds no plan, ``RefusedError`` when something else is where the stack was, ``EngineError`` when the
+    folder cannot be written.
+    """
+    opened = open_for_reading(wish.file, wish.source, wish.key_file)
+    if opened.system is not None:
+        return opened, opened.system
+    for found in sets_with_a_plan(opened, None):
+        folder = place or folder_of(wish, found)
+        how = Placing(opened=opened, folder=folder, run=ids.new_id(clock.now()), force=wish.force, on_progress=_nobody)
+        place_set(how, found)
+        made = with_plan_in(opened, folder)
+        if made is not None:
+            readable, system = made
+            # From here on everything is by the plan, as for whoever types the next command beside it.
+            note_placed(system.state_folder, folder, found.manifest.id)
+            return replace(readable, state_folder=system.state_folder), system
+    raise no_plan()
+
+
+def folder_of(wish: RecoverWish, found: Found) -> Path:
+    """Where the stack goes: where it was, unless the operator says otherwise."""
+    return (wish.folder or Path(str(found.manifest.facts["base_folder"]))).absolute()
+
+
+def files(recovery: Recovery, step: Step) -> Done:
+    """Bring a file set back to where it was, and the key to where the plan looks for it."""
+    folder = recovery.system.folder
+    placed = place_newest(placing(recovery), step.subject)
+    outside, differing = place_outside(folder)
+    said = [str(placed)]
+    if outside:
+        said.append(f"{outside} files outside of {folder}")
+    said += _bring_key(recovery.system)
+    findings = [
+        Finding(
+            check="every file of the copy is in its place",
+            subject=step.subject,
+            verdict=Verdict.UNKNOWN if differing else Verdict.OK,
+            detail=f"left as they are: {', '.join(differing[:5])}" if differing else str(placed),
+            hint=f"Compare them with those in {folder}/_outside." if differing else None,
+        )
+    ]
+    return Done(findings=tuple(findings), detail="; ".join(said), data={"copy": placed.found.manifest.id})
+
+
+def _bring_key(system: System) -> list[str]:
+    """Put the key where the plan says it is: copies never hold it, and the next backup needs it there."""
+    described = system.plan.key.file
+    if described is None:
+        return []
+    path = system.resolver.path(described)
+    if path.exists():
+        return []
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomically(path, system.key.text.reveal().encode() + b"\n")
+    except OSError as failure:
+        raise EngineError(
+            f"cannot write the key to {path}, where the plan looks for it: {failure.strerror}",
+            hint="Make its folder, or run as root.",
+        ) from failure
+    return [f"the key is in {path}"]
+
+
+def _nobody(_progress: Progress) -> None:
+    """Nobody is shown how far it is before the run has begun."""
