@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from recoup.assembly.access import Found, Readable
+from recoup.assembly.drill_record import Outcome
+from recoup.assembly.recovered_home import RecoveredHome
 from recoup.assembly.restore_runs import StackRun
 from recoup.assembly.restore_stack import FoundStack, StackJob, place_copy
 from recoup.assembly.restore_stack_time import TimedMember, in_volume
@@ -57,6 +59,12 @@ def place_member(
         on_progress=voice.on_progress,
     )
     return place_copy(job, system, member, StackRun(opened.state_folder, "step", "where the services live"))
+
+
+def outcome_of(member: VolumeMember) -> Outcome | None:
+    """Where the recovery to an instant stopped that was staged for this member; None when there was none here."""
+    home = member.home
+    return home.outcome[-1] if isinstance(home, RecoveredHome) and home.outcome else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,30 +8,39 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 from recoup.assembly import hold as holds
+from recoup.assembly.access import Found
 from recoup.assembly.database_steps import (
     WELL_SECONDS,
     ask_person,
     look_at_data,
+    outcome_of,
     place_member,
     runs_well,
     start_others,
 )
-from recoup.assembly.recover_choose import member_of
+from recoup.assembly.drill_record import Newest, newest_of
 from recoup.assembly.recover_context import Recovery
+from recoup.assembly.recover_member import member_of
+from recoup.assembly.restore_stack_time import TimedMember
 from recoup.assembly.stack import Stack, open_stack
 from recoup.assembly.surroundings import Surroundings
 from recoup.drill.codec import decode
 from recoup.engines.compose.one_off import remove_leftovers
-from recoup.kernel.errors import RefusedError, UncheckedError
+from recoup.engines.postgres.volume_script import BACK
+from recoup.kernel import clock
+from recoup.kernel.errors import RefusedError
 from recoup.kernel.finding import Finding, Verdict
-from recoup.recovery.in_place import Consent, decide
+from recoup.recovery.in_place import Consent, Occupant, decide
 from recoup.recovery.runbook import Facts
-from recoup.recovery.stack_in_place import Member, VolumeMember
+from recoup.recovery.stack_in_place import Member, OpenMember, VolumeMember
 from recoup.recovery.step import Act, Done, Step
 from recoup.repository.lease import hold_lease
+
+#: Acts that have containers of their own in the engine.
+_IN_THE_STACK: Final = (Act.RESTORE, Act.SWAP, Act.START)
 
 
 def hold_name(run: str) -> str:
@@ -80,46 +89,47 @@ def all_stopped(recovery: Recovery) -> bool:
 def restore(recovery: Recovery, step: Step) -> Done:
     """Unpack the copy beside the old data. One that was cut off begins anew: nothing of it counts before its end."""
     with _alone(recovery, step):
-        member = _member(recovery, step.subject)
-        if not isinstance(member, VolumeMember):
-            raise UncheckedError(f"{step.subject} is not in the Compose stack; it cannot be restored by a run yet")
+        chosen, member = _placed(recovery, step.subject)
+        assert isinstance(member, VolumeMember), "what is put in place by one act has no such step"
         _stand_still(recovery)
         occupant = member.home.look()
         placement = recovery.placement(member.artefact_id)
-        decide(
-            occupant,
-            identity=member.identity,
-            artefact_id=member.artefact_id,
-            needed_bytes=member.home.needs_bytes(member.reader),
-            # Nothing is replaced by this step; the word for that is asked for before the next.
-            consent=Consent(force=recovery.wish.force, yes=True),
+        _require_account(recovery, member, occupant, placement)
+        if occupant.unfinished is None:  # else it is complete, and was about to be put in place
+            member.home.stage(member.reader, placement, recovery.voice.on_progress)
+        newest = newest_of(chosen, outcome_of(member), came_back=True)
+        return Done(
+            findings=tuple(member.staged()),
+            detail=member.what,
+            data={"placement": occupant.unfinished or placement, **_newest(newest)},
         )
-        member.home.stage(member.reader, placement, recovery.voice.on_progress)
-        return Done(detail=member.what, data={"placement": placement})
 
 
 def swap(recovery: Recovery, step: Step) -> Done:
-    """Set the old data aside and the new in place."""
+    """Set the old data aside and the new in place. One that was done already is not done again."""
     with _alone(recovery, step):
-        member = _member(recovery, step.subject)
-        if not isinstance(member, VolumeMember):
-            raise UncheckedError(f"{step.subject} is not in the Compose stack; it cannot be replaced by a run yet")
+        chosen, member = _placed(recovery, step.subject)
+        if isinstance(member, OpenMember):
+            return _put(member)
         _stand_still(recovery)
         placement = str(recovery.learned(f"restore-{step.subject}").get("placement", ""))
         placement = placement or recovery.placement(member.artefact_id)
         occupant = member.home.look()
-        if member.at_once:
-            decide(
-                occupant,
-                identity=member.identity,
-                artefact_id=member.artefact_id,
-                needed_bytes=member.home.needs_bytes(member.reader),
-                consent=Consent(force=recovery.wish.force, yes=bool(step.replaces)),
-            )
-            member.home.stage(member.reader, placement, recovery.voice.on_progress)
+        if occupant.placed != placement:
+            _require_account(recovery, member, occupant, placement)
+            if occupant.what is not None and not step.replaces and not recovery.wish.force:
+                raise RefusedError(
+                    f"{occupant.place} holds {occupant.what}, and when the run began there was nothing to replace",
+                    hint="Look what it is. If it may be set aside, say --force, or begin a new run.",
+                )
+            if member.at_once:
+                member.home.stage(member.reader, placement, recovery.voice.on_progress)
         kept = member.home.swap(placement)
         said = "there was nothing to set aside" if kept is None else f"set aside: {kept}"
-        return Done(detail=said, data={"placement": placement, "kept": kept})
+        data = {"placement": placement, "kept": kept}
+        if member.at_once:
+            data |= _newest(newest_of(chosen, None, came_back=True))
+        return Done(detail=said, data=data)
 
 
 def start(recovery: Recovery, step: Step) -> Done:
@@ -128,7 +138,7 @@ def start(recovery: Recovery, step: Step) -> Done:
     stack.client.start([_compose_name(recovery, step.subject)], seconds=WELL_SECONDS)
     if not recovery.learned(f"choose-{step.subject}"):
         return Done(detail="its data were not lost")
-    member = _member(recovery, step.subject)
+    _, member = _placed(recovery, step.subject)
     assert isinstance(member, VolumeMember), "it was put in place"
     seen = look_at_data(member)
     return Done(findings=seen.findings, detail=member.what, data={"not_compared": list(seen.not_compared)})
@@ -166,11 +176,9 @@ def after(recovery: Recovery, step: Step) -> Sequence[Finding]:
     return [one for name in sorted(wanted) for one in runs_well(stack, name, name)]
 
 
-def fence(recovery: Recovery, step: Step) -> None:  # noqa: ARG001
+def fence(recovery: Recovery, step: Step) -> None:
     """End what an earlier process of this run left in the container engine: two must not write the same data."""
-    if recovery.system.plan.compose is None:
-        return
-    with contextlib.suppress(RefusedError):
+    if recovery.system.plan.compose is not None and step.act in _IN_THE_STACK:
         remove_leftovers(open_stack(recovery.system).client)
 
 
@@ -189,8 +197,8 @@ def _alone(recovery: Recovery, step: Step) -> Iterator[None]:
         yield
 
 
-def _member(recovery: Recovery, service: str) -> Member:
-    """Where what was chosen for a service goes. Raise ``RefusedError`` when nothing was."""
+def _placed(recovery: Recovery, service: str) -> tuple[Found | TimedMember, Member]:
+    """What was chosen for a service, and where it goes. Raise ``RefusedError`` when nothing was."""
     chosen: Any = recovery.learned(f"choose-{service}")
     if not chosen:
         raise RefusedError(
@@ -198,9 +206,43 @@ def _member(recovery: Recovery, service: str) -> Member:
             hint=f"The step choose-{service} was left out. Begin a new run, and let it choose.",
         )
     member = member_of(recovery.opened, chosen)
-    return place_member(
-        member, recovery.opened, recovery.system, recovery.voice, recovery.scope, Consent(force=recovery.wish.force)
+    consent = Consent(force=recovery.wish.force)
+    place = place_member(member, recovery.opened, recovery.system, recovery.voice, recovery.scope, consent)
+    return member, place
+
+
+def _require_account(recovery: Recovery, member: VolumeMember, occupant: Occupant, placement: str) -> None:
+    """What is there must be accounted for. That it may be replaced was asked for, or will be before it is."""
+    if occupant.unfinished is not None and occupant.unfinished.endswith(BACK):
+        raise RefusedError(
+            f"{occupant.place}: putting the old data back was interrupted in the middle",
+            hint="Finish that first: recoup recover --rollback. Old and new data are both there.",
+        )
+    decide(
+        occupant,
+        identity=member.identity,
+        artefact_id=placement.partition(".")[0],
+        needed_bytes=member.home.needs_bytes(member.reader) if _stages(recovery, member) else 0,
+        consent=Consent(force=recovery.wish.force, yes=True),
     )
+
+
+def _stages(recovery: Recovery, member: VolumeMember) -> bool:
+    """Whether the copy is still to be unpacked, and so needs its room."""
+    return member.at_once or not recovery.learned(f"restore-{member.service}")
+
+
+def _put(member: OpenMember) -> Done:
+    """A server with an address takes the copy in by itself, and gives its old data back as a copy before."""
+    member.replaces()
+    done = member.put()
+    said = "there was nothing to keep" if done.kept is None else f"kept: {done.kept}"
+    return Done(findings=done.findings, detail=said, data={"kept": done.kept})
+
+
+def _newest(newest: Newest) -> dict[str, Any]:
+    """The newest record that came back, for the clock of the run."""
+    return {} if newest.at is None else {"newest": clock.to_text(newest.at), "how": newest.how}
 
 
 def _stand_still(recovery: Recovery) -> None:
