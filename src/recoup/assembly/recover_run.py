@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from recoup.assembly.access import Readable, open_for_reading
+from recoup.assembly.access import Readable
 from recoup.assembly.recover_context import RecoverWish, Recovery
 from recoup.assembly.recover_forecast import clock_facts_of
 from recoup.assembly.recover_runs import RunSeen, local_runs, run_folder, unfinished
@@ -17,7 +17,6 @@ from recoup.assembly.system import System
 from recoup.assembly.voice import Voice
 from recoup.drill.codec import decode, encode
 from recoup.kernel import clock, ids
-from recoup.kernel.errors import UsageError
 from recoup.kernel.finding import Verdict
 from recoup.kernel.presence import boot_id, login_name, myself
 from recoup.recovery.executor import Actor, Agreement, Control, Outcome, begin, carry_out
@@ -85,6 +84,7 @@ class Parts:
     open: Callable[[RecoverWish], tuple[Readable, System]]
     facts: Callable[[Readable, System, RecoverWish], Facts]
     actor: Callable[[Recovery], Actor]
+    look: Callable[[RecoverWish], tuple[Readable, System]] | None = None  #: as ``open``, and changes nothing
 
 
 def run_recovery(
@@ -118,25 +118,22 @@ def run_recovery(
         )
 
 
-def show_steps(wish: RecoverWish, parts: Parts | None = None) -> tuple[Step, ...]:
-    """The steps that a recovery begun now would have. Nothing is changed. Raise as ``run_recovery`` does."""
+def show_steps(wish: RecoverWish, parts: Parts | None = None) -> tuple[Readable, System, tuple[Step, ...]]:
+    """The steps that a recovery begun now would have, and what was opened to know them. Nothing is changed.
+
+    Raise as ``run_recovery`` does.
+    """
     parts = parts or production_parts()
-    opened, system = parts.open(wish)
-    return steps_of(wish.situation, parts.facts(opened, system, wish), "production")
+    opened, system = (parts.look or parts.open)(wish)
+    return opened, system, steps_of(wish.situation, parts.facts(opened, system, wish), "production")
 
 
 def production_parts() -> Parts:
     """The parts of a real recovery."""
     facts = importlib.import_module("recoup.assembly.recover_facts")
     actor = importlib.import_module("recoup.assembly.recover_actor")
-    return Parts(open=_open, facts=facts.facts_of, actor=actor.ProductionActor)
-
-
-def _open(wish: RecoverWish) -> tuple[Readable, System]:
-    opened = open_for_reading(wish.file, wish.source, wish.key_file)
-    if opened.system is None:
-        raise UsageError("a recovery follows from a plan, and there is none here", hint="Give it: -f FILE.")
-    return opened, opened.system
+    blank = importlib.import_module("recoup.assembly.recover_blank")
+    return Parts(open=blank.open_blank, look=blank.open_to_look, facts=facts.facts_of, actor=actor.ProductionActor)
 
 
 def _journal(folder: Path, who: str) -> Journal:

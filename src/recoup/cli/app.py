@@ -27,6 +27,7 @@ COMMANDS = {
     "windows": "recoup.cli.windows",
     "verify": "recoup.cli.verify",
     "restore": "recoup.cli.restore",
+    "recover": "recoup.cli.recover",
     "drill": "recoup.cli.drill",
     "sync": "recoup.cli.sync",
     "prune": "recoup.cli.prune",

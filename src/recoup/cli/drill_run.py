@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import typer
 
 from recoup.kernel.errors import Exit, UsageError
 
 if TYPE_CHECKING:
     from recoup.assembly.drill_hold import Held
     from recoup.assembly.drill_run import DrillWish
-    from recoup.assembly.voice import Ask
     from recoup.cli.output import Output
-    from recoup.recovery.step import Step, StepRun
+    from recoup.recovery.step import StepRun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +36,7 @@ def run_drill(output: Output, asked: Asked, then: Callable[[str], None] = lambda
     """Hold a drill, or show its steps. The exit code is that of its verdict. ``then`` is given the drill's id."""
     from recoup.assembly.drill_hold import by_chance, hold
     from recoup.assembly.voice import Voice
+    from recoup.cli.asking import asking_person, somebody_is_here
     from recoup.kernel.process import give_way
     from recoup.recovery.step import Watching
 
@@ -48,7 +45,7 @@ def run_drill(output: Output, asked: Asked, then: Callable[[str], None] = lambda
     wish = _wish(asked)
     if asked.surprise:
         wish = by_chance(wish, asked.seed, output.note)
-    ask = _ask_on_terminal(output) if sys.stdin.isatty() else None
+    ask = asking_person(output) if somebody_is_here() else None
     if asked.dry_run:
         return _show(output, wish, people=ask is not None)
     give_way()  # production comes first
@@ -112,15 +109,6 @@ def _wish(asked: Asked) -> DrillWish:
         absent=asked.absent,
         declared_by=who,
     )
-
-
-def _ask_on_terminal(output: Output) -> Ask:
-    def ask(step: Step) -> bool | None:
-        output.note(f"  for a person: {step.title}\n  {step.meaning}")
-        answer = typer.prompt("  done, no, or skip", default="skip", err=True).strip().lower()
-        return True if answer in ("done", "d", "yes", "y") else False if answer in ("no", "n") else None
-
-    return ask
 
 
 def _show(output: Output, wish: DrillWish, *, people: bool) -> Exit:

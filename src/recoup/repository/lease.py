@@ -56,6 +56,22 @@ def hold_lease(state_folder: Path, name: str, purpose: str) -> Iterator[None]:
         os.close(handle)
 
 
+def holder_of(state_folder: Path, name: str) -> str | None:
+    """Who holds the lease ``name`` at this instant, in words; None when nobody does. Whoever asks does not wait."""
+    try:
+        handle = os.open(state_folder / f"lease-{name}.json", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(handle)
+    else:
+        return None
+    finally:
+        os.close(handle)
+
+
 def _holder(handle: int) -> str:
     try:
         said = json.loads(os.pread(handle, 4096, 0))

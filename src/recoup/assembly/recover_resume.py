@@ -1,0 +1,83 @@
+"""Going on with a run: what was wished for when it began, from its journal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from recoup.assembly.access import Readable, open_for_reading
+from recoup.assembly.recover_context import RecoverWish
+from recoup.assembly.recover_runs import RunSeen, local_runs
+from recoup.kernel.errors import UsageError
+from recoup.recovery.progress import Progress
+from recoup.recovery.runbook import RECOVERED
+
+
+def runs_here(file: Path | None, source: str | None, key_file: Path | None) -> tuple[Readable, tuple[RunSeen, ...]]:
+    """The repositories, and every run that can be seen from here, the oldest first."""
+    opened = open_for_reading(file, source, key_file)
+    return opened, local_runs(opened.state_folder)
+
+
+def find_run(runs: tuple[RunSeen, ...], wanted: str | None) -> RunSeen:
+    """The run called ``wanted``, or the newest. Raise ``UsageError`` when there is none."""
+    begun = [one for one in runs if one.damage is not None or one.progress is not None]
+    found = [one for one in begun if wanted in (None, one.run)]
+    if not found:
+        there = ", ".join(one.run for one in begun[-5:]) or "none was ever begun"
+        raise UsageError(
+            "there is no recovery to look at" if wanted is None else f"there is no run {wanted}",
+            hint=f"There are: {there}. A new one begins with `recoup recover SITUATION`.",
+        )
+    return found[-1]
+
+
+def wish_to_resume(given: RecoverWish, wanted: str | None) -> RecoverWish:
+    """As the run was begun, with the places and permissions of now. Raise ``UsageError`` when nothing is to be resumed.
+
+    What it goes back to, and what it brings back, stays what it was when it began.
+    """
+    _, runs = runs_here(given.file, given.source, given.key_file)
+    unfinished = tuple(one for one in runs if one.damage is not None or _goes_on(one.progress))
+    if not unfinished and wanted is None:
+        raise UsageError(
+            "there is no recovery to go on with: every one that was begun has ended",
+            hint="A new one begins with `recoup recover SITUATION`; `recoup diagnose` says which.",
+        )
+    found = find_run(unfinished if wanted is None else runs, wanted)
+    if found.damage is not None:
+        raise found.damage
+    progress = found.progress
+    assert progress is not None, "only runs that were begun are found"
+    situation = next((one for one in RECOVERED if one == progress.situation), None)
+    if situation is None:
+        raise UsageError(
+            f"the run {found.run} is of {progress.situation}, which this Recoup does not know",
+            hint="Go on with the version of Recoup that began it.",
+        )
+    folder = progress.facts.get("folder")
+    return replace(
+        given,
+        situation=situation,
+        services=tuple(progress.facts.get("services", ())),
+        instant=progress.facts.get("instant"),
+        folder=given.folder or (None if folder is None else Path(str(folder))),
+    )
+
+
+def require_same_wish(progress: Progress, wish: RecoverWish) -> None:
+    """Raise ``UsageError`` when a run that is under way was begun for something else than is asked for now."""
+    there = (tuple(progress.facts.get("services", ())), progress.facts.get("instant"))
+    if (wish.services or there[0], wish.instant or there[1]) == there:
+        return
+    services, instant = there
+    was = f"{', '.join(services) or 'what is hurt'}, back to {instant or 'the newest good state'}"
+    raise UsageError(
+        f"the run {progress.run} was begun for something else: {was}",
+        hint=f"Go on with it as it is: `recoup recover --resume`. Or give it up, and begin anew: "
+        f"`recoup recover --abandon {progress.run} --because TEXT`.",
+    )
+
+
+def _goes_on(progress: Progress | None) -> bool:
+    return progress is not None and progress.ended is None
