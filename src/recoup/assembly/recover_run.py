@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final
+from importlib.metadata import version
+from typing import Any
 
 from recoup.assembly.access import Readable
 from recoup.assembly.recover_context import RecoverWish, Recovery
+from recoup.assembly.recover_fence import FencedActor
 from recoup.assembly.recover_forecast import clock_facts_of
-from recoup.assembly.recover_runs import RunSeen, local_runs, run_folder, unfinished
+from recoup.assembly.recover_hold import LEASE, Stack, Who, hold_stack, lines_of
+from recoup.assembly.recover_runs import run_folder, unfinished
 from recoup.assembly.system import System
 from recoup.assembly.voice import Voice
 from recoup.drill.codec import decode, encode
 from recoup.kernel import clock, ids
 from recoup.kernel.finding import Verdict
-from recoup.kernel.presence import boot_id, login_name, myself
+from recoup.kernel.presence import login_name
 from recoup.recovery.executor import Actor, Agreement, Control, Outcome, begin, carry_out
-from recoup.recovery.journal import Journal, Line
-from recoup.recovery.progress import read_progress
+from recoup.recovery.journal import Line
+from recoup.recovery.progress import Progress, read_progress, require_same_run
 from recoup.recovery.runbook import Facts, steps_of
 from recoup.recovery.step import Consent, Step
-from recoup.repository.lease import cannot_note, hold_lease
+from recoup.repository.run_lease import Rhythm
 
-#: The lease of a stack on this machine.
-LEASE: Final = "recover"
+__all__ = ["LEASE", "Parts", "Ready", "RecoverControl", "RecoveryOutcome", "run_recovery", "show_steps"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,30 +53,38 @@ class RecoverControl:
     given what reads the journal while the run goes on.
 
     ``yes`` agrees beforehand to every step that needs no more than that. ``run`` is the id of the run to go on with;
-    without one it is the unfinished run of this situation, or a new one.
+    without one it is the unfinished run of this situation, or a new one. ``take_over``: also when somebody else seems
+    to be at it, or what this machine knows of the run does not count any more.
     """
 
     agree: Callable[[Step], Agreement | None]
     who: str = field(default_factory=login_name)
     yes: bool = False
     run: str | None = None
+    take_over: bool = False
     skip: Mapping[str, str] = field(default_factory=dict)
     pause_before: str | None = None
     ready: Callable[[Ready], None] = lambda _ready: None
     watch: Callable[[Callable[[], Sequence[Line]]], None] = lambda _lines: None
     begins: Callable[[Step, int], None] = lambda _step, _attempt: None
     ends: Callable[[Step, Verdict, str], None] = lambda _step, _verdict, _detail: None
+    pause: Callable[[float], None] = clock.pause
+    rhythm: Rhythm = field(default_factory=Rhythm)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecoveryOutcome:
-    """How a call ended. ``lines`` is the whole journal of the run, ``steps`` are all of its steps."""
+    """How a call ended. ``lines`` is the whole journal of the run, ``steps`` are all of its steps.
+
+    ``uncopied`` are the repositories that do not have all of it, and why.
+    """
 
     run: str
     outcome: Outcome
     steps: tuple[Step, ...]
     lines: tuple[Line, ...]
     resumed: bool
+    uncopied: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,25 +107,32 @@ def run_recovery(
     """
     parts = parts or production_parts()
     opened, system = parts.open(wish)
-    state = opened.state_folder
-    with hold_lease(state, LEASE, f"recovery from {wish.situation}"), contextlib.ExitStack() as scope:
-        there = unfinished(local_runs(state), wish.situation, control.run)
+    who = Who(name=control.who, take_over=control.take_over, rhythm=control.rhythm)
+    with hold_stack(opened, system, who, f"recovery from {wish.situation}", voice.say) as stack:
+        there = unfinished(stack.runs, wish.situation, control.run)
         run = ids.new_id(clock.now()) if there is None else there.run
-        frozen = _begun(there, wish) or encode(parts.facts(opened, system, wish))
+        so_far = read_progress(lines := lines_of(there, who))
+        frozen = encode(parts.facts(opened, system, wish)) if so_far is None else so_far.facts["facts"]
         steps = steps_of(wish.situation, decode(Facts, frozen), "production")
-        so_far = () if there is None else there.lines
-        control.ready(Ready(run=run, steps=steps, lines=so_far, opened=opened, system=system))
-        journal = scope.enter_context(_journal(run_folder(state, run), control.who))
-        control.watch(lambda: journal.lines)
-        begin(journal, run=run, situation=wish.situation, steps=steps, facts=_facts(opened, system, wish, frozen))
-        recovery = Recovery(
-            run=run, wish=wish, opened=opened, system=system, state=run_folder(state, run), journal=journal,
-            voice=voice, scope=scope.enter_context(contextlib.ExitStack()),
-        )  # fmt: skip
-        outcome = carry_out(journal, steps, parts.actor(recovery), _control(control))
+        if so_far is not None:
+            require_same_run(so_far, steps)
+        control.ready(Ready(run=run, steps=steps, lines=tuple(lines), opened=opened, system=system))
+        with stack.journal(run, there) as (journal, settled), contextlib.ExitStack() as scope:
+            control.watch(lambda: journal.lines)
+            facts = _facts(opened, system, wish, frozen)
+            begin(journal, run=run, situation=wish.situation, steps=steps, facts=facts,
+                  resumed=_changes(so_far, system, voice.say))  # fmt: skip
+            stack.note(journal, settled)
+            recovery = Recovery(
+                run=run, wish=wish, opened=opened, system=system, state=run_folder(opened.state_folder, run),
+                journal=journal, voice=voice, scope=scope,
+            )  # fmt: skip
+            actor = FencedActor(parts.actor(recovery), run)
+            outcome = carry_out(journal, steps, actor, _control(control, stack))
         return RecoveryOutcome(
-            run=run, outcome=outcome, steps=steps, lines=tuple(journal.lines), resumed=there is not None
-        )
+            run=run, outcome=outcome, steps=steps, lines=tuple(journal.lines), resumed=there is not None,
+            uncopied=stack.keepers.uncopied(),
+        )  # fmt: skip
 
 
 def show_steps(wish: RecoverWish, parts: Parts | None = None) -> tuple[Readable, System, tuple[Step, ...]]:
@@ -136,19 +153,17 @@ def production_parts() -> Parts:
     return Parts(open=blank.open_blank, look=blank.open_to_look, facts=facts.facts_of, actor=actor.ProductionActor)
 
 
-def _journal(folder: Path, who: str) -> Journal:
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as failure:
-        raise cannot_note(folder, failure) from failure
-    return Journal(folder / "journal", who=who, host=myself().host, boot=boot_id())
+def _changes(so_far: Progress | None, system: System, say: Callable[[str], None]) -> dict[str, Any]:
+    """What is otherwise than when the run began, for its journal; it is said, too."""
+    now = _plan_digest(system)
+    if so_far is None or so_far.facts.get("plan") in (None, now):
+        return {"recoup": version("recoup")}
+    say("the plan was changed since this run began: its steps stay the same, what they do follows the plan of now")
+    return {"recoup": version("recoup"), "plan": now}
 
 
-def _begun(there: RunSeen | None, wish: RecoverWish) -> Any:
-    """The facts that a run was begun with; None for a new one."""
-    found = None if there is None else read_progress(there.lines)
-    assert found is None or found.situation == wish.situation
-    return None if found is None else found.facts["facts"]
+def _plan_digest(system: System) -> str:
+    return hashlib.sha256(system.loaded.text.encode()).hexdigest()
 
 
 def _facts(opened: Readable, system: System, wish: RecoverWish, frozen: Any) -> dict[str, Any]:
@@ -158,16 +173,25 @@ def _facts(opened: Readable, system: System, wish: RecoverWish, frozen: Any) -> 
         "services": list(wish.services),
         "instant": wish.instant,
         "facts": frozen,
+        "plan": _plan_digest(system),
+        "recoup": version("recoup"),
         **clock_facts_of(opened, system, wish),
     }
 
 
-def _control(control: RecoverControl) -> Control:
+def _control(control: RecoverControl, stack: Stack) -> Control:
     def approve(step: Step) -> Agreement | None:
         if control.yes and step.consent is Consent.YES:
             return Agreement(how="beforehand")
         return control.agree(step)
 
     return Control(
-        approve=approve, skip=control.skip, pause_before=control.pause_before, begins=control.begins, ends=control.ends
+        approve=approve,
+        skip=control.skip,
+        pause_before=control.pause_before,
+        begins=control.begins,
+        ends=control.ends,
+        at_boundary=stack.keepers.at_boundary,
+        lost=stack.keepers.lost,
+        pause=control.pause,
     )

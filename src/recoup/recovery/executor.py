@@ -325,6 +325,7 @@ class _Run:
         )  # fmt: skip
 
     def _write(self, event: str, **data: Any) -> None:
+        self._require_ours()  # a line that somebody else's run does not know would part the two for ever
         self._journal.append(event, **data)
         self._control.at_boundary()
 

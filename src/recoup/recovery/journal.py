@@ -130,6 +130,7 @@ class Journal:
             os.close(self._handle)
             raise
         self._lines = list(lines)
+        self._raw = data[:whole].splitlines(keepends=True)
         self._broken: RecoupError | None = None
 
     def _lock(self) -> None:
@@ -180,8 +181,17 @@ class Journal:
             # What reached the disk is unknown now. The next opening finds out; this one must not act any more.
             self._broken = _cannot_write(self.path, failure)
             raise self._broken from failure
+        self._raw.append(raw)
         self._lines.append(line)
         return line
+
+    def raw(self, after: int) -> tuple[bytes, int]:
+        """The lines after the first ``after``, as they are on the disk, and how many there are in all.
+
+        Another thread may call it.
+        """
+        last = len(self._lines)
+        return b"".join(self._raw[after:last]), last
 
     def close(self) -> None:
         """Let it go."""

@@ -22,6 +22,7 @@ ORDER: Final = 1
 
 RUN_BEGUN: Final = "run-begun"
 RUN_RESUMED: Final = "run-resumed"
+LEASED: Final = "leased"
 RUN_PAUSED: Final = "run-paused"
 RUN_ENDED: Final = "run-ended"
 STEP_BEGUN: Final = "step-begun"

@@ -18,6 +18,7 @@ HEARTBEATS: Final = "heartbeats/"
 WAL: Final = "wal/"
 COMMANDS: Final = "redis-stream/"
 DRILLS: Final = "drills/"
+RUNS: Final = "runs/"
 
 #: Names of services, kinds and streams become parts of keys and file names, so they are kept this plain.
 SAFE_NAME: Final = re.compile(r"[a-z0-9A-Z_][a-zA-Z0-9._-]{0,99}")
@@ -57,7 +58,11 @@ def hold_name_of(key: str) -> str | None:
 
 def heartbeat_key(system: str) -> str:
     """Where the daemon of a system leaves its word that it lives. Names of systems are free text, so it is a digest."""
-    return f"{HEARTBEATS}{hashlib.sha256(system.encode()).hexdigest()[:16]}.json"
+    return f"{HEARTBEATS}{_digest_of(system)}.json"
+
+
+def _digest_of(system: str) -> str:
+    return hashlib.sha256(system.encode()).hexdigest()[:16]
 
 
 def drill_records(family: str) -> str:
@@ -81,6 +86,50 @@ def drill_record_id_of(family: str, key: str) -> str | None:
 def drill_proof_key(identifier: str) -> str:
     """Where the file is that a closing names as its proof."""
     return f"{DRILLS}proofs/{identifier}.enc"
+
+
+def runs_folder(system: str) -> str:
+    """The prefix, with its closing slash, of everything about the recoveries of a system."""
+    return f"{RUNS}{_digest_of(system)}/"
+
+
+def run_lease_key(system: str, generation: int) -> str:
+    """Where the lease of a system's recoveries is. Each time that it changes hands it is another object."""
+    return f"{run_leases(system)}{generation:08d}.json"
+
+
+def run_leases(system: str) -> str:
+    """The prefix, with its closing slash, of the leases of a system's recoveries."""
+    return f"{runs_folder(system)}lease/"
+
+
+def run_lease_generation(key: str) -> int | None:
+    """The generation in the key of a lease; None when ``key`` is not that of a lease."""
+    name = key.rpartition("/")[2].removesuffix(".json")
+    return int(name) if re.fullmatch(r"[0-9]{8}", name) and key.endswith(f"/lease/{name}.json") else None
+
+
+def run_journal(system: str, run: str) -> str:
+    """The prefix, with its closing slash, of the lines of a run's journal. Raise ``ValueError`` for what is no id."""
+    if not ids.is_id(run):
+        raise ValueError(f"{run!r} is not an id")
+    return f"{runs_folder(system)}{run}/"
+
+
+def run_lines_bound(folder: str, generation: int, first: int, last: int, stamp: str) -> str:
+    """The key of some lines of a journal up to its MAC, which is bound to this. ``folder`` is from ``run_journal``."""
+    return f"{folder}{generation:08d}-{first:06d}-{last:06d}-{stamp}"
+
+
+def run_lines_key(bound: str, mac: str) -> str:
+    """The key of some lines of a journal: what its MAC is bound to, and the MAC itself."""
+    return f"{bound}-{mac}{WAL_ENDING}"
+
+
+def run_of(key: str) -> str | None:
+    """The id of the run in a key; None for what is not part of a run's journal."""
+    parts = key.split("/")
+    return parts[2] if len(parts) == 4 and parts[0] + "/" == RUNS and ids.is_id(parts[2]) else None
 
 
 def artefact_folder(service: str, kind: str, artefact_id: str) -> str:
