@@ -7,7 +7,7 @@ that the plan itself names as health addresses. A flow that would ask somebody o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -24,13 +24,18 @@ _EVERYWHERE: Final = ("", "0.0.0.0", "::")  # noqa: S104 - what ports are publis
 _READ_ONLY: Final = ("SET default_transaction_read_only = on",)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ProductionReach:
-    """``hosts`` are those of the plan's health addresses. Containers are asked for anew each time: they may restart."""
+    """Containers are asked for anew each time, since they may restart, and only when an address leads to one."""
 
-    system: System
-    stack: Stack | None
-    hosts: frozenset[str]
+    def __init__(self, system: System) -> None:
+        self._system = system
+        addresses = [one.health for one in system.plan.services.values() if one.health is not None]
+        #: The hosts that the plan itself names as health addresses.
+        self._hosts = {urlsplit(system.resolver.text(one)).hostname for one in addresses}
+
+    @cached_property
+    def _stack(self) -> Stack | None:
+        return None if self._system.plan.compose is None else open_stack(self._system)
 
     def http(
         self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None, timeout_seconds: float
@@ -42,39 +47,28 @@ class ProductionReach:
 
     def sql(self, service: str | None, database: str | None, query: str, *, timeout_seconds: float) -> Rows:
         """See ``Reach``. Read-only."""
-        name = the_postgres(self.system, service)
-        return ask_sql(self.system, name, database, query, timeout_seconds, first=_READ_ONLY)
+        name = the_postgres(self._system, service)
+        return ask_sql(self._system, name, database, query, timeout_seconds, first=_READ_ONLY)
 
     def command(self, service: str, argv: Sequence[str], *, timeout_seconds: float) -> Ended:
         """See ``Reach``."""
-        return run_inside(self.system, self.stack, service, argv, timeout_seconds, where=_WHERE)
+        return run_inside(self._system, self._stack, service, argv, timeout_seconds, where=_WHERE)
 
     def _find(self, host: str, port: int) -> tuple[str, int] | None:
         """Where an address is, as seen from this machine; None for what is neither of the stack nor of this machine."""
-        if host.lower() in LOOPBACK or host in self.hosts:
+        if host.lower() in LOOPBACK:
             return host, port
-        return self._published(host, port) or addresses_of(self.system, self.stack, {}).find(host, port)
+        if self._stack is not None and (name := self._compose_name(host)) in self._stack.project.services:
+            return self._published(name, port) or addresses_of(self._system, self._stack, {}).find(host, port)
+        return (host, port) if host in self._hosts else None
 
-    def _published(self, host: str, port: int) -> tuple[str, int] | None:
+    def _compose_name(self, host: str) -> str:
+        return getattr(self._system.plan.services.get(host), "compose", None) or host
+
+    def _published(self, name: str, port: int) -> tuple[str, int] | None:
         """Where this machine publishes a port of a service: containers themselves cannot be reached everywhere."""
-        if self.stack is None:
-            return None
-        name = getattr(self.system.plan.services.get(host), "compose", None) or host
-        described = self.stack.project.services.get(name)
-        for one in described.ports if described is not None else ():
+        assert self._stack is not None, "the caller has a stack"
+        for one in self._stack.project.services[name].ports:
             if one.target == port and one.protocol == "tcp" and one.published is not None:
                 return ("127.0.0.1" if one.host in _EVERYWHERE else one.host), one.published
         return None
-
-
-def production_reach(system: System) -> ProductionReach:
-    """The way to the stack of a plan. Raise ``EngineError`` when its Compose project cannot be read."""
-    addresses = [one.health for one in system.plan.services.values() if one.health is not None]
-    hosts = [urlsplit(system.resolver.text(one)).hostname for one in addresses]
-    stack = None if system.plan.compose is None else open_stack(system)
-    return ProductionReach(system=system, stack=stack, hosts=frozenset(one for one in hosts if one) - _names(stack))
-
-
-def _names(stack: Stack | None) -> frozenset[str]:
-    """Names that mean a service inside of the stack, and nothing else."""
-    return frozenset() if stack is None else frozenset(stack.project.services)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from recoup.assembly.drill_flows import flow_specs
-from recoup.assembly.production_reach import ProductionReach, production_reach
+from recoup.assembly.production_reach import ProductionReach
 from recoup.assembly.prove_stack import FLOW, WELL_SECONDS, ask_production, do_flow, flow_findings, wait_until_well
 from recoup.assembly.recover_checklist import go_through
 from recoup.assembly.recover_context import Recovery
@@ -19,7 +19,7 @@ from recoup.drill.flows import FlowSpec
 from recoup.drill.in_production import HINT, lookup_for, why_not
 from recoup.kernel.errors import EngineError
 from recoup.kernel.finding import Finding, Verdict
-from recoup.recovery.checklist import Item, open_items
+from recoup.recovery.checklist import Item, open_items, urgent
 from recoup.recovery.step import Done, Step
 
 __all__ = ["checklist", "checks", "flows", "health", "protect", "still_open"]
@@ -38,7 +38,7 @@ def health(recovery: Recovery, step: Step, *, seconds: float = WELL_SECONDS) -> 
     """
     system = recovery.system
     try:
-        took = wait_until_well(system, step.subject, production_reach(system), seconds=min(seconds, step.seconds))
+        took = wait_until_well(system, step.subject, ProductionReach(system), seconds=min(seconds, step.seconds))
     except EngineError as failure:
         name = getattr(system.plan.services[step.subject], "compose", None) or step.subject
         raise EngineError(failure.message, hint=_NOT_WELL.format(name=name, step=step.id)) from failure
@@ -55,7 +55,7 @@ def checks(recovery: Recovery, step: Step) -> Done:
 def flows(recovery: Recovery, step: Step) -> Done:  # noqa: ARG001
     """Do what users do. What may not be done in production is *unknown*, and a person is asked for it in the end."""
     system = recovery.system
-    reach = production_reach(system)
+    reach = ProductionReach(system)
     findings = [_flow(system, one, reach) for one in flow_specs(system.plan)]
     good = sum(one.verdict is Verdict.OK for one in findings)
     return Done(findings=tuple(findings), detail=f"{good} of {len(findings)} flows ended well")
@@ -72,17 +72,20 @@ def _flow(system: System, flow: FlowSpec, reach: ProductionReach) -> Finding:
 
 
 def checklist(recovery: Recovery, step: Step) -> Done:  # noqa: ARG001
-    """Go through the list of what must be well again. What a machine sees to be wrong ends the run here.
+    """Go through the list of what must be well again. What is wrong with users, data or backups ends the run here.
 
-    What only people can say and nobody has said yet stays open: the run ends well, and closing it asks them.
+    What can wait, and what only people can say and nobody has said yet, stays open: closing the recovery needs it.
     """
     items = go_through(recovery)
     left = open_items(items)
-    findings = tuple(one.finding for one in items if not (one.asks and one.verdict is Verdict.UNKNOWN))
     detail = f"{len(items) - len(left)} of {len(items)} points are done"
     if left:
         detail += f"; open: {', '.join(one.id for one in left)}"
-    return Done(findings=findings, detail=detail, data={"items": [encode(one) for one in items]})
+    return Done(
+        findings=tuple(one.finding for one in urgent(items)),
+        detail=detail,
+        data={"items": [encode(one) for one in items]},
+    )
 
 
 def still_open(recovery: Recovery) -> tuple[Item, ...]:

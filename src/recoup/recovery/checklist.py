@@ -98,11 +98,15 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One point of the list. ``asks`` is the question to a person; empty where a machine knows."""
+    """One point of the list. ``asks`` is the question to a person; empty where a machine knows.
+
+    ``later``: users and their data are well without it, so that it only has to be done before the recovery is closed.
+    """
 
     id: str
     finding: Finding
     asks: str = ""
+    later: bool = False
 
     @property
     def verdict(self) -> Verdict:
@@ -133,15 +137,15 @@ def checklist(facts: Facts, said: Mapping[str, Said]) -> tuple[Item, ...]:
     found = [_services(facts)]
     found += [_integrity(one) for one in facts.databases]
     found.append(_users(facts))
-    found += [_ping(one, facts) for one in facts.pings]
+    found += [replace(_ping(one, facts), later=True) for one in facts.pings]
     if facts.metrics is not None:
-        found.append(Item(id="metrics", finding=facts.metrics))
+        found.append(Item(id="metrics", finding=facts.metrics, later=True))
     for one in facts.databases:
         found.append(_copy(one, facts))
         if one.stream is not None:
             found.append(_stream(one, one.stream, facts))
     if facts.key_file is not None:
-        found.append(Item(id="key-file", finding=facts.key_file))
+        found.append(Item(id="key-file", finding=facts.key_file, later=True))
     found += _people(facts)
     return answered(found, said)
 
@@ -154,6 +158,11 @@ def answered(items: Sequence[Item], said: Mapping[str, Said]) -> tuple[Item, ...
 def open_items(items: Sequence[Item]) -> tuple[Item, ...]:
     """What is not done yet: while there is any, the recovery cannot be closed."""
     return tuple(one for one in items if one.verdict is not Verdict.OK)
+
+
+def urgent(items: Sequence[Item]) -> tuple[Item, ...]:
+    """What a run is judged by: all but what can wait, and what nobody has answered yet."""
+    return tuple(one for one in items if not one.later and not (one.asks and one.verdict is Verdict.UNKNOWN))
 
 
 def left_to_people(items: Sequence[Item]) -> tuple[Item, ...]:
@@ -310,7 +319,7 @@ def _answered(item: Item, said: Said | None) -> Item:
 
 def _asked(name: str, check: str, asks: str, detail: str = "") -> Item:
     hint = "recoup recover --close asks."
-    return Item(id=name, finding=_finding(check, "a person", Verdict.UNKNOWN, detail, hint), asks=asks)
+    return Item(id=name, finding=_finding(check, "a person", Verdict.UNKNOWN, detail, hint), asks=asks, later=True)
 
 
 def _item(name: str, check: str, subject: str, verdict: Verdict, detail: str, hint: str | None = None) -> Item:

@@ -25,6 +25,7 @@ from recoup.recovery.checklist import (
     checklist,
     left_to_people,
     open_items,
+    urgent,
 )
 from recoup.recovery.journal import Line
 
@@ -77,6 +78,16 @@ def test_a_stack_that_is_well_leaves_only_what_people_know() -> None:
     assert left_to_people(found) == open_items(found)
     assert open_items(checklist(FACTS, ALL_SAID)) == ()
     assert "confirmed by anna" in points(FACTS, ALL_SAID)["cause"].finding.detail
+
+
+def test_what_can_wait_does_not_fail_the_run_and_keeps_it_from_being_closed() -> None:
+    waits = {"ping-backup", "key-file", "outside", "cause", "access"}
+    assert {one.id for one in checklist(FACTS, {})} - {one.id for one in urgent(checklist(FACTS, {}))} == waits
+    assert not waits & {one.id for one in urgent(checklist(FACTS, ALL_SAID))}
+    undone = replace(FACTS, users={"flows": Verdict.UNKNOWN})
+    assert "users" not in {one.id for one in urgent(checklist(undone, {}))}, "the step flows said so already"
+    no = {"users": replace(YES, yes=False)}
+    assert [one.verdict for one in urgent(checklist(undone, no)) if one.id == "users"] == [Verdict.FAILED]
 
 
 STOPPED = Container(service="worker", well=False, words="exited")
