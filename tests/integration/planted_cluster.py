@@ -42,7 +42,7 @@ def _grow(server: PostgresServer) -> None:
 def plant(programs: Programs, folder: Path) -> None:
     """Do all the damage to a cluster that ``prepare`` made. Page checksums are turned off before."""
     with PostgresServer(programs, data_folder=folder) as server:
-        _without_checksums(server)
+        without_checksums(server)
         for database in (DATABASE, BROKEN):
             with server.connect(database, options="-c allow_system_table_mods=on -c session_replication_role=replica "
                                 "-c search_path=public,pg_catalog") as connection:  # fmt: skip
@@ -67,7 +67,8 @@ def _file(server: PostgresServer, name: str) -> Path:
     return server.data_folder / str(server.execute(f"SELECT pg_relation_filepath({relation})", DATABASE)[0][0])
 
 
-def _without_checksums(server: PostgresServer) -> None:
+def without_checksums(server: PostgresServer) -> None:
+    """Turn page checksums off."""
     server.stop()
     argv = [server.program("pg_checksums"), "--disable", "-D", str(server.data_folder)]
     run(Command(argv=argv, user=server.owner, folder=server.root))

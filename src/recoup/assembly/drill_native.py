@@ -1,15 +1,19 @@
-"""Databases that production reaches by an address, in a drill: servers of the sandbox's own, without Compose."""
+"""Databases in a sandbox by servers of its own: in a drill those that production reaches by an address, and whatever
+a recovery looks at before it goes back to it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from recoup.assembly.access import Found, Readable
 from recoup.assembly.drill_psql import rows_of
+from recoup.assembly.heartbeats import Beat, in_postgres, in_redis
 from recoup.assembly.incremental import chain_of
 from recoup.assembly.live_postgres import checks_of as postgres_checks
 from recoup.assembly.live_redis import checks_of as redis_checks
@@ -26,13 +30,16 @@ from recoup.engines.postgres.recover_folder import TargetTooEarlyError, recover_
 from recoup.engines.postgres.recovery_script import Reached
 from recoup.engines.postgres.recovery_verdict import judge
 from recoup.engines.postgres.sameness import compare_with_recorded
-from recoup.engines.postgres.sandbox_restore import major_of, restore_base
+from recoup.engines.postgres.sandbox_programs import Installation
+from recoup.engines.postgres.sandbox_restore import major_of, restore_base, wanted_extensions
 from recoup.engines.postgres.sandbox_server import SandboxServer, start_sandbox_server
+from recoup.engines.postgres.soundness import check_soundness
 from recoup.engines.postgres.wal_windows import Base
 from recoup.engines.redis.live import RedisLive, open_redis_live
 from recoup.engines.sandbox import Sandbox
 from recoup.kernel.errors import EngineError, RefusedError
 from recoup.kernel.finding import Finding, Verdict
+from recoup.kernel.process import Command
 from recoup.plan.services import PostgresService
 from recoup.recovery.step import Done
 from recoup.repository.copy_reader import ArtefactReader
@@ -89,9 +96,10 @@ class NativeDatabases:
         folder, reader, compare = self._placed[service]
         major = major_of(reader.facts)
         box = self._boxes[service]
-        installation = find_installation(self.system, service)(box, major, frozenset())
         server = self._servers[service] = self.scope.enter_context(
-            start_sandbox_server(box, folder, major=major, facts=reader.facts, installation=installation)
+            start_sandbox_server(
+                box, folder, major=major, facts=reader.facts, installation=self._installation(service, box, reader)
+            )
         )
         with server.session(server.database) as session:
             found = str(session.query("SELECT system_identifier FROM pg_control_system()")[0][0])
@@ -105,6 +113,25 @@ class NativeDatabases:
         )
         more = compare_with_recorded(server, reader.fingerprint, reader.facts) if compare else []
         return Done(findings=(same, *more), detail=f"PostgreSQL {major}")
+
+    def damage(self, service: str, allowed_seconds: float) -> Sequence[Finding]:
+        """Look for damage inside a service that was started: of its storage, not of what applications wrote.
+
+        A Redis that has loaded its data, which ``start`` shows, has decoded all of them.
+        """
+        if service in self._redis:
+            return ()
+        return check_soundness(self._server(service), allowed_seconds=allowed_seconds, rules=False)
+
+    def keys(self, service: str) -> int | None:
+        """How many keys a Redis that was started holds; None for another service."""
+        return self._redis[service].keys() if service in self._redis else None
+
+    def beat(self, service: str) -> Beat:
+        """The newest heartbeat of a service that was started."""
+        if service in self._redis:
+            return in_redis(self._redis[service])
+        return in_postgres(self._server(service))
 
     def check(self, service: str) -> Sequence[Finding]:
         """Ask the plan's questions of a service."""
@@ -128,10 +155,11 @@ class NativeDatabases:
         for number, base in enumerate(moment.choice.bases):
             chain = chain_of(self.opened, moment.cluster.found[base.id])
             folder = box.child(f"data-{number}")
+            installed = self._installation(service, box, chain[-1])
             try:
                 done = recover_to_folder(
                     chain, folder, moment.recovery(base, ["postgres"]), owner=box.user, on_progress=self.on_progress,
-                    inside=box.command,
+                    server=installed.folder, inside=partial(_inside, installed, box),
                 )  # fmt: skip
             except TargetTooEarlyError as failure:
                 too_early = failure
@@ -145,10 +173,18 @@ class NativeDatabases:
             return Done(findings=(stopped,), detail=member.what)
         raise too_early or RefusedError(f"no base backup of {service} leads to {moment.choice.target}")
 
+    def _installation(self, service: str, box: Sandbox, copy: CopyReader) -> Installation:
+        """PostgreSQL's programs, for one service: those of this machine, or those of its own image."""
+        return find_installation(self.system, service)(box, major_of(copy.facts), wanted_extensions(copy))
+
     def _server(self, service: str) -> SandboxServer:
         if service not in self._servers:
             raise EngineError(f"{service} was not started in the sandbox")
         return self._servers[service]
+
+
+def _inside(installed: Installation, box: Sandbox, command: Command) -> Command:
+    return installed.inside(box, command, False)  # WAL comes by its standard input: that is no leash
 
 
 class _WithFacts:

@@ -51,7 +51,7 @@ def _newest_points(cluster: ClusterFacts, window: Window, name: str) -> list[Res
     for base in reversed(window.bases):
         first = base.end.segment(cluster.segment_bytes)
         search, points = RestorePointSearch(name), []
-        for segment, data in _segments(cluster, window, first, until):
+        for segment, data in segments_between(cluster, window, first, until):
             points += search.look(Lsn(segment * cluster.segment_bytes), data)
         points = [one for one in points if one.lsn >= base.end]
         if points:
@@ -60,7 +60,8 @@ def _newest_points(cluster: ClusterFacts, window: Window, name: str) -> list[Res
     return []
 
 
-def _segments(cluster: ClusterFacts, window: Window, first: int, last: int) -> Iterator[tuple[int, bytes]]:
+def segments_between(cluster: ClusterFacts, window: Window, first: int, last: int) -> Iterator[tuple[int, bytes]]:
+    """The segments of a window from ``first`` to ``last``, by their numbers and in order. Raise as ``fetch`` does."""
     choice = Choice(target=AtName(name="-"), window=window, bases=window.bases, end_suffices=False)
     begin = Base(id="", timeline=0, begin=Lsn(first * cluster.segment_bytes), end=Lsn(0), time=window.begin_time)
     files = [one for one in wal_files(choice, begin, cluster.inventory) if one.segment is not None]

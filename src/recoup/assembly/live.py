@@ -90,7 +90,7 @@ def _opened(opened: Readable, found: Found, allowed: Allowed) -> Iterator[LiveCo
     with open_sandbox(root, f"verifying {manifest.service} {manifest.kind} {manifest.id}") as sandbox:
 
         def require_room(kind: str, parts: Sequence[ArtefactReader]) -> None:
-            _require_room(sandbox.folder, kind, parts, allowed.disk_bytes)
+            refuse_without_room(sandbox.folder, kind, parts, allowed.disk_bytes)
 
         require_room(manifest.kind, chain)
         allowed.watch.also(lambda: _filling_up(sandbox.folder))
@@ -138,7 +138,7 @@ class _WithHistory:
         return [*self._copy.same(), *history_of(self._opened, self._found)]
 
 
-def _require_room(place: Path, kind: str, chain: Sequence[ArtefactReader], disk_bytes: int | None) -> None:
+def refuse_without_room(place: Path, kind: str, chain: Sequence[ArtefactReader], disk_bytes: int | None) -> None:
     """Raise ``UncheckedError`` with the numbers when the copy would not fit."""
     needed = restored_bytes(kind, (sizes for part in chain for sizes in part.frame_sizes()))
     disk = disk_of(place)

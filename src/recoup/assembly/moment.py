@@ -28,7 +28,7 @@ class MomentWish:
     name: str | None = None
     before: bool = False  #: exclusive
     timeline: int | None = None
-    base: str | None = None  #: which base backup to start from
+    base: str | None = None  #: which base backup, or copy of a Redis, to start from
 
 
 class Moment(Protocol):
@@ -69,9 +69,9 @@ def choose_moment(opened: Readable, service: str | None, wish: MomentWish) -> tu
 def _redis(opened: Readable, name: str, wish: MomentWish) -> tuple[Moment, Act]:
     from recoup.assembly.restore_redis_time import choose_redis, restore_redis
 
-    if (wish.time is None and not wish.end) or wish.before or wish.timeline is not None or wish.base is not None:
+    if (wish.time is None and not wish.end) or wish.before or wish.timeline is not None:
         raise UsageError(f"{name} is a Redis: its moments are times, and nothing else", hint="Use --to-time alone.")
-    moment = choose_redis(opened, name, wish.time)
+    moment = choose_redis(opened, name, wish.time, base=wish.base)
 
     def act(to: Wish, consent: Consent, say: Callable[[str], None], on_progress: ProgressListener) -> Report:
         return restore_redis(opened, moment, to, consent, say, on_progress)

@@ -1,103 +1,40 @@
-"""What a recovery goes back to: chosen before anything is replaced, written in the journal, and read from there again.
-
-The step that restores may run in another process, or on another machine, than the one that chose. So a choice is
-data: which copy, or which instant of which log from which copy; ``member_of`` makes of it what can be restored.
-"""
+"""The two steps that look before anything is stopped: is it what was declared, and what is gone back to."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
-from recoup.assembly.access import Found, Readable
-from recoup.assembly.drill_members import choose_database, copies_of, service_of, what_of
-from recoup.assembly.moment import MomentWish, choose_moment
-from recoup.assembly.restore_stack_time import TimedMember
-from recoup.kernel import clock
-from recoup.kernel.errors import DamageError
+from recoup.assembly.drill_members import choose_database, what_of
+from recoup.assembly.recover_member import data_of, member_of
+from recoup.assembly.recover_search import Search, points_of
+from recoup.recovery.clean_point import MOST_LOOKS
 from recoup.recovery.instant import parse_instant
+from recoup.recovery.runbook import Situation
 from recoup.recovery.step import Done, Step
 
 if TYPE_CHECKING:
     from recoup.assembly.recover_context import Recovery
-    from recoup.assembly.recover_postgres import PostgresMoment
 
-
-def member_of(opened: Readable, data: Mapping[str, Any]) -> Found | TimedMember:
-    """What a choice that was written down (``data_of``) stands for: exactly that copy, or that instant.
-
-    Raise ``DamageError`` when ``data`` is no choice, ``RefusedError`` or ``UsageError`` when what was chosen is not in
-    the repositories any more.
-    """
-    try:
-        service, kind, artefact = str(data["service"]), str(data["kind"]), str(data["artefact"])
-        target: Mapping[str, Any] = data.get("target") or {}
-        timeline, base = data.get("timeline"), data.get("base")
-        time = None if "time" not in target else clock.from_text(str(target["time"]))
-    except (KeyError, ValueError) as wrong:
-        raise DamageError(f"the run's journal holds no choice of what to go back to: {wrong}") from wrong
-    if kind == "copy":
-        return opened.find(artefact, service=service)
-    wish = MomentWish(
-        time=time,
-        end=bool(target.get("latest")),
-        lsn=None if "lsn" not in target else str(target["lsn"]),
-        before=bool(target.get("before")),
-        timeline=None if timeline is None else int(timeline),
-        base=None if base is None else str(base),
-    )
-    moment, act = choose_moment(opened, service, wish)
-    return TimedMember(service=service, moment=moment, act=act)
-
-
-def data_of(member: Found | TimedMember, because: str) -> dict[str, Any]:
-    """A choice as data for the journal: ``member_of`` brings back the same. ``because`` is why it was chosen.
-
-    The end of a log stays its end: what is written after the choice and before the service is stopped comes back too.
-    It is that of the timeline of the choice, so that what the recovered server writes itself later is not meant.
-    """
-    said: dict[str, Any] = {
-        "service": service_of(member), "kind": "copy", "artefact": copies_of(member)[0].manifest.id, "target": {},
-        "timeline": None, "base": None, "because": because,
-    }  # fmt: skip
-    if isinstance(member, Found):
-        return said
-    from recoup.assembly.recover_postgres import PostgresMoment
-    from recoup.assembly.restore_redis_time import RedisTarget
-
-    if isinstance(member.moment, PostgresMoment):
-        return said | _postgres(member.moment)
-    assert isinstance(member.moment, RedisTarget), "only databases have moments"
-    return said | {"kind": "moment", "target": {"time": clock.to_text(member.moment.target)}}
+#: After these a copy may carry what one wants to leave behind.
+_DAMAGED: Final[tuple[Situation, ...]] = ("database-corruption", "redis-loss", "data-loss")
 
 
 def choose(recovery: Recovery, step: Step) -> Done:
-    """Choose what the service of ``step`` goes back to; ``Done.data`` is ``data_of`` the choice.
+    """Choose what the service of ``step`` goes back to; ``Done.data`` is ``data_of`` the choice, with every look.
 
-    Raise ``RefusedError`` when there is nothing to go back to.
+    After the loss of a server the newest point is taken as it is: speed counts then, and there is nothing that could be
+    damaged and still run. Otherwise the newest one that was seen to be clean. Raise ``RefusedError`` when there is
+    nothing to go back to, or nothing that is not damaged.
     """
-    wish, plan = recovery.wish, recovery.system.plan
-    instant = None if wish.instant in (None, "latest") else parse_instant(str(wish.instant), plan.timezone)
-    member = choose_database(recovery.opened, recovery.opened.catalog(), step.subject, instant)
-    because = "the newest there is" if instant is None else "the instant that was asked for"
-    return Done(detail=f"{what_of(member)}: {because}", data=data_of(member, because))
-
-
-def _postgres(moment: PostgresMoment) -> dict[str, Any]:
-    from recoup.engines.postgres.recovery_target import AtLsn, AtTime, Latest
-
-    match moment.choice.target:
-        case Latest():
-            target: dict[str, Any] = {"latest": True}
-        case AtTime(time=time, before=before):
-            target = {"time": clock.to_text(time), "before": before}
-        case AtLsn(lsn=lsn, before=before):
-            target = {"lsn": str(lsn), "before": before}
-        case other:
-            raise AssertionError(f"a recovery does not choose {other}")
-    return {
-        "kind": "moment",
-        "target": target,
-        "timeline": moment.choice.history.timeline,
-        "base": moment.choice.bases[0].id,
-    }
+    service, text = step.subject, recovery.wish.instant
+    looks = MOST_LOOKS if recovery.wish.situation in _DAMAGED else 0
+    search = Search(recovery=recovery, service=service, step=step.id)
+    if text not in (None, "latest"):
+        instant = parse_instant(str(text), recovery.system.plan.timezone)
+        member = choose_database(recovery.opened, recovery.opened.catalog(), service, instant)
+        findings = search.only(member) if looks else ()
+        because = "the instant that was asked for"
+        return Done(findings=findings, detail=f"{what_of(member)}: {because}", data=data_of(member, because))
+    found = search.newest_clean(points_of(recovery, service), looks)
+    member_of(recovery.opened, found.data)  # it can be read again from what is written down
+    return Done(findings=found.findings, detail=found.because, data=found.data)

@@ -37,6 +37,7 @@ from recoup.kernel.errors import DamageError, EngineError, RefusedError, UsageEr
 from recoup.kernel.files import expanded
 from recoup.plan.services import PostgresService
 from recoup.recovery.in_place import MOMENT, Consent, restore_in_place
+from recoup.repository.catalog import Catalog
 from recoup.repository.copy_reader import ArtefactReader
 from recoup.repository.lease import hold_lease
 
@@ -92,12 +93,7 @@ def choose_postgres(
     base backup of the service.
     """
     catalog = opened.catalog()
-    clusters = [one for one in read_clusters(opened, service, catalog) if one.bases]
-    if not clusters:
-        raise UsageError(
-            f"there is no base backup of {service!r} in any repository that answered",
-            hint="`recoup list` shows what there is; WAL alone cannot be restored.",
-        )
+    clusters = recoverable_clusters(opened, service, catalog)
     cluster = clusters[0]  # that of the newest base backup; another one is reached by naming a base backup of it
     bases: Sequence[Base] = cluster.bases
     if base is not None:
@@ -118,6 +114,17 @@ def choose_postgres(
         server_time=lambda one: _control(cluster, one).written,
     )
     return PostgresMoment(cluster=cluster, choice=choice, timeline=timeline)
+
+
+def recoverable_clusters(opened: Readable, service: str, catalog: Catalog) -> list[ClusterFacts]:
+    """Those of which there are base backups, the newest backup's first. Raise ``UsageError`` when there is none."""
+    clusters = [one for one in read_clusters(opened, service, catalog) if one.bases]
+    if not clusters:
+        raise UsageError(
+            f"there is no base backup of {service!r} in any repository that answered",
+            hint="`recoup list` shows what there is; WAL alone cannot be restored.",
+        )
+    return clusters
 
 
 def _control(cluster: ClusterFacts, base: Base) -> Control:

@@ -55,17 +55,19 @@ class RedisTarget:
         )
 
 
-def choose_redis(opened: Readable, service: str, target: datetime | None) -> RedisTarget:
+def choose_redis(opened: Readable, service: str, target: datetime | None, *, base: str | None = None) -> RedisTarget:
     """Choose the copy and the segments that lead to ``target``; None is the newest instant that can be reached.
 
-    Raise ``RefusedError`` with the reachable windows when nothing does, ``UsageError`` for an instant without a zone.
+    ``base`` is the copy to start from, when it was named. Raise ``RefusedError`` with the windows there are when nothing
+    leads there, ``UsageError`` for an instant without a zone.
     """
     if target is not None and target.tzinfo is None:
         raise UsageError("the time to go back to has no time zone", hint="Write 2026-11-23T02:00:00Z.")
     holdings = read_holdings(opened.repositories, service, opened.state_folder)
     if target is None:
         target = max((one.end_time for one in redis_windows(holdings)[0]), default=clock.now())
-    choice = choose(target, holdings.bases, holdings.inventory)
+    bases = holdings.bases if base is None else [one for one in holdings.bases if one.id == base]
+    choice = choose(target, bases, holdings.inventory)
     found = opened.find(choice.base.id, service=service, kinds=("rdb",))
     return RedisTarget(service=service, target=target, holdings=holdings, choice=choice, found=found)
 

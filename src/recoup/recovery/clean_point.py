@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Literal
 
 #: How many points are looked at, at most.
-MOST_LOOKS: Final = 16
+MOST_LOOKS: Final = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +40,7 @@ class Line:
     name: str
     starts: tuple[Start, ...]
     end: int
+    counted: int = 0  #: in a stretch no longer than this, the changes can be counted (``Count``); 0: they cannot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,25 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """Where, strictly between two positions of a line, something changed, is to be found out: see ``Changes``."""
+
+    line: str
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """The positions between two others at which something changed, in order. ``at`` None: that is not to be had."""
+
+    line: str
+    low: int
+    high: int
+    at: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
     """The choice. ``spot`` None: every point is known to be bad.
 
@@ -87,22 +107,27 @@ class Settled:
 
 
 def next_move(
-    lines: Sequence[Line], seen: Sequence[Seen], *, most_looks: int = MOST_LOOKS, resolution: int = 1
-) -> Look | Settled:
-    """Given the lines, the newest first, and every look so far, return what to do next.
+    lines: Sequence[Line],
+    seen: Sequence[Seen],
+    changes: Sequence[Changes] = (),
+    *,
+    most_looks: int = MOST_LOOKS,
+    resolution: int = 1,
+) -> Look | Count | Settled:
+    """Given the lines, the newest first, every look and every count so far, return what to do next.
 
     Positions not more than ``resolution`` apart are not told apart. A look that could not be made ends the looking: the
     next one could not be made either. So do ``most_looks``.
     """
-    first = _decide(lines, _Known(seen), most_looks, resolution)
-    if isinstance(first, Look) or first.proven:
+    first = _decide(lines, _Known(seen, changes), most_looks, resolution)
+    if not isinstance(first, Settled) or first.proven:
         return first
     always = _in_every_point(lines, seen)
     if not always:
         return first
     told = [replace(one, faults=one.faults - always) if one.faults and one.usable else one for one in seen]
-    again = _decide(lines, _Known(told), most_looks, resolution)
-    return again if isinstance(again, Look) else replace(again, tolerated=always)
+    again = _decide(lines, _Known(told, changes), most_looks, resolution)
+    return replace(again, tolerated=always) if isinstance(again, Settled) else again
 
 
 def _in_every_point(lines: Sequence[Line], seen: Sequence[Seen]) -> frozenset[str]:
@@ -119,6 +144,7 @@ class _Known:
     """Looks, ready to be asked."""
 
     seen: Sequence[Seen]
+    changes: Sequence[Changes]
     by_spot: Mapping[Spot, Seen] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -138,23 +164,30 @@ class _Known:
         found = self.by_spot.get(spot)
         return found is None or found.usable
 
+    def between(self, line: str, low: int, high: int) -> tuple[int, ...] | Literal["uncounted", "unknown"]:
+        """Where something changed strictly between two positions."""
+        for one in self.changes:
+            if one.line == line and one.low <= low and high <= one.high:
+                return "unknown" if one.at is None else tuple(at for at in one.at if low < at < high)
+        return "uncounted"
+
     @property
     def blocked(self) -> bool:
         return any(one.faults is None for one in self.seen)
 
 
-def _decide(lines: Sequence[Line], known: _Known, most_looks: int, resolution: int) -> Look | Settled:
+def _decide(lines: Sequence[Line], known: _Known, most_looks: int, resolution: int) -> Look | Count | Settled:
     over = known.blocked or len(known.seen) >= most_looks
     for line in lines:
         move = _in_line(line, known, resolution)
         if isinstance(move, Settled):
             return move
-        if isinstance(move, Look):
+        if move is not None:
             return _best_so_far(lines, known) if over else move
     return _best_so_far(lines, known)
 
 
-def _in_line(line: Line, known: _Known, resolution: int) -> Look | Settled | None:
+def _in_line(line: Line, known: _Known, resolution: int) -> Look | Count | Settled | None:
     """What to do in one line; None when nothing in it is clean."""
     ways = [one for one in reversed(line.starts) if one.proven is not False]
     for start in (ways[number] for number in _wider(len(ways))):
@@ -211,7 +244,7 @@ def _own_spot(line: Line, start: Start) -> Spot:
     return Spot(line=line.name, start=start.id, at=start.at)
 
 
-def _by_halves(line: Line, start: Start, known: _Known, resolution: int) -> Look | Settled:
+def _by_halves(line: Line, start: Start, known: _Known, resolution: int) -> Look | Count | Settled:
     """Given a copy that is clean where it ends, the last clean position that its log leads to."""
     end = Spot(line=line.name, start=start.id, at=line.end)
     if known.clean(end) is None and line.end > start.at:
@@ -224,8 +257,15 @@ def _by_halves(line: Line, start: Start, known: _Known, resolution: int) -> Look
         return Settled(spot=here, proven=True)
     marker = known.marker(here)
     same = marker is not None and marker == known.marker(replace(end, at=high))
+    settled = Settled(spot=here, proven=True, next_bad=high)
     if high - low <= resolution or same:
-        return Settled(spot=here, proven=True, next_bad=high)
+        return settled
+    if high - low <= line.counted:
+        between = known.between(line.name, low, high)
+        if between == "uncounted":
+            return Count(line=line.name, low=low, high=high)
+        if between != "unknown":
+            return Look(spot=replace(end, at=between[len(between) // 2])) if between else settled
     return Look(spot=replace(end, at=(low + high) // 2))
 
 

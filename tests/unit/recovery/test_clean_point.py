@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recoup.recovery.clean_point import Line, Look, Seen, Settled, Spot, Start, next_move
+from recoup.recovery.clean_point import Changes, Count, Line, Seen, Settled, Spot, Start, next_move
 
 END = 10_000
 DAMAGE = "every row can be read: public.orders"
@@ -39,16 +39,27 @@ class World:
         return Seen(spot=spot, faults=faults, marker=str(spot.at // 10))
 
 
-def search(lines: Sequence[Line], look: Callable[[Spot], Seen], **limits: int) -> tuple[Settled, list[Seen]]:
+def search(
+    lines: Sequence[Line],
+    look: Callable[[Spot], Seen],
+    changed: Sequence[int] | None = None,
+    **limits: int,
+) -> tuple[Settled, list[Seen]]:
     seen: list[Seen] = []
-    while isinstance(move := next_move(lines, seen, **limits), Look):
+    counts: list[Changes] = []
+    while not isinstance(move := next_move(lines, seen, counts, **limits), Settled):
+        if isinstance(move, Count):
+            at = None if changed is None else tuple(one for one in changed if move.low < one < move.high)
+            counts.append(Changes(line=move.line, low=move.low, high=move.high, at=at))
+            assert len(counts) <= 2, "a stretch is counted once"
+            continue
         assert move.spot not in [one.spot for one in seen], "nothing is looked at twice"
         seen.append(look(move.spot))
     return move, seen
 
 
 def settled(world: World, **limits: int) -> tuple[Spot, Settled, int]:
-    found, seen = search([world.line()], world.look, **limits)
+    found, seen = search([world.line()], world.look, None, **limits)
     assert found.spot is not None
     return found.spot, found, len(seen)
 
@@ -69,6 +80,21 @@ def test_damage_in_the_log_is_stopped_in_front_of_and_not_a_step_earlier() -> No
     assert spot.start == "b5000"
     assert 8755 < spot.at < 8765
     assert looks <= 16
+
+
+def test_between_two_points_without_a_change_nothing_more_is_looked_at() -> None:
+    world = World([5000], logged=8765)
+    line = replace(world.line(), counted=END)
+    found, seen = search([line], world.look, changed=[5100, 6000, 8100, 8700, 8765, 9000, 9900])
+    assert (found.spot, found.next_bad) == (Spot(line="1", start="b5000", at=8700), 8765)
+    assert len(seen) <= 5
+
+
+def test_where_changes_cannot_be_counted_the_positions_do() -> None:
+    world = World([5000], logged=8765)
+    found, _ = search([replace(world.line(), counted=END)], world.look, most_looks=40)
+    assert found.spot is not None
+    assert 8755 < found.spot.at < 8765
 
 
 def test_a_copy_that_is_proven_is_not_looked_at_again() -> None:
@@ -162,6 +188,26 @@ def test_the_choice_is_clean_and_nothing_newer_would_have_been(
         assert found.spot.at == END
     else:
         assert found.spot.at > logged - 10  # a marker changes every ten positions
+
+
+@given(
+    base=positions,
+    logged=positions,
+    changed=st.lists(positions, max_size=40, unique=True).map(sorted),
+)
+def test_where_changes_can_be_counted_every_one_before_the_damage_comes_back(
+    base: int, logged: int, changed: list[int]
+) -> None:
+    world = World([base], logged=logged)
+    found, seen = search([replace(world.line(), counted=END)], world.look, changed=changed)
+    if logged <= base:
+        assert not found.proven or found.tolerated
+        return
+    assert found.spot is not None
+    last_good = max([base, *(at for at in changed if base < at < logged)])
+    assert last_good // 10 <= found.spot.at // 10
+    assert found.spot.at < logged
+    assert len(seen) <= 2 + 7
 
 
 @given(

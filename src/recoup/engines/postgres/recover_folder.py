@@ -80,12 +80,14 @@ def recover_to_folder(
     on_progress: ProgressListener | None = None,
     on_replay: Callable[[int, int], None] = lambda _done, _of: None,
     programs: Sequence[Path] = (),
+    server: Path | None = None,
     inside: Callable[[Command], Command] = lambda command: command,
 ) -> RecoveredFolder:
     """Put a base backup into ``folder`` as ``restore_chain_to_folder`` does, and recover it.
 
     ``chain`` is a base backup and the incremental ones that follow it, the one to start from last. ``inside`` makes of
-    the command that runs the server the one that runs it in a sandbox.
+    the command that runs the server the one that runs it in a sandbox; ``server`` is the folder of the server's
+    programs there (empty: its PATH has them), and None when one of this machine is to be found.
 
     The result is a cluster on a timeline of its own, cleanly shut down, without a trace of the recovery's settings.
     Raise ``TargetTooEarlyError`` when the base backup is too young for the target, ``EngineError`` when the server
@@ -93,7 +95,8 @@ def recover_to_folder(
     """
     owner = owner or server_owner(folder)
     reader = chain[-1]
-    server = find_server(int(reader.facts["major"]), user=owner, folders=programs)
+    if server is None:
+        server = find_server(int(reader.facts["major"]), user=owner, folders=programs)
     with contextlib.ExitStack() as held:
         note = _Note(folder)
         resumed = note.exists() and note.fits(recovery)

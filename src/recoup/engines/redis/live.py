@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recoup.engines.engine import CopyReader
-from recoup.engines.redis.connection import read_keyspace
+from recoup.engines.redis.connection import Connection, read_keyspace
 from recoup.engines.redis.fingerprint import FORMAT, compare, key_counts
 from recoup.engines.redis.held import LookedUp, Readings, look_up_all, take_readings
 from recoup.engines.redis.local_servers import release
@@ -116,6 +116,14 @@ class RedisLive:
             not_checked="" if closed else "whether it sent anything: this machine allows no network of its own",
         )
         return [answers, _of_release(version, str(self._reader.facts.get("redis_version", "")))]
+
+    def connect(self, database: int = 0) -> Connection:
+        """See ``AskedRedis``."""
+        return self._running().connect(database)
+
+    def keys(self) -> int:
+        """How many keys it holds, in all databases."""
+        return sum(read_keyspace(self._running().info("keyspace")).values())
 
     def sound(self) -> Sequence[Finding]:
         """See ``LiveCopy``."""
