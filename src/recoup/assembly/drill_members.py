@@ -13,8 +13,7 @@ from recoup.assembly.restore_stack_time import TimedMember
 from recoup.assembly.stack_points import in_order_of_recovery
 from recoup.kernel.errors import NoRepositoryError, RefusedError, UsageError
 from recoup.plan.services import FilesService, PostgresService, RedisService
-from recoup.repository.catalog import REPLACED, STACK, Catalog
-from recoup.repository.stack_points import read_point
+from recoup.repository.catalog import REPLACED, Catalog
 
 if TYPE_CHECKING:
     from recoup.assembly.restore_redis_time import RedisTarget
@@ -99,15 +98,6 @@ def _logged(described: object) -> bool:
     if isinstance(described, PostgresService):
         return described.wal is not None
     return isinstance(described, RedisService) and described.stream is not None
-
-
-def recorded_images(opened: Readable, instant: datetime | None) -> dict[str, list[str]]:
-    """What each Compose service ran at the newest stack point from before ``instant``, the most telling name first."""
-    found: dict[str, list[str]] = {}
-    point = newest(opened, opened.catalog(), STACK, (STACK,), instant)
-    for one in () if point is None else read_point(point.manifest).images:
-        found.setdefault(str(one["service"]), []).extend([*one.get("repository_digests", ()), str(one["image_id"])])
-    return found
 
 
 def service_of(member: Found | TimedMember) -> str:

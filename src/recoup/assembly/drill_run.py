@@ -15,7 +15,7 @@ from recoup.assembly.drill_compose import StackWish, remove_from_engine, teardow
 from recoup.assembly.drill_doer import ComposeDoer
 from recoup.assembly.drill_flows import flow_specs, questions_of
 from recoup.assembly.drill_leftovers import ENGINE, clean, has_engine, owner_of
-from recoup.assembly.drill_members import Chosen, choose, recorded_images, service_of
+from recoup.assembly.drill_members import Chosen, choose, service_of
 from recoup.assembly.drill_native import NativeDatabases
 from recoup.assembly.drill_people import participants, who_does_it
 from recoup.assembly.drill_plan import plan_identity
@@ -23,6 +23,7 @@ from recoup.assembly.drill_production import Look, look_at_production, untouched
 from recoup.assembly.drill_record import declared_at, rpo_of, rto_of, steps_of, used_copies
 from recoup.assembly.live import sandboxes
 from recoup.assembly.plan_from_repository import no_plan, sets_with_a_plan, with_plan_in
+from recoup.assembly.recorded_images import recorded_images
 from recoup.assembly.recover_facts import drill_facts
 from recoup.assembly.system import System
 from recoup.assembly.voice import Voice
@@ -233,7 +234,8 @@ def _secrets(system: System) -> dict[str, Secret]:
 
 def _recorded_images(drill: _Drill) -> Mapping[str, Sequence[str]]:
     """What the services ran, the most telling first: at the newest stack point, else now."""
-    found = recorded_images(drill.opened, drill.wish.instant)
+    recorded = recorded_images(drill.opened, drill.wish.instant)
+    found = {name: list(one.references) for name, one in recorded.items()}
     for name, identity in drill.before.images.items():
         found.setdefault(name, []).append(identity)
     return found

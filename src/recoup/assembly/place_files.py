@@ -122,7 +122,7 @@ def _make(folder: Path) -> None:
     except OSError as failure:
         raise EngineError(
             f"cannot make {folder}, where the stack was: {failure.strerror}",
-            hint="Run as root, or say where else the stack may live: --folder FOLDER.",
+            hint="Run as root, or say where else the stack may live: --destination FOLDER.",
         ) from failure
 
 

@@ -6,14 +6,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from recoup.assembly.access import Found, Readable
 from recoup.assembly.drill_members import newest
+from recoup.assembly.notes import read_note, write_note
 from recoup.assembly.system import System
 from recoup.engines.files.copy import FILES_TAR, UNTRACKED_TAR
 from recoup.kernel.errors import UsageError
 from recoup.plan.load import FILE_NAME, load
 from recoup.repository.copy_reader import ArtefactReader
+
+_NOTE: Final = "plan-here.json"
 
 
 def sets_with_a_plan(opened: Readable, instant: datetime | None) -> Iterator[Found]:
@@ -43,6 +47,24 @@ def with_plan_in(opened: Readable, folder: Path) -> tuple[Readable, System] | No
     system = System(load(file))
     system.key = opened.repositories[0].key
     return replace(opened, system=system), system
+
+
+def note_plan(opened: Readable, system: System) -> None:
+    """Remember which plan this machine has for the repository at this address."""
+    write_note(opened.state_folder / _NOTE, {"plan": str(system.loaded.file)})
+
+
+def plan_here(opened: Readable) -> tuple[Readable, System] | None:
+    """The plan that was brought here from the repository earlier, with its own state folder; None when there is none.
+
+    Who types an address again, to go on with a run or to look at it, means that one.
+    """
+    said = read_note(opened.state_folder / _NOTE).get("plan")
+    made = None if said is None else with_plan_in(opened, Path(str(said)).parent)
+    if made is None:
+        return None
+    readable, system = made
+    return replace(readable, state_folder=system.state_folder), system
 
 
 def no_plan() -> UsageError:

@@ -10,12 +10,15 @@ the registry. It is what production had, and nobody else has to be up for it.
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from recoup.assembly.access import Found, Readable, open_for_reading
 from recoup.assembly.place_files import Placing, note_placed, place_newest, place_outside, place_set
-from recoup.assembly.plan_from_repository import no_plan, sets_with_a_plan, with_plan_in
+from recoup.assembly.plan_from_repository import no_plan, note_plan, plan_here, sets_with_a_plan, with_plan_in
 from recoup.assembly.recover_context import RecoverWish, Recovery
 from recoup.assembly.recover_images import images
 from recoup.assembly.recover_machine import machine
@@ -24,25 +27,45 @@ from recoup.assembly.recover_stack import stack
 from recoup.assembly.system import System
 from recoup.engines.engine import Progress
 from recoup.kernel import clock, ids
-from recoup.kernel.errors import EngineError
+from recoup.kernel.errors import EngineError, PlanError
 from recoup.kernel.files import write_atomically
 from recoup.kernel.finding import Finding, Verdict
 from recoup.recovery.step import Done, Step
 
-__all__ = ["files", "images", "machine", "open_blank", "source", "stack"]
+__all__ = ["files", "images", "machine", "open_blank", "open_to_look", "source", "stack"]
 
 
-def open_blank(wish: RecoverWish, *, place: Path | None = None) -> tuple[Readable, System]:
+def open_blank(wish: RecoverWish) -> tuple[Readable, System]:
     """The repositories and the plan: the plan at hand, else the one in the repository, brought to this machine.
 
-    With ``place``, an empty folder that the caller removes, the plan is only looked at. Otherwise its files are put
-    where they were, and the same call, repeated, finds them there. Raise ``WrongKeyError``, ``UsageError`` when the
-    repository holds no plan, ``RefusedError`` when something else is where the stack was, ``EngineError`` when the
-    folder cannot be written.
+    Its files are put where they were; the same call, repeated, finds them there. Raise ``WrongKeyError``,
+    ``UsageError`` when the repository holds no plan, ``RefusedError`` when something else is where the stack was,
+    ``EngineError`` when the folder cannot be written.
     """
+    return _open(wish, None)
+
+
+def open_to_look(wish: RecoverWish) -> tuple[Readable, System]:
+    """As ``open_blank``, and nothing is changed: the plan of a repository is in a private folder while this process is.
+
+    Raise as ``open_blank`` does.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="recoup-plan-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return _open(wish, folder)
+
+
+def _open(wish: RecoverWish, place: Path | None) -> tuple[Readable, System]:
     opened = open_for_reading(wish.file, wish.source, wish.key_file)
     if opened.system is not None:
         return opened, opened.system
+    at_hand = _plan_at_hand(wish)
+    if at_hand is not None:
+        at_hand.key = opened.repositories[0].key
+        return replace(opened, system=at_hand, state_folder=at_hand.state_folder), at_hand
+    here = plan_here(opened) if place is None else None
+    if here is not None:
+        return here
     for found in sets_with_a_plan(opened, None):
         folder = place or folder_of(wish, found)
         how = Placing(opened=opened, folder=folder, run=ids.new_id(clock.now()), force=wish.force, on_progress=_nobody)
@@ -52,8 +75,22 @@ def open_blank(wish: RecoverWish, *, place: Path | None = None) -> tuple[Readabl
             readable, system = made
             # From here on everything is by the plan, as for whoever types the next command beside it.
             note_placed(system.state_folder, folder, found.manifest.id)
+            if place is None:
+                note_plan(opened, system)
             return replace(readable, state_folder=system.state_folder), system
     raise no_plan()
+
+
+def _plan_at_hand(wish: RecoverWish) -> System | None:
+    """The plan that is named, or the one beside whoever types; a new server's is in the repository, whatever lies here."""
+    if wish.file is not None:
+        return System.from_file(wish.file)
+    if wish.situation == "server-loss":
+        return None
+    try:
+        return System.from_file(None)
+    except PlanError:
+        return None
 
 
 def folder_of(wish: RecoverWish, found: Found) -> Path:

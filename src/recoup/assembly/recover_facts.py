@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from recoup.assembly.access import Readable
 from recoup.assembly.drill_flows import flow_specs
-from recoup.assembly.drill_members import Chosen, choose_database, newest, recorded_images, service_of, what_of
+from recoup.assembly.drill_members import Chosen, choose_database, newest, service_of, what_of
+from recoup.assembly.recorded_images import recorded_images
 from recoup.assembly.recover_context import RecoverWish
 from recoup.assembly.stack import Stack, open_stack
 from recoup.assembly.stack_points import in_order_of_recovery
@@ -125,12 +126,13 @@ def _with_project(facts: Facts, opened: Readable, system: System) -> Facts:
         if one is not None and isinstance(git := one.manifest.facts.get("git"), Mapping)
         for remote in git.get("remotes") or ()
     ]
+    plan_source = None if system.plan.compose is None else system.plan.compose.source
     bundled = any(one is not None and one.manifest.facts.get("git") for one in found.values())
     return replace(
         facts,
         files=tuple(name for name in in_order_of_recovery(system.plan.services) if found.get(name) is not None),
-        source=next(iter(remotes), "the kept bundle" if bundled else ""),
-        images=tuple(recorded_images(opened, None)),
+        source=(plan_source or next(iter(remotes), "the kept bundle" if bundled else "")),
+        images=tuple(recorded_images(opened)),
     )
 
 
@@ -149,7 +151,7 @@ def _around(facts: Facts, system: System, stack: Stack | None, wish: RecoverWish
     stopped = tuple(name for name in reversed(order) if name in needing)
     stopped += tuple(name for name in reversed(order) if name in volumes)
     if wish.situation in _PROJECT:
-        return replace(facts, stopped=stopped)
+        return replace(facts, stopped=stopped if around.running() else ())
     applications = tuple(name for name in facts.applications if facts.compose_name(name) in stopped)
     idle = set(facts.applications) - set(applications) - _running(facts, around)
     return replace(

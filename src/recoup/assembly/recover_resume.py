@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from recoup.assembly.access import Readable, open_for_reading
+from recoup.assembly.plan_from_repository import plan_here
 from recoup.assembly.recover_context import RecoverWish
 from recoup.assembly.recover_runs import RunSeen, local_runs
 from recoup.kernel.errors import UsageError
@@ -16,6 +17,8 @@ from recoup.recovery.runbook import RECOVERED
 def runs_here(file: Path | None, source: str | None, key_file: Path | None) -> tuple[Readable, tuple[RunSeen, ...]]:
     """The repositories, and every run that can be seen from here, the oldest first."""
     opened = open_for_reading(file, source, key_file)
+    if opened.system is None and (here := plan_here(opened)) is not None:
+        opened = here[0]
     return opened, local_runs(opened.state_folder)
 
 

@@ -25,7 +25,7 @@ from recoup.kernel.errors import DamageError, RecoupError, StorageError
 from recoup.repository import layout
 from recoup.repository.frames import Compression
 from recoup.repository.landing import copy_object, read_back, write_manifest
-from recoup.repository.manifest import IndexReference, Manifest, StoredObject, serialise
+from recoup.repository.manifest import IndexReference, Manifest, StoredObject, parse, serialise
 from recoup.repository.object_writer import ObjectSealer, SealedObject
 from recoup.repository.repository import Repository
 
@@ -238,7 +238,10 @@ class ArtefactWriter:
                 if error is None:
                     del self._failed[repository.name]
                     whole.append(repository)
-        data = serialise(manifest, self._repositories[0].key)
+        key = self._repositories[0].key
+        data = serialise(manifest, key)
+        # As whoever reads it will see it: in JSON a tuple is a list, and the two are not equal.
+        manifest = parse(data, key, manifest.id)
         stored_in = []
         for repository in [one for one in self._repositories if one in whole]:
             error = write_manifest(repository, manifest.id, data)
