@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from recoup.demo.servers import PostgresServer, RedisServer
+from recoup.engines.postgres.access import DirectAccess
+from recoup.engines.postgres.heartbeat import CREATE, beat, newest_beat
+from recoup.kernel import clock
+from recoup.kernel.secret import Secret
 from recoup.repository.repository import open_or_create
 from recoup.repository.seal import Key
 from recoup.storage.local import LocalStore
@@ -51,6 +54,8 @@ def test_databases_come_back_natively_and_production_does_not_move(
         postgres17, database, more=', checks: [{name: orders, sql: "select count(*) from orders", at_least: 1}]'
     )
     work.add_redis(redis7)
+    asked_for = 'engine: redis, heartbeat: true, checks: [{redis: "GET basket:7", equals: three apples}], '
+    work.services["redis"] = work.services["redis"].replace("engine: redis, ", asked_for)
     with receiver() as phone:
         work.extra = _DRILL.format(table="orders", expect="at_least: 500") + _TEAM.format(address=phone.address)
         work.write_plan()
@@ -64,8 +69,12 @@ def test_databases_come_back_natively_and_production_does_not_move(
     record = document["record"]
     assert document["verdict"] == "ok", record
     assert [one["key"] for one in record["steps"]] == [
-        *("restore-postgres", "start-postgres", "restore-redis", "start-redis", "checks-postgres", "flows"),
+        *("restore-postgres", "start-postgres", "restore-redis", "start-redis", "checks-postgres", "checks-redis"),
+        "flows",
     ]
+    how = {one["service"]: one["how"] for one in record["rpo"]}
+    assert how["postgres"] == "end of the copy"
+    assert how["redis"].startswith("heartbeat key; end of the copy: ")
     assert record["place"]["kind"] == "native"
     assert record["absent"] == ["lead"]
     assert {one["role"]: one["part"] for one in record["participants"]}["lead"] == "absent; second takes over"
@@ -80,21 +89,31 @@ def test_databases_come_back_natively_and_production_does_not_move(
 def test_a_drill_goes_back_to_an_instant_and_no_further(work: Workplace) -> None:
     local = open_or_create("local", LocalStore(work.local, create=True), Key.from_text(KEY))
     with story(17, [local]) as told:
-        work.add_postgres(told.server)
+        work.add_postgres(told.server, more=", heartbeat: true")
+        for statement in CREATE:
+            told.server.execute(statement)
         told.commit()
         told.base()
-        middle = told.commit(2)
+        with DirectAccess(Secret(told.server.url())).session("postgres") as session:
+            beat(session, row=True)
+            before = newest_beat(session)
+            middle = told.commit(2)
+            told.archive()
+            told.commit()
+            beat(session, row=True)
         told.archive()
-        told.commit()
-        told.archive()
-        (table,) = [str(row[0]) for row in told.server.execute("select relname from pg_stat_user_tables")]
+        found = told.server.execute("select relname from pg_stat_user_tables where schemaname = 'public'")
+        (table,) = [str(row[0]) for row in found]
         _plan(work, table, "equals: 3")
         document = work.json("drill", "--at", middle.time.isoformat())
         record = document["record"]
         assert document["verdict"] == "ok", record
         (rpo,) = record["rpo"]
-        assert "last commit" in rpo["how"]
-        assert abs(rpo["measured"]) <= timedelta(seconds=1).total_seconds()
+        assert rpo["how"].startswith("heartbeat row; last commit")
+        assert before is not None
+        assert (rpo["newest"], rpo["measured"]) == (clock.to_text(before), (middle.time - before).total_seconds())
+        (not_past,) = [one for one in record["checks"] if one["check"] == "nothing from after the instant came back"]
+        assert not_past["verdict"] == "ok"
         assert _nothing_left(work)
 
 

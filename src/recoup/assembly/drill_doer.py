@@ -13,8 +13,11 @@ from recoup.assembly.drill_compose import Built, StackWish, build_stack
 from recoup.assembly.drill_members import service_of
 from recoup.assembly.drill_native import NativeDatabases
 from recoup.assembly.drill_reach import ComposeReach
-from recoup.assembly.prove_stack import ask_postgres, do_flow, flow_findings, wait_until_well
+from recoup.assembly.heartbeats import Beat, in_postgres, in_redis
+from recoup.assembly.postgres import postgres_place
+from recoup.assembly.prove_stack import ServerOfPlan, ask_postgres, ask_redis, do_flow, flow_findings, wait_until_well
 from recoup.assembly.recovered_home import RecoveredHome
+from recoup.assembly.redis import redis_address, redis_place
 from recoup.assembly.restore_stack import FoundStack, StackJob, prepare
 from recoup.assembly.restore_stack_time import TimedMember, in_volume
 from recoup.assembly.surroundings import Surroundings
@@ -22,6 +25,7 @@ from recoup.assembly.system import System
 from recoup.assembly.voice import Voice
 from recoup.drill.flows import FlowSpec
 from recoup.drill.model import FlowResult
+from recoup.engines.compose.enter_network import inside_network
 from recoup.engines.compose.sandbox_engine import machine_answers
 from recoup.engines.files.restore import restore_files
 from recoup.kernel import clock, ids
@@ -63,6 +67,7 @@ class ComposeDoer:
     flow_results: tuple[FlowResult, ...] = ()
     not_tested: list[str] = field(default_factory=list)
     checks: list[Finding] = field(default_factory=list)
+    beats: dict[str, Beat] = field(default_factory=dict)  #: the newest heartbeat of each database that was started
     isolation: list[Finding] = field(default_factory=list)  #: as seen from inside
 
     @property
@@ -182,11 +187,22 @@ class ComposeDoer:
             if not self.isolation:
                 self._require_closed(member.compose)
             findings, what = list(member.home.check(member.reader)), member.what
+        self.beats[step.subject] = self._beat_of(step.subject)
         # A database that was in use while it was copied has no exact fingerprint: its content is not compared, and the
         # drill says so. What proves the data then are the plan's checks and flows.
         open_ = [one for one in findings if one.verdict is Verdict.UNKNOWN and one.check != _IDENTITY]
         self.not_tested += [f"{step.subject}: {one.check}: {one.detail}" for one in open_]
         return Done(findings=tuple(one for one in findings if one not in open_), detail=what)
+
+    def _beat_of(self, service: str) -> Beat:
+        """The newest heartbeat in a database that was just started, before anything else writes to it."""
+        if not getattr(self.system.plan.services[service], "heartbeat", False):
+            return Beat(why="the plan asks for none")
+        if self._is_native(service):
+            return self.native.beat(service)
+        if isinstance(self.system.plan.services[service], PostgresService):
+            return in_postgres(ServerOfPlan(postgres_place(self.system, service)))
+        return in_redis(redis_place(self.system, service))
 
     def _require_closed(self, compose: str) -> None:
         """The first container of the sandbox runs, before any application does: look from inside whether it is closed.
@@ -229,9 +245,23 @@ class ComposeDoer:
         elif isinstance(described, PostgresService):
             findings = ask_postgres(self.system, step.subject, on_nothing=True)
         else:
-            raise UncheckedError(f"the checks of {step.subject} cannot be asked in a Compose sandbox yet")
+            findings = self._ask_redis(step.subject)
         self.checks += findings
         return Done(findings=findings)
+
+    def _ask_redis(self, service: str) -> tuple[Finding, ...]:
+        """From inside the sandbox's network, as flows do: nothing of it can be reached from outside."""
+        client, compose = self._stack().stack.client, self._compose_of(service)
+        running = [one for one in client.of_service(compose) if one.running and one.addresses]
+        if not running:
+            raise EngineError(f"{service} does not run in the sandbox")
+        address = redis_address(self.system, service)
+        return inside_network(
+            client.source,
+            running[0].id,
+            running[0].addresses[0],
+            lambda: ask_redis(self.system, service, address, on_nothing=True),
+        )
 
     def _flow(self, step: Step) -> Done:  # noqa: ARG002
         system, reach = self.system, self.reach()

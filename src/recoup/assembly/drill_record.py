@@ -7,16 +7,18 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from recoup.assembly.access import Found
 from recoup.assembly.drill_members import Chosen, copies_of, service_of
+from recoup.assembly.heartbeats import Beat
 from recoup.assembly.restore_stack_time import TimedMember
 from recoup.drill.measure import Promised, measure_rto
 from recoup.drill.model import Rpo, Rto, Step, UsedCopy
 from recoup.kernel import clock
-from recoup.kernel.finding import Verdict
+from recoup.kernel.finding import Finding, Verdict
 from recoup.plan.model import Plan
+from recoup.plan.services import PostgresService, Service
 from recoup.recovery.step import Phase, StepRun
 from recoup.repository.manifest import to_body
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from recoup.engines.postgres.wal_windows import Base
 
 
+#: How far the clocks of a server and of what logs its changes may be apart.
+_CLOCKS: Final = timedelta(seconds=1)
 #: From which base backup a recovery to an instant began, and where it stopped.
 Outcome = tuple["Base", "Reached"]
 
@@ -81,13 +85,24 @@ def rto_of(runs: Sequence[StepRun], declared: datetime, plan: Plan) -> Rto:
 
 
 def rpo_of(
-    chosen: Chosen, outcomes: Mapping[str, Outcome], declared: datetime, plan: Plan, services: Sequence[str]
+    chosen: Chosen,
+    outcomes: Mapping[str, Outcome],
+    beats: Mapping[str, Beat],
+    declared: datetime,
+    plan: Plan,
+    services: Sequence[str],
 ) -> tuple[Rpo, ...]:
-    """How much of each database's data, as time, did not survive. ``services`` are those that came back."""
+    """How much of each database's data, as time, did not survive. ``services`` are those that came back.
+
+    It is the age of the newest heartbeat in it. Where there is none, it is that of whatever else is known to be its
+    newest record, and that is said.
+    """
     found = []
     for one in chosen.databases:
         name = service_of(one)
         newest = newest_of(one, outcomes.get(name), came_back=name in services)
+        if newest.at is not None:
+            newest = _by_heartbeat(newest, plan.services[name], beats.get(name, Beat()))
         until = declared if chosen.instant is None else chosen.instant
         measured = None if newest.at is None else max(until - newest.at, timedelta(0))
         how = newest.how if chosen.instant is None else f"{newest.how}; counted to the instant that was asked for"
@@ -101,6 +116,36 @@ def rpo_of(
                 newest=newest.at,
             )
         )
+    return tuple(found)
+
+
+def _by_heartbeat(known: Newest, service: Service, beat: Beat) -> Newest:
+    if not getattr(service, "heartbeat", False):
+        return known
+    what = "row" if isinstance(service, PostgresService) else "key"
+    if beat.at is None:
+        return Newest(at=known.at, how=f"{known.how}, for want of a heartbeat {what}: {beat.why}")
+    later = "" if known.at is None or known.at <= beat.at else f"; {known.how}: {clock.to_text(known.at)}"
+    return Newest(at=beat.at, how=f"heartbeat {what}{later}")
+
+
+def not_past(chosen: Chosen, beats: Mapping[str, Beat]) -> tuple[Finding, ...]:
+    """For databases that went back to an instant: that nothing from after it is there, by what the heartbeat says."""
+    if chosen.instant is None:
+        return ()
+    found = []
+    for name, beat in beats.items():
+        if beat.at is not None:
+            past = beat.at > chosen.instant + _CLOCKS
+            found.append(
+                Finding(
+                    check="nothing from after the instant came back",
+                    subject=name,
+                    verdict=Verdict.FAILED if past else Verdict.OK,
+                    detail=f"the newest heartbeat is of {clock.to_text(beat.at)}",
+                    hint="The recovery went further than was asked; look at its log." if past else None,
+                )
+            )
     return tuple(found)
 
 

@@ -20,7 +20,7 @@ from recoup.assembly.drill_native import NativeDatabases
 from recoup.assembly.drill_people import participants, who_does_it
 from recoup.assembly.drill_plan import plan_identity
 from recoup.assembly.drill_production import Look, look_at_production, untouched
-from recoup.assembly.drill_record import declared_at, rpo_of, rto_of, steps_of, used_copies
+from recoup.assembly.drill_record import declared_at, not_past, rpo_of, rto_of, steps_of, used_copies
 from recoup.assembly.live import sandboxes
 from recoup.assembly.plan_from_repository import no_plan, sets_with_a_plan, with_plan_in
 from recoup.assembly.recorded_images import recorded_images
@@ -35,7 +35,6 @@ from recoup.kernel import clock, ids
 from recoup.kernel.errors import EngineError, UsageError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.kernel.secret import Secret
-from recoup.plan.services import RedisService
 from recoup.recovery.runbook import PEOPLE, Facts, Situation
 from recoup.recovery.runbook import steps_of as runbook
 from recoup.recovery.step import Act, Step, StepRun, Watching, run_steps
@@ -247,7 +246,7 @@ def _record(
     plan, wish = drill.system.plan, drill.wish
     declared = declared_at(runs)
     came_back = [one.step.subject for one in runs if one.step.act is Act.START and one.verdict is not Verdict.FAILED]
-    rpo = rpo_of(drill.chosen, doer.outcomes(), declared, plan, [one for one in came_back if one])
+    rpo = rpo_of(drill.chosen, doer.outcomes(), doer.beats, declared, plan, [one for one in came_back if one])
     good = {one.subject for one in doer.checks if one.verdict is Verdict.OK}
     passed = [one for one in planned if one.kind == "check" and one.name in good]
     repository = drill.opened.repositories[0]
@@ -279,7 +278,7 @@ def _record(
             kind="compose" if facts.compose else "native",
         ),
         steps=steps_of(runs),
-        checks=tuple(doer.checks),
+        checks=(*doer.checks, *not_past(drill.chosen, doer.beats)),
         flows=doer.flow_results,
         rto=rto_of(runs, declared, plan),
         rpo=rpo,
@@ -313,9 +312,6 @@ def _isolation(drill: _Drill, doer: ComposeDoer) -> tuple[Finding, ...]:
 
 def _not_tested(drill: _Drill, doer: ComposeDoer, runs: Sequence[StepRun]) -> tuple[str, ...]:
     said = [*drill.chosen.missing, *(one.step.differs for one in runs if one.step.differs), *doer.not_tested]
-    for name, service in drill.system.plan.services.items():
-        if isinstance(service, RedisService) and service.checks and service.url is None:
-            said.append(f"{name}: its checks; `recoup verify --grade works` asks them")
     if drill.voice.ask is None:
         said += [f"what people do: {one.title}; nobody was asked" for one in PEOPLE]
     for one in () if doer.built is None else doer.built.isolation:

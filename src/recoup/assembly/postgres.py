@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from recoup.assembly.stack import Stack, open_stack
 from recoup.assembly.system import System
 from recoup.engines.engine import CopyFacts, ProgressListener, Sink
-from recoup.engines.postgres.access import DirectAccess, ProgramAccess, ServerAccess
+from recoup.engines.postgres.access import DirectAccess, ProgramAccess, ServerAccess, open_maintenance
 from recoup.engines.postgres.base_backup import take_base_backup
 from recoup.engines.postgres.base_by_program import take_base_backup_by_program
 from recoup.engines.postgres.base_fingerprint import take_with_fingerprint
 from recoup.engines.postgres.dump import DumpFormat, DumpRequest, default_stream_name, take_dump
 from recoup.engines.postgres.earlier import Earlier
+from recoup.engines.postgres.heartbeat import beat
+from recoup.kernel.errors import EngineError
 from recoup.kernel.secret import Secret
 from recoup.plan.services import PostgresService
 
@@ -98,6 +101,10 @@ class BaseSource:
             self.on_consistent()
             return copy
 
+        if place.service.heartbeat:
+            # A server that cannot take the row now can be copied all the same; the drill says what it has.
+            with contextlib.suppress(EngineError), open_maintenance(place.access) as session:
+                beat(session, row=True)
         if not place.service.fingerprint:
             return take_and_tell()
         return take_with_fingerprint(place.access, place.databases, take_and_tell)

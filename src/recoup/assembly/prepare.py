@@ -6,13 +6,22 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from recoup.assembly.postgres import postgres_place
 from recoup.assembly.postgres_address import replication_url
 from recoup.assembly.system import System
 from recoup.assembly.wal import slot_name
 from recoup.engines.postgres.access import ServerAccess
-from recoup.engines.postgres.prepare import Kind, Step, carry_out, plan_preparation, plan_undo, take_back
+from recoup.engines.postgres.prepare import (
+    Kind,
+    Step,
+    carry_out,
+    plan_heartbeat,
+    plan_preparation,
+    plan_undo,
+    take_back,
+)
 from recoup.engines.postgres.slot import look_at_slot
 from recoup.engines.postgres.wal_guard import DEFAULT_LIMIT_BYTES, judge, limit_of
 from recoup.kernel import files
@@ -53,24 +62,27 @@ class ServicePreparation:
 
 
 def preparations(system: System, *, undo: bool) -> Iterator[ServicePreparation]:
-    """For every service whose WAL is streamed, what is missing, or what ``--undo`` takes back. Changes nothing.
+    """For every service whose WAL is streamed or that has a heartbeat, what is missing, or what ``--undo`` takes back.
 
-    Raise ``EngineError`` when a server does not answer.
+    Changes nothing. Raise ``EngineError`` when a server does not answer.
     """
     for name, service in system.plan.services.items():
-        if not isinstance(service, PostgresService) or service.wal is None:
+        if not isinstance(service, PostgresService) or (service.wal is None and not service.heartbeat):
             continue
         place = postgres_place(system, name)
-        url = replication_url(system, place)
+        url = Secret("") if service.wal is None else replication_url(system, place)
         slot = slot_name(system, name)
         notes = system.state_folder / f"prepared-{name}.json"
-        found = (
-            plan_undo(place.access, slot, tuple(_read(notes)))
-            if undo
-            else plan_preparation(place.access, url, slot, keep_bytes=service.wal_limit or DEFAULT_LIMIT_BYTES)
-        )
+        steps: tuple[Step, ...] = ()
+        if undo:
+            steps = plan_undo(place.access, slot, tuple(_read(notes))).steps
+        elif service.wal is not None:
+            keep_bytes = service.wal_limit or DEFAULT_LIMIT_BYTES
+            steps = plan_preparation(place.access, url, slot, keep_bytes=keep_bytes).steps
+        if service.heartbeat and not undo:
+            steps = (*steps, *plan_heartbeat(place.access))
         yield ServicePreparation(
-            service=name, place=found.place, steps=found.steps, access=place.access, url=url, undoing=undo, notes=notes
+            service=name, place=place.access.place, steps=steps, access=place.access, url=url, undoing=undo, notes=notes
         )
 
 
@@ -115,7 +127,7 @@ def wal_findings(system: System, name: str, service: PostgresService) -> Iterato
 def _read(notes: Path) -> list[tuple[Kind, str]]:
     try:
         said = json.loads(notes.read_bytes())
-        return [(kind, str(note)) for kind, note in said if kind in ("role", "setting", "hba", "slot")]
+        return [(kind, str(note)) for kind, note in said if kind in get_args(Kind)]
     except (OSError, ValueError, TypeError):
         return []  # nothing was prepared from here, so nothing but the slot is taken back
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -57,16 +59,21 @@ def ask_postgres(system: System, service: str, *, on_nothing: bool) -> tuple[Fin
     from recoup.assembly.postgres import postgres_place
     from recoup.engines.postgres.plan_checks import check_plan
 
-    server = _Server(postgres_place(system, service))
+    server = ServerOfPlan(postgres_place(system, service))
     return tuple(check_plan(server, checks_of(system, service), on_nothing=on_nothing))
 
 
-def ask_redis(system: System, service: str, address: Secret) -> tuple[Finding, ...]:
-    """Ask the plan's questions of a Redis at an address, each by a command that only reads."""
+def ask_redis(system: System, service: str, address: Secret, *, on_nothing: bool) -> tuple[Finding, ...]:
+    """Ask the plan's questions of a Redis at an address, each by a command that only reads.
+
+    ``on_nothing``: also whether they prove anything, by asking a database of it that holds nothing. Where it has none,
+    what holds is unknown.
+    """
     from recoup.assembly.live_redis import checks_of
     from recoup.engines.redis.plan_checks import check_plan
 
-    return tuple(check_plan(_Redis(address), checks_of(system, service), None))
+    empty = functools.partial(_empty_database, address) if on_nothing else None
+    return tuple(check_plan(_Redis(address), checks_of(system, service), empty))
 
 
 def ask_production(system: System, service: str) -> tuple[Finding, ...]:
@@ -75,7 +82,7 @@ def ask_production(system: System, service: str) -> tuple[Finding, ...]:
 
     if isinstance(system.plan.services[service], PostgresService):
         return ask_postgres(system, service, on_nothing=False)
-    return ask_redis(system, service, redis_address(system, service))
+    return ask_redis(system, service, redis_address(system, service), on_nothing=False)
 
 
 def do_flow(flow: FlowSpec, reach: Reach, lookup: Lookup) -> FlowResult:
@@ -99,15 +106,17 @@ def flow_findings(results: Sequence[FlowResult]) -> tuple[Finding, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Server:
-    """Implements ``engines.postgres.restored_server.RestoredServer``."""
+class ServerOfPlan:
+    """A PostgreSQL where the plan says that it is. Implements ``engines.postgres.restored_server.RestoredServer``."""
 
     place: PostgresPlace
 
     def session(self, database: str = "postgres") -> Session:
+        """See ``RestoredServer``."""
         return self.place.access.session(database)
 
     def databases(self) -> list[str]:
+        """See ``RestoredServer``."""
         from recoup.engines.postgres.access import open_maintenance
 
         query = "SELECT datname FROM pg_database WHERE datallowconn AND datname <> 'template0' ORDER BY 1"
@@ -117,11 +126,24 @@ class _Server:
 
 @dataclass(frozen=True, slots=True)
 class _Redis:
-    """Implements ``engines.redis.plan_checks.AskedRedis``."""
+    """Implements ``engines.redis.plan_checks.AskedRedis``. ``only``: whichever database is asked for, this one."""
 
     address: Secret
+    only: int | None = None
 
     def connect(self, database: int = 0) -> Connection:
         from recoup.engines.redis.connection import connect
 
-        return connect(self.address, database=database)
+        return connect(self.address, database=database if self.only is None else self.only)
+
+
+@contextlib.contextmanager
+def _empty_database(address: Secret) -> Iterator[_Redis]:
+    """A database of a Redis that holds no key. Raise ``EngineError`` when it has no more databases than it uses."""
+    from recoup.engines.redis.connection import connect, read_info, read_keyspace
+
+    with connect(address, database=0) as connection:
+        held = read_keyspace(read_info(connection, "keyspace"))
+    free = next(number for number in range(len(held) + 1) if number not in held)
+    connect(address, database=free).close()
+    yield _Redis(address, only=free)

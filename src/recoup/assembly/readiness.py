@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from recoup.assembly.access import Readable
+from recoup.assembly.heartbeats import heartbeat_findings
 from recoup.assembly.known_repositories import KnownRepositories
 from recoup.assembly.postgres import postgres_place
 from recoup.assembly.prepare import wal_findings
@@ -44,7 +45,7 @@ def readiness(system: System, now: datetime) -> Iterator[Finding]:
         yield _compose(system)
     for name, service in system.plan.services.items():
         if not isinstance(service, ComposeService):
-            yield from _service(system, name)
+            yield from _service(system, name, now)
     yield from _copies(system, opened, now)
 
 
@@ -166,7 +167,7 @@ def _compose(system: System) -> Finding:
     )
 
 
-def _service(system: System, name: str) -> Iterator[Finding]:
+def _service(system: System, name: str, now: datetime) -> Iterator[Finding]:
     service = system.plan.services[name]
     try:
         if isinstance(service, PostgresService):
@@ -180,6 +181,7 @@ def _service(system: System, name: str) -> Iterator[Finding]:
             yield from _redis(redis_place(system, name))
         elif isinstance(service, FilesService):
             yield from _files(system, name, service)
+        yield from heartbeat_findings(system, name, now)
     except RecoupError as failure:
         yield _failed("the service can be reached", name, failure)
 

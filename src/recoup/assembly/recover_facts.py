@@ -36,7 +36,7 @@ def facts_of_plan(system: System, where: Where) -> Facts:
     return Facts(
         applications=tuple(name for name in order if isinstance(plan.services[name], ComposeService)),
         health=tuple(name for name in order if _has_health(system, name, where)),
-        checked=tuple(name for name in order if _has_questions(plan.services[name], where)),
+        checked=tuple(name for name in order if _has_questions(plan.services[name])),
         flows=tuple(one.name for one in flow_specs(plan)),
         compose=plan.compose is not None,
         names={name: compose for name in order if (compose := _compose_of(plan.services[name], name)) is not None},
@@ -186,10 +186,8 @@ def _has_health(system: System, name: str, where: Where) -> bool:
     return service.health is not None and mine
 
 
-def _has_questions(service: Service, where: Where) -> bool:
-    if isinstance(service, RedisService):
-        return bool(service.checks) and (where == "production" or service.url is not None)
-    return isinstance(service, PostgresService) and bool(service.checks)
+def _has_questions(service: Service) -> bool:
+    return isinstance(service, PostgresService | RedisService) and bool(service.checks)
 
 
 def _has_address(service: Service) -> bool:

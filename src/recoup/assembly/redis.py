@@ -13,7 +13,9 @@ from recoup.assembly.system import System
 from recoup.engines.compose.accounts import redis_password
 from recoup.engines.compose.one_off import OneOff, remove_leftovers, run_one_off
 from recoup.engines.engine import CopyFacts, CopyReader, ProgressListener, Sink, StreamSink
+from recoup.engines.redis.connection import connect
 from recoup.engines.redis.fingerprint import compare
+from recoup.engines.redis.heartbeat import DATABASE, beat, beat_by_program
 from recoup.engines.redis.program import RedisProgram, take_rdb_by_program
 from recoup.engines.redis.restore_folder import FolderLayout
 from recoup.engines.redis.restore_script import FORGET, PLACED, PUT_BACK, kept_folder, restore_argv
@@ -132,8 +134,19 @@ class RdbSource:
 
     def take(self, sink: Sink, begun_stamp: str, on_progress: ProgressListener) -> CopyFacts:  # noqa: ARG002
         """See ``Source``."""
+        if self.place.service.heartbeat:
+            with contextlib.suppress(EngineError):  # it can be copied all the same; the drill says what it has
+                self._beat()
         copy = self.place.snapshot(sink, on_progress, fingerprint=self.place.service.fingerprint)
         return replace(copy, facts={**copy.facts, "place": self.place.identity})
+
+    def _beat(self) -> None:
+        if self.place.url is None:
+            assert self.place.program is not None, "a place has an address or a program"
+            beat_by_program(self.place.program)
+            return
+        with connect(self.place.url, database=DATABASE) as connection:
+            beat(connection)
 
 
 class Forgetful:

@@ -12,6 +12,7 @@ import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from recoup.assembly.heartbeats import RedisBeats
 from recoup.assembly.protect import Options, Task, protect
 from recoup.assembly.redis import redis_address
 from recoup.assembly.redis_inventory import read_bases, read_holdings, redis_windows
@@ -79,6 +80,7 @@ class RedisStream:
         self._dropped: str | None = None  #: why what follows the tip cannot be kept, though the server has it
         self._covered = False  #: whether a copy lies at its beginning
         self._base = _BaseTaker(system, service)
+        self._beats: RedisBeats | None = None
         self._facts: dict[str, object] = {}
         self._said = 0.0
         self._said_facts: dict[str, object] = {}
@@ -102,7 +104,8 @@ class RedisStream:
             keeper = StreamKeeper(archives, self._system.key, self._service)
             keeper.start()
             try:
-                self._go_on(stop, keeper)
+                with RedisBeats.running(self._system, self._service) as self._beats:
+                    self._go_on(stop, keeper)
             finally:
                 drained = keeper.close(_DRAIN_SECONDS)
                 self._base.wait(_DRAIN_SECONDS)
@@ -276,6 +279,7 @@ class RedisStream:
             "problem": problem or keeper.error or self._base.problem,
             "base": "present" if self._covered else "missing",
             "behind": dict(keeper.behind),
+            "no_heartbeat_key": None if self._beats is None else self._beats.problem,
             "queued_bytes": keeper.queued_bytes,
             "replication_id": writer.replication_id if writer else self._tip.replication_id if self._tip else None,
             "offset": writer.end if writer else self._tip.offset if self._tip else None,

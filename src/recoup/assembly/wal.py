@@ -78,6 +78,7 @@ class WalWorker:
             heartbeat_seconds=self._plan.wal_heartbeat.total_seconds(),
             limit_bytes=self._plan.wal_limit,
             protect=self._plan.protect,
+            row=self._plan.heartbeat,
         )
         self._say(state="connecting")
         try:
@@ -227,6 +228,7 @@ class WalWorker:
             "system_identifier": session.identity.system_identifier,
             "timeline": session.identity.timeline,
             "beats": seen.beats,
+            "no_heartbeat_row": seen.no_row,
         }
         if receiver is not None and shipper is not None:
             safe = shipper.safe()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from recoup.engines.postgres.access import ServerAccess, open_maintenance
@@ -25,6 +25,7 @@ class Seen:
     judgement: Judgement = field(default_factory=lambda: Judgement(level="ok"))
     beats: int = 0
     trouble: str | None = None
+    no_row: str | None = None  #: why the heartbeat is not the row that the plan asks for
 
 
 class WalWatch:
@@ -32,8 +33,10 @@ class WalWatch:
 
     def __init__(
         self, access: ServerAccess, slot: str, *, heartbeat_seconds: float, limit_bytes: int | None, protect: Protect,
-        look_seconds: float = LOOK_SECONDS,
+        look_seconds: float = LOOK_SECONDS, row: bool = False,
     ) -> None:  # fmt: skip
+        """``row``: the plan asks for the heartbeat as a row."""
+        self._row = row
         self._access, self._slot = access, slot
         self._heartbeat_seconds, self._look_seconds = heartbeat_seconds, look_seconds
         self._limit, self._protect = limit_bytes, protect
@@ -54,16 +57,14 @@ class WalWatch:
             session = self._session = self._session or open_maintenance(self._access)
             facts = slot_facts(session, self._slot)
             judgement = judge(facts, planned_bytes=self._limit, protect=self._protect)
-            beats = self.seen.beats
+            beats, no_row = self.seen.beats, self.seen.no_row
             if not facts.standby and clock.monotonic() - self._last_beat >= self._heartbeat_seconds:
                 self._last_beat = clock.monotonic()
-                beat(session)
+                no_row = beat(session, row=self._row)
                 beats += 1
-            self.seen = Seen(facts=facts, judgement=judgement, beats=beats)
+            self.seen = Seen(facts=facts, judgement=judgement, beats=beats, no_row=no_row)
         except RecoupError as failure:
-            self.seen = Seen(
-                facts=self.seen.facts, judgement=self.seen.judgement, beats=self.seen.beats, trouble=failure.message
-            )
+            self.seen = replace(self.seen, trouble=failure.message)
             self._end_session()
         return self.seen
 

@@ -20,7 +20,8 @@ def prepare(file: Path | None, output: Output, *, undo: bool, yes: bool) -> Exit
     found = list(preparations(system, undo=undo))
     if not found:
         raise UsageError(
-            "no service of the plan streams its WAL", hint="Add `wal: continuous` to a PostgreSQL service."
+            "no service of the plan streams its WAL or has a heartbeat",
+            hint="Add `wal: continuous` or `heartbeat: true` to a PostgreSQL service.",
         )
     for one in found:
         output.line(f"{one.service} ({one.place}):" + ("" if one.steps else " nothing to do"))

@@ -111,6 +111,11 @@ class PostgresService(_Service):
         description="How often a tiny transaction is committed, so that an idle server is provably alive and can be "
         "restored to any time.",
     )
+    heartbeat: bool = Field(
+        default=False,
+        description="Writes the time into the table `recoup.heartbeat` of the database `postgres` with each heartbeat "
+        "and before each base backup, so that drills measure lost data by a record. `recoup check --prepare` makes it.",
+    )
     wal_limit: Size | None = Field(
         default=None,
         description="How much WAL the server may hold for the archive. By default its `max_slot_wal_keep_size`, or "
@@ -154,6 +159,11 @@ class RedisService(_Service):
     )
     stream_every: Duration = Field(
         default=timedelta(seconds=5), description="How often what came of the stream is stored: the most that is lost."
+    )
+    heartbeat: bool = Field(
+        default=False,
+        description="Writes the time into the key `recoup:heartbeat` of database 0, every minute beside the stream and "
+        "before each RDB, so that drills measure lost data by a record. Never the only key.",
     )
     fingerprint: bool = Field(
         default=True, description="Computes a fingerprint of every key, to compare restored copies with."

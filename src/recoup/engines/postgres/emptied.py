@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Final
 
+from recoup.engines.postgres.heartbeat import NOT_OURS
 from recoup.engines.postgres.session import Session
 
 #: Emptying takes time with the number of tables, not with their size.
@@ -20,7 +21,7 @@ _OURS = (
     "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
     "WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') AND n.nspname !~ '^pg_(toast_)?temp_' "
     "AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid "
-    "AND d.deptype = 'e')"
+    f"AND d.deptype = 'e') AND {NOT_OURS}"  # it is there before anything is: a check that it satisfies proves nothing
 )
 
 

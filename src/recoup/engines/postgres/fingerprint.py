@@ -23,6 +23,7 @@ from typing import Any
 
 from recoup.engines.postgres.access import server_version
 from recoup.engines.postgres.definitions import read_definitions
+from recoup.engines.postgres.heartbeat import NOT_OURS
 from recoup.engines.postgres.session import Row, Session, SqlError, identifier
 
 FINGERPRINT_VERSION = 1
@@ -36,8 +37,9 @@ FAITHFUL_TYPES = frozenset(
 _SEEDS = (0, 7046029254386353131)
 
 # Everything with rows of its own, outside the system's schemas and other sessions' temporary tables. ``extension``
-# is set for tables that an extension created: a dump carries their rows only where the extension asks for it.
-_TABLES = """
+# is set for tables that an extension created: a dump carries their rows only where the extension asks for it. Our own
+# row changes by itself, on an idle server too: it says nothing of the data.
+_TABLES = f"""
 SELECT n.nspname, c.relname, c.relkind, c.relpersistence, c.relispopulated, e.extname,
        (SELECT json_agg(json_build_array(a.attname, b.typname, bn.nspname, b.typtype, a.attgenerated,
                                          coalesce(co.collisdeterministic, true))
@@ -55,6 +57,7 @@ SELECT n.nspname, c.relname, c.relkind, c.relpersistence, c.relispopulated, e.ex
   LEFT JOIN pg_extension e ON e.oid = d.refobjid
  WHERE c.relkind IN ('r', 'm', 'f', 'p')
    AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') AND n.nspname !~ '^pg_(toast_)?temp_'
+   AND {NOT_OURS}
  ORDER BY n.nspname COLLATE "C", c.relname COLLATE "C"
 """
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from recoup.engines.postgres import heartbeat
 from recoup.engines.postgres.access import ProgramAccess, ServerAccess, open_maintenance
 from recoup.engines.postgres.connection_errors import ReplicationNotAllowedError, hba_line
 from recoup.engines.postgres.hba_file import MARK, add_line, neighbour_line, remove_line
@@ -30,7 +31,7 @@ SELECT current_user AS role, r.rolsuper AS superuser, r.rolreplication AS replic
        CASE WHEN r.rolsuper THEN current_setting('hba_file') END AS hba_file
 FROM pg_roles r WHERE r.rolname = current_user"""
 
-Kind = Literal["role", "hba", "setting", "restart", "slot"]
+Kind = Literal["role", "hba", "setting", "restart", "slot", "heartbeat"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +122,38 @@ def _settings(facts: dict[str, Any], keep_bytes: int) -> list[Step]:
     return steps
 
 
+_HEARTBEAT_FACTS = f"""
+SELECT current_user AS role, to_regclass('{heartbeat.TABLE}')::text AS there,
+       has_database_privilege(current_database(), 'CREATE') AS may,
+       EXISTS (SELECT FROM pg_publication WHERE puballtables) AS published"""
+
+
+def plan_heartbeat(access: ServerAccess) -> tuple[Step, ...]:
+    """What is missing for the heartbeat as a row. Changes nothing. Raise ``EngineError`` when it does not answer."""
+    with access.session(heartbeat.DATABASE) as session:
+        facts = as_rows(session, _HEARTBEAT_FACTS)[0]
+    if facts["there"] is not None:
+        return ()
+    role, by_hand = identifier(str(facts["role"])), None
+    text = [*heartbeat.CREATE]
+    if not facts["may"]:
+        by_hand = (
+            f"the role {facts['role']} may not make it in the database {heartbeat.DATABASE}: have a superuser do it"
+        )
+        text += [
+            f"GRANT USAGE ON SCHEMA {heartbeat.SCHEMA} TO {role}",
+            f"GRANT SELECT, INSERT, UPDATE ON {heartbeat.TABLE} TO {role}",
+        ]
+    if facts["published"]:
+        by_hand = (
+            f"the database {heartbeat.DATABASE} publishes all its tables: make the same table at its subscribers "
+            "first, or their replication stops"
+        )
+    why = f"drills measure lost data by a row in the database {heartbeat.DATABASE}, and it has no table for it"
+    note = heartbeat.TABLE
+    return (Step(kind="heartbeat", why=why, text="; ".join(text) + ";", by_hand=by_hand, note=note),)
+
+
 def _hba(access: ServerAccess, facts: dict[str, Any], url: Secret) -> list[Step]:
     try:
         with connect(url, application_name="recoup check") as wire:
@@ -155,7 +188,7 @@ def carry_out(access: ServerAccess, url: Secret, step: Step) -> None:
         assert isinstance(access, ProgramAccess), "planned so"
         add_line(access, url, step.note)
         return
-    _run(access, step.text)
+    _run(access, step.text, heartbeat.DATABASE if step.kind == "heartbeat" else None)
 
 
 def plan_undo(access: ServerAccess, slot: str, done: tuple[tuple[Kind, str], ...]) -> Preparation:
@@ -177,6 +210,9 @@ def plan_undo(access: ServerAccess, slot: str, done: tuple[tuple[Kind, str], ...
         elif kind == "hba" and isinstance(access, ProgramAccess):
             why = f"the line is removed from {facts['hba_file'] or 'pg_hba.conf'} in {access.place}"
             steps.append(Step(kind=kind, why=why, text=note, by_hand=_not_superuser(facts), note=note))
+        elif kind == "heartbeat":
+            text = "; ".join(heartbeat.DROP) + ";"
+            steps.append(Step(kind=kind, why="drills have no record to measure by then", text=text, note=note))
         elif kind == "role":
             text = f"ALTER ROLE {identifier(note)} NOREPLICATION;"
             steps.append(Step(kind=kind, why="as it was before", text=text, by_hand=_not_superuser(facts), note=note))
@@ -192,14 +228,14 @@ def take_back(access: ServerAccess, url: Secret, step: Step) -> None:
         remove_line(access, step.note)
         return
     if step.kind != "slot":
-        _run(access, step.text)
+        _run(access, step.text, heartbeat.DATABASE if step.kind == "heartbeat" else None)
         return
     with connect(url, application_name="recoup check") as wire:
         drop_slot(wire, step.note)
 
 
-def _run(access: ServerAccess, text: str) -> None:
-    with open_maintenance(access) as session:
+def _run(access: ServerAccess, text: str, database: str | None) -> None:
+    with open_maintenance(access) if database is None else access.session(database) as session:
         for statement in text.split(";"):
             if statement.strip():
                 session.execute(statement.strip())

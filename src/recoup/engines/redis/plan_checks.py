@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -68,23 +68,30 @@ def check_plan(
     if not checks:
         nothing = "the plan has no checks for this service"
         return [Finding(check=CHECK, subject="redis", verdict=Verdict.UNKNOWN, detail=nothing, hint=_NO_CHECKS_HINT)]
-    findings: list[Finding] = []
-    with ExitStack() as until_stopped:
-        blank: AskedRedis | None = None
-        for check in checks:
-            finding = _ask(server, check)
-            if finding.verdict is Verdict.OK and empty is not None:
-                if blank is None:
-                    blank = until_stopped.enter_context(empty())
-                if _ask(blank, check).verdict is Verdict.OK:
-                    finding = _finding(
-                        check,
-                        Verdict.UNKNOWN,
-                        f"{finding.detail}; it holds in an empty Redis as well, and so proves nothing",
-                        "Ask for what only the data can answer: a key that is always there, a number above zero.",
-                    )
-            findings.append(finding)
-    return findings
+    found = [_ask(server, check) for check in checks]
+    holding = [number for number, one in enumerate(found) if one.verdict is Verdict.OK]
+    if empty is None or not holding:
+        return found
+    try:
+        with empty() as blank:
+            for number in holding:
+                found[number] = _that_proves(blank, checks[number], found[number])
+    except EngineError as failure:
+        why = f"whether it would hold in an empty Redis too could not be tried: {failure.message}"
+        for number in holding:
+            found[number] = _finding(checks[number], Verdict.UNKNOWN, f"{found[number].detail}; {why}", failure.hint)
+    return found
+
+
+def _that_proves(blank: AskedRedis, check: RedisCheck, holds: Finding) -> Finding:
+    if _ask(blank, check).verdict is not Verdict.OK:
+        return holds
+    return _finding(
+        check,
+        Verdict.UNKNOWN,
+        f"{holds.detail}; it holds in an empty Redis as well, and so proves nothing",
+        "Ask for what only the data can answer: a key that is always there, a number above zero.",
+    )
 
 
 def _ask(server: AskedRedis, check: RedisCheck) -> Finding:
