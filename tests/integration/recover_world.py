@@ -12,6 +12,8 @@ from pathlib import Path
 
 from recoup.assembly.access import Readable, open_for_reading
 from recoup.assembly.recover_context import RecoverWish, Recovery
+from recoup.assembly.recover_end import Given
+from recoup.assembly.recover_hold import Who
 from recoup.assembly.recover_run import Parts, RecoverControl, RecoveryOutcome, run_recovery
 from recoup.assembly.system import System
 from recoup.assembly.voice import Voice
@@ -89,6 +91,13 @@ def parts_of(world: Path) -> Parts:
         facts=lambda _opened, _system, _wish: FACTS,
         actor=lambda recovery: FileActor(recovery, world),
     )
+
+
+def given(plan: Path, run: str | None = None, say: Callable[[str], None] = lambda _text: None, **who: object) -> Given:
+    """What works on a run apart from its steps."""
+    opened, system = open_place(RecoverWish(situation="database-corruption", file=plan))
+    voice = Voice(say=say, on_progress=lambda _progress: None)
+    return Given(opened=opened, system=system, who=Who(**{"name": "alice", **who}), voice=voice, run=run)  # type: ignore[arg-type]
 
 
 def recover(plan: Path, say: Callable[[str], None] = lambda _text: None, **wishes: object) -> RecoveryOutcome:

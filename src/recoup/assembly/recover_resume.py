@@ -8,7 +8,7 @@ from pathlib import Path
 from recoup.assembly.access import Readable, open_for_reading
 from recoup.assembly.plan_from_repository import plan_here
 from recoup.assembly.recover_context import RecoverWish
-from recoup.assembly.recover_runs import RunSeen, local_runs
+from recoup.assembly.recover_runs import RunSeen, runs_seen
 from recoup.kernel.errors import UsageError
 from recoup.recovery.progress import Progress
 from recoup.recovery.runbook import RECOVERED
@@ -19,7 +19,7 @@ def runs_here(file: Path | None, source: str | None, key_file: Path | None) -> t
     opened = open_for_reading(file, source, key_file)
     if opened.system is None and (here := plan_here(opened)) is not None:
         opened = here[0]
-    return opened, local_runs(opened.state_folder)
+    return opened, runs_seen(opened, None if opened.system is None else opened.system.plan.system)
 
 
 def find_run(runs: tuple[RunSeen, ...], wanted: str | None) -> RunSeen:
@@ -48,10 +48,10 @@ def wish_to_resume(given: RecoverWish, wanted: str | None) -> RecoverWish:
             hint="A new one begins with `recoup recover SITUATION`; `recoup diagnose` says which.",
         )
     found = find_run(unfinished if wanted is None else runs, wanted)
-    if found.damage is not None:
-        raise found.damage
     progress = found.progress
-    assert progress is not None, "only runs that were begun are found"
+    if progress is None:
+        assert found.damage is not None, "only runs that were begun are found"
+        raise found.damage
     situation = next((one for one in RECOVERED if one == progress.situation), None)
     if situation is None:
         raise UsageError(

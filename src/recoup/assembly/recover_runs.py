@@ -150,10 +150,13 @@ class Settled:
 
 
 def decide(seen: RunSeen, *, take_over: bool) -> Copy:
-    """The copy that a run goes on with. Raise what is the ``damage`` of the run, unless ``take_over``."""
-    if seen.damage is not None and not take_over:
+    """The copy that a run goes on with. Raise the ``damage`` of the run, unless ``take_over`` gets around it."""
+    if seen.damage is None:
+        return chosen(seen.copies, take_over=False)
+    copy = chosen(seen.copies, take_over=True)
+    if not take_over or not copy.lines:
         raise seen.damage
-    return chosen(seen.copies, take_over=seen.damage is not None)
+    return copy
 
 
 def settle(state: Path, seen: RunSeen, copy: Copy) -> Settled:

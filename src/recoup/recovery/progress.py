@@ -25,6 +25,8 @@ RUN_RESUMED: Final = "run-resumed"
 LEASED: Final = "leased"
 RUN_PAUSED: Final = "run-paused"
 RUN_ENDED: Final = "run-ended"
+#: How a run ended that somebody gave up.
+ABANDONED: Final = "abandoned"
 STEP_BEGUN: Final = "step-begun"
 STEP_DONE: Final = "step-done"
 STEP_FAILED: Final = "step-failed"

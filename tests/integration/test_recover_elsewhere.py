@@ -1,0 +1,194 @@
+"""A recovery goes on from another machine, and a journal that does not count any more is not gone on with."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from recoup.assembly.recover_context import RecoverWish
+from recoup.assembly.recover_end import abandon, open_run
+from recoup.assembly.recover_runs import local_runs, run_folder, runs_seen
+from recoup.assembly.system import System
+from recoup.kernel.errors import DamageError, RefusedError, UsageError
+from recoup.recovery import progress as written
+from recoup.recovery.attained import attained
+from recoup.recovery.journal import Journal
+from recoup.repository import layout
+from tests.integration.recover_world import given, make_place, open_place, parts_of, recover
+
+Machine = Callable[[str], None]
+
+
+@pytest.fixture
+def on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """Go to another machine: what it remembers is its own."""
+
+    def go(name: str) -> None:
+        monkeypatch.setenv("RECOUP_STATE", str(tmp_path / f"state-of-{name}"))
+
+    go("alpha")
+    return go
+
+
+@pytest.fixture
+def plan(tmp_path: Path, on: Machine) -> Path:
+    return make_place(tmp_path)
+
+
+def journal(plan: Path, run: str) -> Path:
+    return run_folder(System.from_file(plan).state_folder, run) / "journal"
+
+
+def stored_objects(plan: Path, run: str) -> list[Path]:
+    folder = plan.parent / "repository" / layout.run_journal("marketplace", run)
+    return sorted(folder.iterdir())
+
+
+def test_a_run_goes_on_from_another_machine_by_what_the_repository_holds(plan: Path, on: Machine) -> None:
+    first = recover(plan, pause_before="swap-postgres")
+    assert first.uncopied == {}
+    on("beta")
+    said: list[str] = []
+    again = recover(plan, said.append)
+    assert (again.run, again.resumed, again.outcome.finished) == (first.run, True, True)
+    assert again.lines[: len(first.lines)] == first.lines
+    assert any("goes on from the journal in local" in one for one in said)
+    on("alpha")
+    assert recover(plan, pause_before="hold").run != first.run, "this machine hears that it ended elsewhere"
+
+
+def test_a_run_can_be_looked_at_from_a_machine_that_knows_nothing_of_it(plan: Path, on: Machine) -> None:
+    first = recover(plan, pause_before="swap-postgres")
+    on("beta")
+    opened, _ = open_place(RecoverWish(situation="database-corruption", file=plan))
+    for system in ("marketplace", None):
+        assert [(one.run, one.lines) for one in runs_seen(opened, system)] == [(first.run, first.lines)]
+    assert local_runs(opened.state_folder) == ()
+
+
+def test_a_machine_whose_own_journal_is_behind_catches_up(plan: Path, on: Machine) -> None:
+    first = recover(plan, pause_before="swap-postgres")
+    on("beta")
+    recover(plan, pause_before="flows")
+    on("alpha")
+    again = recover(plan)
+    assert (again.run, again.outcome.finished) == (first.run, True)
+    assert sum(line.event == written.RUN_RESUMED for line in again.lines) == 2
+
+
+def apart(plan: Path, on: Machine) -> str:
+    """Both machines went on with a run: alpha wrote a line that never left it."""
+    run = recover(plan, pause_before="swap-postgres").run
+    with Journal(journal(plan, run), who="alice", host="alpha", boot="1") as alone:
+        alone.append(written.STEP_BEGUN, step="swap-postgres", attempt=1)
+    on("beta")
+    recover(plan, pause_before="flows")
+    on("alpha")
+    return run
+
+
+def test_journals_that_went_apart_are_refused_until_somebody_says_which_one_counts(plan: Path, on: Machine) -> None:
+    run = apart(plan, on)
+    with pytest.raises(RefusedError, match=rf"the journal of {run} went apart after line \d+") as refused:
+        recover(plan)
+    assert "step-begun" in refused.value.message
+    assert "--take-over" in str(refused.value.hint)
+    said: list[str] = []
+    again = recover(plan, said.append, take_over=True)
+    assert (again.run, again.outcome.finished) == (run, True)
+    kept = [path for path in journal(plan, run).parent.iterdir() if "aside" in path.name]
+    assert len(kept) == 1
+    assert any(str(kept[0]) in one for one in said)
+    leased = [line for line in again.lines if line.event == written.LEASED]
+    assert (leased[-1].data["take_over"], leased[-1].data["aside"]) == (True, str(kept[0]))
+
+
+def damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_damaged_journal_is_refused_and_the_copy_takes_its_place_on_request(plan: Path, on: Machine) -> None:
+    first = recover(plan, pause_before="swap-postgres")
+    damage(journal(plan, first.run))
+    with pytest.raises(DamageError, match="is not the line that was written") as refused:
+        recover(plan)
+    assert "local has a whole copy" in str(refused.value.hint)
+    again = recover(plan, take_over=True)
+    assert again.outcome.finished
+    assert again.lines[: len(first.lines)] == first.lines
+
+
+def test_a_journal_that_is_damaged_everywhere_is_refused_and_can_be_given_up(plan: Path, on: Machine) -> None:
+    run = recover(plan, pause_before="swap-postgres").run
+    damage(journal(plan, run))
+    for path in stored_objects(plan, run):
+        damage(path)
+    for take_over in (False, True):
+        with pytest.raises(DamageError) as refused:
+            recover(plan, take_over=take_over)
+        assert f"--abandon {run}" in str(refused.value.hint)
+    lines = abandon(given(plan, run), "nothing is left of it", parts_of(plan.parent / "world"))
+    assert lines[-1].data["outcome"] == "abandoned"
+    assert attained(lines) is not None
+    assert [path for path in journal(plan, run).parent.iterdir() if "aside" in path.name]
+    on("beta")
+    assert recover(plan, pause_before="hold").run != run
+
+
+@pytest.mark.parametrize("harm", ["damage", "remove the first"])
+def test_a_bad_copy_in_a_repository_does_not_stop_a_run_whose_own_journal_is_whole(
+    plan: Path, on: Machine, harm: str
+) -> None:
+    run = recover(plan, pause_before="swap-postgres").run
+    for path in stored_objects(plan, run)[: 1 if harm != "damage" else None]:
+        damage(path) if harm == "damage" else path.unlink()
+    said: list[str] = []
+    again = recover(plan, said.append, pause_before="flows")
+    assert any(one.startswith("local: ") for one in said)
+    on("beta")
+    assert recover(plan).lines[: len(again.lines)] == again.lines, "it was written anew, whole"
+
+
+def test_a_repository_that_was_lost_in_between_gets_the_whole_journal_again(plan: Path, on: Machine) -> None:
+    first = recover(plan, pause_before="swap-postgres")
+    shutil.rmtree(plan.parent / "repository" / layout.RUNS)
+    again = recover(plan, pause_before="flows")
+    on("beta")
+    assert recover(plan).lines[: len(again.lines)] == again.lines
+    assert again.run == first.run
+
+
+def test_a_run_that_was_given_up_is_not_gone_on_with_anywhere(plan: Path, on: Machine) -> None:
+    first = recover(plan, pause_before="swap-postgres")
+    on("beta")
+    lines = abandon(given(plan, name="bob"), "the old server is back", parts_of(plan.parent / "world"))
+    assert (lines[-1].who, lines[-1].data["outcome"]) == ("bob", "abandoned")
+    on("alpha")
+    with pytest.raises(UsageError, match="has ended already: abandoned"):
+        abandon(given(plan, first.run), "again", parts_of(plan.parent / "world"))
+    assert recover(plan, pause_before="hold").run != first.run
+
+
+def test_a_run_that_has_ended_can_be_opened_to_be_closed(plan: Path, on: Machine) -> None:
+    run = recover(plan).run
+    with open_run(given(plan), "closing a recovery") as recovery:
+        assert recovery.run == run
+        recovery.journal.append("closed")
+    on("beta")
+    with open_run(given(plan, run), "looking") as recovery:
+        assert [line.event for line in recovery.journal.lines if line.event == "closed"] == ["closed"]
+
+
+def test_a_plan_that_was_changed_meanwhile_is_said_and_written_down(plan: Path, on: Machine) -> None:
+    recover(plan, pause_before="swap-postgres")
+    plan.write_text(plan.read_text() + "# another word\n")
+    said: list[str] = []
+    again = recover(plan, said.append)
+    assert any("the plan was changed" in one for one in said)
+    resumed = [line for line in again.lines if line.event == written.RUN_RESUMED]
+    assert "plan" in resumed[0].data
