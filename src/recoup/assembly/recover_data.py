@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from recoup.assembly import hold as holds
 from recoup.assembly.access import Found
+from recoup.assembly.clock_look import clock_finding
 from recoup.assembly.database_steps import (
     WELL_SECONDS,
     ask_person,
@@ -70,6 +71,8 @@ def hold(recovery: Recovery, step: Step) -> Done:  # noqa: ARG001
         )
         for where, failure in outcome.items()
     )
+    # A wrong clock is seen here, before anything is done by it: what expires, and which copy is the newest.
+    findings += (clock_finding(recovery.opened, recovery.system),)
     return Done(findings=findings, detail=f"held by {name}", data={"hold": name})
 
 

@@ -8,12 +8,11 @@ import shlex
 import shutil
 import socket
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 from recoup.assembly.access import Readable
-from recoup.assembly.alarms import clock_skews
+from recoup.assembly.clock_look import clock_facts
 from recoup.assembly.drill_leftovers import ENGINE
 from recoup.assembly.kept_images import kept_images
 from recoup.assembly.recorded_images import recorded_images
@@ -22,7 +21,6 @@ from recoup.assembly.stack import Stack, open_stack
 from recoup.assembly.system import System
 from recoup.engines.compose.engine_facts import EngineFacts, engine_facts, image_id
 from recoup.engines.compose.project import Port
-from recoup.kernel import clock
 from recoup.kernel.errors import EngineError, UsageError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.kernel.process import Command, run
@@ -72,8 +70,7 @@ def machine_facts(opened: Readable, system: System) -> MachineFacts:
     needs_docker = system.plan.compose is not None
     engine = engine_facts(ENGINE) if needs_docker else None
     stack, not_seen = _stack(system) if needs_docker else (None, ())
-    skews = clock_skews(system)
-    newest = max((one.ended for one in opened.catalog().entries), default=None)
+    ahead, newest = clock_facts(opened, system)
     return MachineFacts(
         engine=None if engine is None else engine.engine,
         engine_problem="" if engine is None else engine.engine_problem,
@@ -84,8 +81,8 @@ def machine_facts(opened: Readable, system: System) -> MachineFacts:
         needs_git=_needs_git(system),
         rooms=_rooms(opened, system, engine),
         ports=() if stack is None else _taken_ports(stack),
-        ahead=None if not skews else -timedelta(seconds=max(skews.values(), key=abs)),
-        newest=None if newest is None else newest - clock.now(),
+        ahead=ahead,
+        newest=newest,
         not_seen=not_seen,
     )
 

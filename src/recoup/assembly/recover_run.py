@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 from recoup.assembly.access import Readable
+from recoup.assembly.patience import patiently
 from recoup.assembly.recover_context import RecoverWish, Recovery
 from recoup.assembly.recover_fence import FencedActor
 from recoup.assembly.recover_forecast import clock_facts_of
@@ -106,7 +107,7 @@ def run_recovery(
     begun or nobody agreed to a step, the repositories' errors.
     """
     parts = parts or production_parts()
-    opened, system = parts.open(wish)
+    opened, system = patiently(lambda: parts.open(wish), voice.say)
     who = Who(name=control.who, take_over=control.take_over, rhythm=control.rhythm)
     with hold_stack(opened, system, who, f"recovery from {wish.situation}", voice.say) as stack:
         there = unfinished(stack.runs, wish.situation, control.run)
@@ -187,6 +188,7 @@ def _control(control: RecoverControl, stack: Stack) -> Control:
 
     return Control(
         approve=approve,
+        two_people=stack.system.plan.recovery.two_people,
         skip=control.skip,
         pause_before=control.pause_before,
         begins=control.begins,

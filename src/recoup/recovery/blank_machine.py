@@ -13,12 +13,11 @@ from datetime import timedelta
 from typing import Final, Literal
 
 from recoup.kernel.units import show_size
+from recoup.recovery.wall_clock import HINT, clock_fault
 
 #: Docker 20.10 and Compose 2.19 are the oldest that Recoup was tried with.
 OLDEST_ENGINE: Final = (20, 10)
 OLDEST_COMPOSE: Final = (2, 19)
-#: S3 refuses requests of a clock that is off by more than 15 minutes; recoveries to a time go wrong by far less.
-CLOCK_TOLERANCE: Final = timedelta(minutes=5)
 
 Part = Literal["docker", "compose", "git"]
 Argv = tuple[str, ...]
@@ -148,15 +147,8 @@ def _ports(ports: Sequence[TakenPort]) -> list[Lack]:
 
 
 def _clock(facts: MachineFacts) -> list[Lack]:
-    hint = "Set the clock: timedatectl set-ntp true."
-    if facts.ahead is not None and abs(facts.ahead) > CLOCK_TOLERANCE:
-        how = "ahead of" if facts.ahead > timedelta(0) else "behind"
-        minutes = abs(facts.ahead) / timedelta(minutes=1)
-        return [Lack(what=f"the clock is {minutes:.0f} minutes {how} the repository's", hint=hint)]
-    if facts.newest is not None and facts.newest > CLOCK_TOLERANCE:
-        minutes = facts.newest / timedelta(minutes=1)
-        return [Lack(what=f"the clock is behind: the newest copy is {minutes:.0f} minutes in its future", hint=hint)]
-    return []
+    fault = clock_fault(facts.ahead, facts.newest)
+    return [] if fault is None else [Lack(what=fault, hint=HINT)]
 
 
 def _older(version: str, oldest: tuple[int, int]) -> bool:
