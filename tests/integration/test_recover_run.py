@@ -47,3 +47,26 @@ def test_a_step_that_replaces_production_needs_more_than_a_yes_given_beforehand(
 def test_two_runs_of_one_stack_are_never_at_work_at_once(plan: Path) -> None:
     with hold_lease(System.from_file(plan).state_folder, "recover", "recovery"), pytest.raises(BusyError):
         recover(plan)
+
+
+def test_when_the_plan_asks_for_two_people_another_one_agrees_to_what_replaces_production(plan: Path) -> None:
+    plan.write_text(plan.read_text() + "recovery: {two_people: true}\n")
+    with pytest.raises(RefusedError, match="alice began this run"):
+        recover(plan)
+    done = recover(plan, who="bob")
+    assert done.outcome.finished
+    said = {line.data["step"]: line.data["by"] for line in done.lines if line.event == "approved"}
+    assert said == {"stop": "alice", "swap-postgres": "bob"}
+
+
+def test_a_yes_given_beforehand_is_written_down_as_one(plan: Path) -> None:
+    done = recover(plan, yes=True)
+    how = {line.data["step"]: line.data["how"] for line in done.lines if line.event == "approved"}
+    assert how == {"stop": "beforehand", "swap-postgres": "typed"}
+
+
+def test_what_keeps_others_away_is_written_down_when_a_call_begins(plan: Path) -> None:
+    done = recover(plan, pause_before="swap-postgres")
+    (leased,) = [line for line in done.lines if line.event == "leased"]
+    assert leased.data["repositories"] == ["local"]
+    assert leased.data["without"] == {}

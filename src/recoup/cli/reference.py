@@ -135,6 +135,7 @@ _TITLES = {
     "Member": "`team.ROLE`",
     "Notice": "`communication.NAME`",
     "PostgresService": "`services.NAME` with `engine: postgres`",
+    "Recovery": "`recovery`",
     "RedisCheck": "`services.NAME.checks` with `engine: redis`",
     "RedisService": "`services.NAME` with `engine: redis`",
     "RepositoryPlan": "`repositories.NAME`",

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from recoup.objectives.objective import Objective
-from recoup.plan.people import Alarms, Channel, Communication, Drill, Listening, Member, RotatedSecret, Vendor
+from recoup.plan.people import Alarms, Channel, Communication, Drill, Listening, Member, Recovery, RotatedSecret, Vendor
 from recoup.plan.proving import Verify
 from recoup.plan.services import PostgresService, RedisService, Section, Service
 from recoup.plan.template import Template
@@ -177,6 +177,7 @@ class Plan(Section):
     )
     verify: Verify = Field(default=Verify(), description="How copies are proven.")
     drill: Drill | None = Field(default=None, description="How the recovery is rehearsed.")
+    recovery: Recovery = Field(default=Recovery(), description="How the recovery itself is carried out.")
     team: dict[Name, Member] = Field(default={}, description="Who does what, by role.")
     vendors: dict[Name, Vendor] = Field(default={}, description="Who outside is called.")
     channels: dict[Name, Many[Channel]] = Field(default={}, description="Where messages go: Apprise addresses.")

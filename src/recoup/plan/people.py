@@ -104,6 +104,16 @@ class Drill(Section):
     due: Duration = Field(default=timedelta(days=14), description="How long the owner has for an issue.")
 
 
+class Recovery(Section):
+    """The day itself."""
+
+    two_people: bool = Field(
+        default=False,
+        description="Whether a step that replaces data of production needs the word of another person than the one who "
+        "began the recovery.",
+    )
+
+
 class Member(Section):
     """A person of the team, by role."""
 
