@@ -9,16 +9,25 @@ from pathlib import Path
 
 import pytest
 
+from recoup.assembly.access import Found
 from recoup.assembly.recover_choose import choose
 from recoup.assembly.recover_member import member_of
 from recoup.assembly.restore_job import Wish
 from recoup.assembly.restore_stack_time import TimedMember
+from recoup.demo.servers import RedisServer
+from recoup.engines.postgres.access import DirectAccess
+from recoup.engines.postgres.damage_look import look_for_damage
+from recoup.engines.redis.snapshot import take_rdb
+from recoup.kernel import clock, ids
 from recoup.kernel.finding import Verdict, overall
+from recoup.kernel.secret import Secret
 from recoup.recovery.in_place import Consent
 from recoup.recovery.step import Done
+from recoup.repository.copy_writer import ArtefactWriter, Header
 from tests.integration.planted_cluster import without_checksums
-from tests.integration.planted_damage import flip_in_header, rows
+from tests.integration.planted_damage import change, flip_in_header, rows
 from tests.integration.recovery_place import RecoveryPlace, recovering, recovery_place
+from tests.integration.redis_copies import ignore
 from tests.integration.wal_story import Story, own, rows_in, story
 
 SERVICES = "{postgres: {engine: postgres, url: 'postgresql://nobody@127.0.0.1:1/none', wal: continuous}}"
@@ -28,7 +37,7 @@ class Shop:
     """A server without page checksums, its repository, and a table ``orders`` whose first page will be hurt."""
 
     def __init__(self, told: Story, place: RecoveryPlace) -> None:
-        self.story, self.place = told, place
+        self.story, self.place, self.runs = told, place, list[Path]()
         without_checksums(told.server)
         for statement in rows("orders").split(";")[:-1]:
             told.server.execute(statement)
@@ -54,11 +63,16 @@ def shop(server_folder: Path) -> Iterator[Shop]:
         yield Shop(told, place)
 
 
-def chosen(shop: Shop, instant: str | None = None) -> tuple[Done, list[str]]:
+def chosen(shop: Shop, instant: str | None = None, state: Path | None = None) -> tuple[Done, list[str]]:
+    """What is chosen, by a new run or by the one in ``state``, and what was said on the way."""
     said: list[str] = []
-    with recovering(shop.place, "database-corruption", "postgres", said=said, instant=instant) as (recovery, step):
+    with recovering(
+        shop.place, "database-corruption", "postgres", said=said, instant=instant, state=state
+    ) as (recovery, step):  # fmt: skip
+        shop.runs.append(recovery.state)
         done = choose(recovery, step)
-        assert [line.event for line in recovery.journal.lines].count("point-seen") == len(done.data.get("looks", ()))
+        seen = [line.event for line in recovery.journal.lines].count("point-seen")
+        assert instant is not None or seen == len(done.data["looks"])
     return done, said
 
 
@@ -92,8 +106,102 @@ def test_damage_that_was_archived_is_stopped_in_front_of_and_nothing_before_it_i
     shop.write_it_out()
     told.commit(3, filling=20_000)
     told.archive()
+
+    hurt = [
+        one
+        for one in look_for_damage(DirectAccess(Secret(told.server.url())), seconds=30)
+        if one.verdict is Verdict.FAILED
+    ]
+    assert {one.subject for one in hurt} == {"postgres: public.orders"}, "the object is named"
+    assert any("page 0" in one.detail for one in hurt)
+
     done, said = chosen(shop)
     assert overall(done.findings) is Verdict.OK, done
-    assert "orders" in done.detail
-    assert restored_rows(shop, done, server_folder) == told.rows_up_to(last_good)
+    assert "public.orders" in done.detail
     assert len(done.data["looks"]) <= 7, said
+    assert restored_rows(shop, done, server_folder) == told.rows_up_to(last_good)
+
+    # Cut off before it could write down its choice: the same step makes none of its looks again.
+    again, said = chosen(shop, state=shop.runs[-1])
+    assert (again.data["target"], again.data["base"]) == (done.data["target"], done.data["base"])
+    assert said == []
+
+    asked, _ = chosen(shop, instant=clock.to_text(told.commits[-1].time))
+    assert [one.verdict for one in asked.findings] == [Verdict.FAILED], "an instant that was named is looked at as well"
+    assert "public.orders" in asked.findings[0].detail
+
+
+def test_what_rotted_on_the_disk_is_left_behind_with_an_older_copy_and_nothing_is_lost(
+    shop: Shop, server_folder: Path
+) -> None:
+    told = shop.story
+    told.commit(2)
+    oldest = told.base()
+    told.commit(2)
+    shop.hurt_on_the_disk()
+    told.base()
+    told.commit(2)
+    newest = told.base()
+    told.archive()
+    last = told.commit()
+    told.archive()
+    spoil(shop.place, newest.manifest.id)
+
+    done, said = chosen(shop)
+    assert overall(done.findings) is Verdict.OK, done
+    assert (done.data["base"], done.data["target"]) == (oldest.manifest.id, {"latest": True})
+    assert f"passed over: {newest.manifest.id}" in done.detail, "the next one is chosen, and that is said"
+    assert len(done.data["looks"]) == 3, said
+    assert restored_rows(shop, done, server_folder) == told.rows_up_to(last)
+
+
+def test_after_the_loss_of_a_server_the_newest_point_is_taken_without_a_look(shop: Shop) -> None:
+    told = shop.story
+    base = told.base()
+    told.commit(2)
+    told.archive()
+    with recovering(shop.place, "server-loss", "postgres") as (recovery, step):
+        done = choose(recovery, step)
+    assert (done.data["base"], done.data["target"], done.data["looks"]) == (base.manifest.id, {"latest": True}, [])
+    (finding,) = done.findings
+    assert finding.verdict is Verdict.OK
+    assert "whether it is sound" in finding.not_checked
+
+
+def test_an_emptied_redis_goes_back_to_the_newest_copy_that_holds_something(
+    redis7: RedisServer, server_folder: Path
+) -> None:
+    place = recovery_place(server_folder / "plan", "{redis: {engine: redis, url: 'redis://127.0.0.1:1'}}")
+    with contextlib.closing(redis7.client()) as client:
+        client.mset({"a": "1", "b": "2"})
+        full = copy_of(redis7, place)
+        client.flushall()
+        copy_of(redis7, place)
+    with recovering(place, "redis-loss", "redis") as (recovery, step):
+        done = choose(recovery, step)
+        member = member_of(recovery.opened, done.data)
+    assert isinstance(member, Found)
+    assert member.manifest.id == full
+    assert overall(done.findings) is Verdict.OK, done
+    assert "it holds no key" in done.detail
+    assert len(done.data["looks"]) == 1
+
+
+def copy_of(server: RedisServer, place: RecoveryPlace) -> str:
+    """Take an RDB copy into the repository; its id."""
+    now = clock.now()
+    header = Header(
+        id=ids.new_id(now), system="Shop", service="redis", engine="redis", label=None, kind="rdb", begun=now
+    )
+    with contextlib.closing(server.client()) as client:
+        client.config_set("repl-diskless-sync-delay", 0)  # 5 s otherwise
+    with ArtefactWriter(header, [place.repository]) as writer:
+        return writer.finish(take_rdb(server.url(), writer, on_progress=ignore)).manifest.id
+
+
+def spoil(place: RecoveryPlace, artefact_id: str) -> None:
+    """Change bytes in the middle of an artefact's largest object, as a failing disk does."""
+    objects = [path for path in (place.folder / "backups").rglob("*") if artefact_id in str(path) and path.is_file()]
+    largest = max(objects, key=lambda path: path.stat().st_size)
+    largest.chmod(0o600)
+    change(largest, largest.stat().st_size // 2, b"spoilt")

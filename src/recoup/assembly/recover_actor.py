@@ -26,7 +26,7 @@ _DATA: Final[dict[Act, _Doing]] = {
 }
 #: By module and function: what brings a machine back and what proves it is loaded when it is needed.
 _OTHERS: Final[dict[Act, tuple[str, str]]] = {
-    Act.CONFIRM: ("recover_choose", "confirm"),
+    Act.CONFIRM: ("recover_confirm", "confirm"),
     Act.CHOOSE: ("recover_choose", "choose"),
     Act.MACHINE: ("recover_blank", "machine"),
     Act.FILES: ("recover_blank", "files"),

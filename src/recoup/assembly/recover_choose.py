@@ -1,4 +1,4 @@
-"""The two steps that look before anything is stopped: is it what was declared, and what is gone back to."""
+"""The step of a recovery that chooses what a database goes back to, before anything is stopped or replaced."""
 
 from __future__ import annotations
 

@@ -16,9 +16,11 @@ from recoup.assembly.survey import Survey, survey
 from recoup.assembly.system import System
 from recoup.engines.compose.answers import ask
 from recoup.engines.postgres.access import open_maintenance
+from recoup.engines.postgres.log_damage import damage_in_log as postgres_damage
 from recoup.engines.postgres.plan_answers import Expectation, judge
 from recoup.engines.postgres.session import Session, SqlError
 from recoup.engines.redis.connection import connect, read_info, read_keyspace
+from recoup.engines.redis.log_damage import damage_in_log as redis_damage
 from recoup.kernel.errors import RecoupError
 from recoup.kernel.finding import Verdict
 from recoup.objectives.alarms import ServiceFacts
@@ -29,6 +31,8 @@ from recoup.repository.repository import Repository
 
 #: A look must end soon, also at a server that is in trouble.
 _STATEMENT_MS: Final = 10_000
+#: How much of a log is looked through for what its server says of damage.
+_LOG_LINES: Final = 60
 #: Errors of PostgreSQL that mean damage: data_corrupted, index_corrupted (documentation, Appendix A).
 _DAMAGE: Final = ("XX001", "XX002")
 #: What a check asks is not there: undefined_table, undefined_column, invalid_schema_name, undefined_function.
@@ -211,7 +215,16 @@ def _unreachable(subject: _Subject, stack: Stack | None, failure: RecoupError) -
     except RecoupError as silent:
         return replace(seen, answers=None, detail=silent.message)
     detail = f"{words}; {failure.message}" if state == "running" else words
-    return replace(seen, state=state, data=data, detail=detail)
+    return replace(seen, state=state, data=data, detail=detail, damage=_last_words(subject, stack, data))
+
+
+def _last_words(subject: _Subject, stack: Stack, data: Data) -> tuple[str, ...]:
+    """What a service that does not answer said of damage. Of data that are gone nothing is said."""
+    if subject.compose_service is None or data == "missing":
+        return ()
+    log = stack.client.logs(subject.compose_service, lines=_LOG_LINES)
+    found = postgres_damage(log) if subject.engine == "postgres" else redis_damage(log)
+    return tuple(f"its log says: {line}" for line in found)
 
 
 # -- containers and files ----------------------------------------------------------------------------------------------
