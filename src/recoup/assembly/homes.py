@@ -42,11 +42,13 @@ class PostgresHome:
             what = f"the cluster {status.cluster[0]} (PostgreSQL {status.cluster[1]})"
         elif status.something is not None:
             what = f"something that is no cluster ({status.something})"
+        unfinished = status.placing[1] if status.placing is not None else None
         return Occupant(
             place=f"the volume of {self.compose_service} ({status.folder})",
             identity=status.cluster[0] if status.cluster is not None and status.cluster[0] != "?" else None,
             what=what,
-            unfinished=status.placing[1] if status.placing is not None else None,
+            unfinished=unfinished,
+            begun=unfinished,
             free_bytes=status.free_bytes,
             placed=status.placed,
         )
@@ -101,14 +103,13 @@ class PostgresHome:
         """See ``DataHome``."""
         return self._change_places(restore_id, volume_script.SWAP)
 
-    def put_back(self, restore_id: str) -> str:
+    def put_back(self, restore_id: str) -> str | None:
         """See ``Undo``."""
-        kept = self._change_places(restore_id, volume_script.PUT_BACK)
-        return kept or f"nothing was in the volume of {self.compose_service}"
+        return self._change_places(restore_id, volume_script.PUT_BACK)
 
     def _change_places(self, restore_id: str, script: str) -> str | None:
         said = run_one_off(self.stack.client, self._one_off(restore_id, script)).stdout.decode()
-        if "placed" not in said.splitlines():
+        if not {"placed", "nothing"} & set(said.splitlines()):
             raise EngineError(f"the swap did not report its end; it said: {said.strip()[-300:]}")
         kept = [line.removeprefix("kept ") for line in said.splitlines() if line.startswith("kept ")]
         return f"{kept[0]} in the volume of {self.compose_service}" if kept else None

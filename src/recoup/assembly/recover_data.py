@@ -22,6 +22,7 @@ from recoup.assembly.database_steps import (
     runs_well,
     start_others,
 )
+from recoup.assembly.drill_compose import taking_part
 from recoup.assembly.drill_record import Newest, newest_of
 from recoup.assembly.recover_context import Recovery
 from recoup.assembly.recover_member import member_of
@@ -35,11 +36,13 @@ from recoup.kernel import clock
 from recoup.kernel.errors import RefusedError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.recovery.in_place import Consent, Occupant, decide
-from recoup.recovery.runbook import Facts
+from recoup.recovery.runbook import Facts, lost_of
 from recoup.recovery.stack_in_place import Member, OpenMember, VolumeMember
 from recoup.recovery.step import Act, Done, Step
 from recoup.repository.lease import hold_lease
 
+#: How long a database whose data are replaced may take to stop: enough to send its last WAL to who reads it.
+_LOST_SECONDS: Final = 20
 #: Acts that have containers of their own in the engine.
 _IN_THE_STACK: Final = (Act.RESTORE, Act.SWAP, Act.START)
 
@@ -78,8 +81,13 @@ def hold(recovery: Recovery, step: Step) -> Done:  # noqa: ARG001
 
 def stop(recovery: Recovery, step: Step) -> Done:  # noqa: ARG001
     """Stop what must not write, the applications first."""
-    services = facts_of_run(recovery).stopped
-    open_stack(recovery.system).client.stop(services)
+    facts = facts_of_run(recovery)
+    services = facts.stopped
+    lost = {facts.compose_name(one.service) for one in lost_of(recovery.wish.situation, facts)}
+    client = open_stack(recovery.system).client
+    client.stop([one for one in services if one not in lost])
+    # What a damaged server has not written by then it never will, and its data are set aside as they are.
+    client.stop([one for one in services if one in lost], grace_seconds=_LOST_SECONDS)
     return Done(detail=f"stopped: {', '.join(services)}")
 
 
@@ -181,7 +189,13 @@ def after(recovery: Recovery, step: Step) -> Sequence[Finding]:
 
 def fence(recovery: Recovery, step: Step) -> None:
     """End what an earlier process of this run left in the container engine: two must not write the same data."""
-    if recovery.system.plan.compose is not None and step.act in _IN_THE_STACK:
+    if step.act in _IN_THE_STACK:
+        fence_stack(recovery)
+
+
+def fence_stack(recovery: Recovery) -> None:
+    """Remove the containers that earlier processes of this or another run have left beside the services."""
+    if recovery.system.plan.compose is not None:
         remove_leftovers(open_stack(recovery.system).client)
 
 
@@ -212,6 +226,11 @@ def _placed(recovery: Recovery, service: str) -> tuple[Found | TimedMember, Memb
     consent = Consent(force=recovery.wish.force)
     place = place_member(member, recovery.opened, recovery.system, recovery.voice, recovery.scope, consent)
     return member, place
+
+
+def place_of(recovery: Recovery, service: str) -> Member:
+    """Where what was chosen for a service goes. Raise ``RefusedError`` when nothing was chosen."""
+    return _placed(recovery, service)[1]
 
 
 def _require_account(recovery: Recovery, member: VolumeMember, occupant: Occupant, placement: str) -> None:
@@ -258,7 +277,7 @@ def _stand_still(recovery: Recovery) -> None:
 def _others(recovery: Recovery, stack: Stack) -> Sequence[str]:
     """What is started last: what this run has stopped; after the loss of everything, everything."""
     if recovery.wish.situation in ("server-loss", "application-loss"):
-        return tuple(stack.project.services)
+        return taking_part(recovery.system.plan, stack.project)
     return facts_of_run(recovery).stopped
 
 

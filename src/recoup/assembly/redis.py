@@ -18,7 +18,7 @@ from recoup.engines.redis.fingerprint import compare
 from recoup.engines.redis.heartbeat import DATABASE, beat, beat_by_program
 from recoup.engines.redis.program import RedisProgram, take_rdb_by_program
 from recoup.engines.redis.restore_folder import FolderLayout
-from recoup.engines.redis.restore_script import FORGET, PLACED, PUT_BACK, kept_folder, restore_argv
+from recoup.engines.redis.restore_script import FORGET, MARKER, PLACED, PUT_BACK, kept_folder, restore_argv
 from recoup.engines.redis.seal import RdbSeal, sealed_pieces
 from recoup.engines.redis.snapshot import STREAM, take_rdb
 from recoup.kernel.errors import EngineError
@@ -28,15 +28,16 @@ from recoup.kernel.secret import Secret
 from recoup.plan.services import RedisService
 from recoup.recovery.in_place import Occupant
 
-#: Lists what is in the data folder ($1), the free space, which restore was the last ($2 is where that is written), and
-#: the names a Redis keeps its data under ($3 ...).
+#: Lists what is in the data folder ($1), the free space, which restore was the last and which has begun ($2 and $3 are
+#: where that is written), and the names a Redis keeps its data under ($4 ...).
 _STATUS = r"""set -eu
 cd "$1"
 if [ -s "$2" ]; then
   echo "placed $(cat "$2")"
   if [ -d "recoup-replaced-$(cat "$2")" ]; then echo "kept recoup-replaced-$(cat "$2")"; fi
 fi
-shift 2
+if [ -s "$3" ]; then echo "begun $(cut -d " " -f 1 "$3")"; fi
+shift 3
 for name in "$@"; do
   if [ -d "$name" ]; then [ -z "$(ls -A "$name")" ] || echo "data $name"
   elif [ -e "$name" ]; then echo "data $name"; fi
@@ -204,12 +205,12 @@ class RedisHome:
     def look(self) -> Occupant:
         """See ``DataHome``."""
         names = self._layout().names
-        argv = ("sh", "-c", _STATUS, "recoup-look", self._folder(), PLACED, *names)
+        argv = ("sh", "-c", _STATUS, "recoup-look", self._folder(), PLACED, MARKER, *names)
         said = run_one_off(self.stack.client, self._one_off("look", argv, writable=False)).stdout.decode()
         if "end" not in said.splitlines():
             raise EngineError(f"could not look into the volume of {self.compose_service}: {said.strip()[-300:]}")
         present = [line.removeprefix("data ") for line in said.splitlines() if line.startswith("data ")]
-        told = dict(line.split(" ", 1) for line in said.splitlines() if line.startswith(("placed ", "kept ")))
+        told = dict(line.split(" ", 1) for line in said.splitlines() if line.startswith(("placed ", "kept ", "begun ")))
         self._placed, self._kept = told.get("placed"), told.get("kept")
         disk = next((line.split() for line in said.splitlines() if line.startswith("df ")), [])
         return Occupant(
@@ -219,6 +220,7 @@ class RedisHome:
             unfinished=None,
             free_bytes=int(disk[4]) * 1024 if len(disk) > 4 and disk[4].isdigit() else 0,
             placed=self._placed,
+            begun=told.get("begun"),
         )
 
     def _runs_empty(self) -> bool:
@@ -258,13 +260,11 @@ class RedisHome:
             raise EngineError(f"{restore_id} is not in place in the volume of {self.compose_service}")
         return None if self._kept is None else self._path(self._kept)
 
-    def put_back(self, restore_id: str) -> str:
+    def put_back(self, restore_id: str) -> str | None:
         """See ``Undo``."""
         argv = ("sh", "-c", PUT_BACK, "recoup-restore", self._folder(), restore_id, *self._layout().names)
         kept = kept_folder(run_one_off(self.stack.client, self._one_off(restore_id, argv)))
-        if kept is None:
-            raise EngineError(f"putting the old data of {self.compose_service} back did not report its end")
-        return self._path(kept)
+        return None if kept is None else self._path(kept)
 
     def forget(self, restore_id: str) -> Sequence[str]:
         """See ``Undo``."""

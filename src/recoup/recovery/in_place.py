@@ -30,6 +30,7 @@ class Occupant:
     unfinished: str | None  #: the id of a placement that had begun to move data and did not finish
     free_bytes: int
     placed: str | None = None  #: the id of the last placement that was finished
+    begun: str | None = None  #: as ``unfinished``; also where the same placement simply begins anew
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +69,10 @@ class DataHome(Protocol):
 class Undo(Protocol):
     """Takes a placement back, or what it kept away. Every method may be repeated."""
 
-    def put_back(self, restore_id: str) -> str:
-        """Put back what the placement set aside; where what it had placed is kept. The service is stopped.
+    def put_back(self, restore_id: str) -> str | None:
+        """Put back what the placement set aside; where what it had placed is kept, None when it had found nothing.
 
-        Raise ``EngineError`` when the data in place are not those of that placement.
+        The service is stopped. Raise ``EngineError`` when the data in place are not those of that placement.
         """
         ...
 

@@ -32,6 +32,11 @@ STEP_DONE: Final = "step-done"
 STEP_FAILED: Final = "step-failed"
 STEP_SKIPPED: Final = "step-skipped"
 APPROVED: Final = "approved"
+ROLLBACK_BEGUN: Final = "rollback-begun"
+PUT_BACK: Final = "put-back"
+RUN_CLOSED: Final = "run-closed"
+#: How a run ended whose replaced data were put back.
+ROLLED_BACK: Final = "rolled-back"
 DECLINED: Final = "declined"
 
 Standing = Literal["waiting", "begun", "done", "failed", "skipped"]
