@@ -34,6 +34,7 @@ COMMANDS = {
     "hold": "recoup.cli.hold",
     "plan": "recoup.cli.plan_command",
     "key": "recoup.cli.key",
+    "kit": "recoup.cli.kit",
     "demo": "recoup.cli.demo",
 }
 

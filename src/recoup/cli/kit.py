@@ -1,19 +1,109 @@
-"""The recovery kit: what must be at hand, away from this machine, to bring the system back on a new one."""
+"""``recoup kit``: what must be at hand, away from production, to bring it back on a new machine."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from recoup import __version__
-from recoup.plan.load import LoadedPlan, load
-from recoup.plan.services import FilesService, PostgresService, RedisService
-from recoup.repository.seal import Key
+import typer
+
+from recoup.cli.options import FileOption, JsonOption, add_command
+from recoup.kernel.errors import Exit
+
+if TYPE_CHECKING:
+    from recoup.plan.load import LoadedPlan
+    from recoup.repository.seal import Key
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    add_command(
+        app,
+        "kit",
+        kit,
+        examples=(
+            "recoup kit                                        # the page, to read; without secrets",
+            "recoup kit --with-key --output /media/usb/kit     # the page to print, and the file; both open everything",
+            "recoup recover server-loss --kit recovery-kit.tar # on the new machine",
+        ),
+    )
+
+
+def kit(
+    output_folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            metavar="FOLDER",
+            help="Write recovery-kit.md, .html (to print) and .tar (for Recoup) there; default: show the page.",
+            show_default=False,
+        ),
+    ] = None,
+    with_key: Annotated[
+        bool,
+        typer.Option("--with-key", help="Put the key and the repositories' credentials in; only with --output."),
+    ] = False,
+    file: FileOption = None,
+    as_json: JsonOption = False,
+) -> Exit:
+    """Make the recovery kit: one page for people and one file for Recoup, to be kept away from production.
+
+    The page alone is enough to bring the stack back on a blank machine; the file saves the typing. Without --with-key
+    the key and the credentials stay out of both, and have to be at hand as well.
+    """
+    from recoup.assembly.kit import kit_file, make_kit, wheel_name
+    from recoup.assembly.kit_page import kit_html, kit_markdown
+    from recoup.assembly.system import System
+    from recoup.cli.output import Output
+    from recoup.kernel.errors import UsageError
+
+    if with_key and output_folder is None:
+        raise UsageError("--with-key needs --output FOLDER", hint="A key is not shown on a screen.")
+    made = make_kit(System.from_file(file), with_key=with_key)
+    wheel = wheel_name()
+    page = kit_markdown(made, wheel)
+    output = Output(json=as_json)
+    if output_folder is None:
+        output.line(page.rstrip())
+    else:
+        parts = {
+            "recovery-kit.md": page.encode(),
+            "recovery-kit.html": kit_html(made, wheel).encode(),
+            "recovery-kit.tar": kit_file(made, page),
+        }
+        _write(output_folder, parts)
+        for name in parts:
+            output.line(str(output_folder / name))
+        output.line("Print the page, keep both away from this machine, and try them once: docs/how-to/recovery-kit.md.")
+        if with_key:
+            output.line("They open every backup. Whoever finds them can read everything.")
+    document = {name: value for name, value in made.document().items() if name not in ("schema", "key")}
+    for one in document["repositories"]:
+        one.pop("secret_key")
+    files = [] if output_folder is None else sorted(parts)
+    output.document("kit", {**document, "key": made.key, "with_key": with_key, "files": files})
+    return Exit.OK
+
+
+def _write(folder: Path, parts: dict[str, bytes]) -> None:
+    from recoup.kernel.errors import RecoupError
+    from recoup.kernel.files import write_atomically
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name, data in parts.items():
+            write_atomically(folder / name, data)
+    except OSError as failure:
+        raise RecoupError(
+            f"cannot write the kit into {folder}: {failure.strerror}", hint="Name a folder that you may write."
+        ) from failure
 
 
 def kit_document(plan_file: Path, key: Key) -> dict[str, Any]:
-    """The kit as data: repositories, the key's fingerprint, and the commands for a new machine."""
+    """What ``recoup init`` says of the kit: repositories, the key's fingerprint, the commands for a new machine."""
+    from recoup.plan.load import load
+
     loaded = load(plan_file)
     addresses = _addresses(loaded)
     return {
@@ -27,11 +117,11 @@ def kit_document(plan_file: Path, key: Key) -> dict[str, Any]:
 
 
 def kit_text(plan_file: Path, key: Key) -> str:
-    """The kit as a page to print and keep."""
+    """The kit in short, as ``recoup init`` prints it."""
     kit = kit_document(plan_file, key)
     width = max(len(name) for name in kit["repositories"])
     lines = [
-        f"RECOVERY KIT of {kit['system']} - print it and keep it away from this machine",
+        f"RECOVERY KIT of {kit['system']} - print it and keep it away from this machine (all of it: recoup kit)",
         "",
         "  Repositories (the first is the primary):",
         *(f"    {name.ljust(width)}  {address}" for name, address in kit["repositories"].items()),
@@ -62,19 +152,31 @@ def _addresses(loaded: LoadedPlan) -> dict[str, str]:
 
 
 def _commands(addresses: dict[str, str], loaded: LoadedPlan) -> list[str]:
+    from recoup import __version__
+    from recoup.plan.services import FilesService
+
     # An address that a new machine can reach is worth more than the primary one.
     remote = next((one for one in addresses.values() if one.startswith("s3://")), None)
     address = shlex.quote(remote or next(iter(addresses.values())))
     services = [name for name, service in loaded.plan.services.items() if isinstance(service, FilesService)]
     first = services[0] if services else next(iter(loaded.plan.services))
+    last = (
+        f"recoup recover server-loss --from {address} --key-file recoup.key"
+        if loaded.plan.compose is not None and services
+        else f"recoup restore latest --service {first} --from {address} --key-file recoup.key --destination restored"
+    )
     return [
         f"pipx install /PATH/TO/recoup    # its checkout, or the wheel built from it: {__version__} or newer",
         "install -m 600 /PATH/TO/YOUR/COPY/OF/recoup.key recoup.key",
-        f"recoup restore latest --service {first} --from {address} --key-file recoup.key --destination restored",
+        last,
     ]
 
 
 def _afterwards(loaded: LoadedPlan) -> list[str]:
+    from recoup.plan.services import FilesService, PostgresService, RedisService
+
+    if loaded.plan.compose is not None and any(isinstance(one, FilesService) for one in loaded.plan.services.values()):
+        return []  # the one command does it
     # The kind is written out: the newest copy of a PostgreSQL may be a dump, which needs a server that runs already.
     commands = []
     for name, service in loaded.plan.services.items():

@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
             "recoup recover --resume                          # goes on after an interruption, a failure, a pause",
             "recoup recover --show                            # how far it is, from any terminal or machine",
             "recoup recover server-loss --from s3://bucket/shop --key-file recoup.key --destination /srv/shop",
+            "recoup recover server-loss --kit recovery-kit.tar --host ssh://root@new-server   # from a laptop",
             "recoup recover --resume --skip health-api --because 'its probe is broken, the flows pass'",
             "recoup recover --rollback                        # puts back what was replaced",
             "recoup recover --close                           # all is well: ends the hold, removes what was set aside",
@@ -83,6 +84,15 @@ def recover(
     ] = False,
     rollback: Annotated[bool, typer.Option("--rollback", help="Put back what was replaced.")] = False,
     abandon: Annotated[bool, typer.Option("--abandon", help="Give a run up as it is; needs --because.")] = False,
+    kit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The recovery kit: repository, key, credentials.")
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(metavar="ssh://USER@HOST", help="Do it on that server, from here, by SSH.")
+    ] = None,
+    no_provision: Annotated[
+        bool, typer.Option("--no-provision", help="With --host: do not run the plan's provision command.")
+    ] = False,
     source: FromOption = None,
     key_file: KeyFileOption = None,
     file: FileOption = None,
@@ -122,6 +132,9 @@ def recover(
             close=close,
             rollback=rollback,
             abandon=abandon,
+            kit=kit,
+            host=host,
+            no_provision=no_provision,
             source=source,
             key_file=key_file,
             file=file,

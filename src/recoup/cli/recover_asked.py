@@ -40,6 +40,9 @@ class Asked:
     close: bool = False
     rollback: bool = False
     abandon: bool = False
+    kit: Path | None = None
+    host: str | None = None
+    no_provision: bool = False
     source: str | None = None
     key_file: Path | None = None
     file: Path | None = None
@@ -52,9 +55,11 @@ class Asked:
     @property
     def places(self) -> str:
         """The options that say where things are, as they have to be typed again."""
+        # What the kit holds need not be said beside it.
         said = [
-            ("--from", self.source),
-            ("--key-file", self.key_file),
+            ("--kit", self.kit),
+            ("--from", None if self.kit is not None else self.source),
+            ("--key-file", None if self.kit is not None else self.key_file),
             ("-f", self.file),
         ]
         return "".join(f" {name} {shlex.quote(str(value))}" for name, value in said if value is not None)
@@ -67,6 +72,14 @@ class Asked:
 def carry_out(output: Output, asked: Asked) -> Exit:
     """Do what was asked."""
     _require_sense(asked)
+    if asked.kit is not None:
+        from recoup.cli.recover_kit import with_kit
+
+        asked = with_kit(asked)
+    if asked.host is not None:
+        from recoup.cli.recover_kit import on_host
+
+        return on_host(output, asked)
     if asked.show:
         from recoup.cli.recover_show import show
 

@@ -150,6 +150,24 @@ def failure_of(completed: Completed) -> EngineError:
     return EngineError(f"{completed.command.argv[0]} {how}" + (f": {said}" if said else " and said nothing"))
 
 
+def run_attached(command: Command) -> int:
+    """Run a command with this process's own terminal, input and output, to its end; return its status.
+
+    It stays in the group of this process, so that the keys that interrupt reach it. Raise ``EngineError`` when it
+    cannot be started.
+    """
+    try:
+        child = subprocess.Popen(list(command.argv), env=_environment(command), cwd=command.folder)
+    except OSError as failure:
+        raise EngineError(f"cannot start {command.argv[0]}: {failure.strerror or failure}") from failure
+    try:
+        return child.wait()
+    except BaseException:
+        child.terminate()
+        child.wait()
+        raise
+
+
 class Child:
     """A running command with open pipes. Use through ``open_child``."""
 

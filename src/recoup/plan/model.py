@@ -31,6 +31,8 @@ from recoup.plan.types import (
     splittable,
 )
 
+#: A program and its arguments, as one text or as a list.
+Program = Annotated[str, AfterValidator(splittable)] | Annotated[Many[RawText], Field(min_length=1)]
 CopyKind = Literal["base", "incremental", "dump", "rdb", "wal", "stream", "files", "images"]
 
 
@@ -142,7 +144,7 @@ class Key(Section):
 
     env: Variable | None = Field(default=None, description="A variable of the environment or of an env file.")
     file: Template | None = Field(default=None, description="A file; its first line is the key.")
-    command: Annotated[str, AfterValidator(splittable)] | Annotated[Many[RawText], Field(min_length=1)] | None = Field(
+    command: Program | None = Field(
         default=None, description="A program and its arguments (no shell); the first line it writes is the key."
     )
     credential: Name | None = Field(default=None, description="The name of a systemd credential.")
@@ -178,6 +180,12 @@ class Plan(Section):
     verify: Verify = Field(default=Verify(), description="How copies are proven.")
     drill: Drill | None = Field(default=None, description="How the recovery is rehearsed.")
     recovery: Recovery = Field(default=Recovery(), description="How the recovery itself is carried out.")
+    provision: Program | None = Field(
+        default=None,
+        description="A program and its arguments (no shell) that makes a new server, run by `recoup recover "
+        "server-loss --host` before anything else. The last line it writes that is an address (ssh://…) is taken "
+        "instead of `--host`. It gets RECOUP_SYSTEM, RECOUP_SITUATION and RECOUP_HOST, and no secret.",
+    )
     team: dict[Name, Member] = Field(default={}, description="Who does what, by role.")
     vendors: dict[Name, Vendor] = Field(default={}, description="Who outside is called.")
     channels: dict[Name, Many[Channel]] = Field(default={}, description="Where messages go: Apprise addresses.")

@@ -1,0 +1,163 @@
+"""The same recovery, typed on a laptop and carried out on a new server that is reached by SSH.
+
+The server does the work: it reads the repository, and goes on when the laptop is closed. What it needs goes there
+through the standard input of ``ssh``, never in a command line: the key, the credentials of the repository, and Recoup
+itself when it is not there. They lie in memory (``/dev/shm``) until the recovery has ended.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlsplit
+
+from recoup import __version__
+from recoup.assembly.own_wheel import own_wheel
+from recoup.kernel.errors import EngineError, Exit, UncheckedError, UsageError
+from recoup.kernel.process import Command, Completed, run, run_attached
+from recoup.kernel.secret import Secret
+
+_ANSWER_SECONDS: Final = 60.0
+_INSTALL_SECONDS: Final = 900.0
+_SSH_FAILED: Final = 255
+#: Where Recoup is put on a server that has none.
+_HOME: Final = "/opt/recoup"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """A server that is reached by SSH. ``user`` and ``port`` None: as the SSH configuration says."""
+
+    name: str
+    user: str | None = None
+    port: int | None = None
+
+    @property
+    def target(self) -> str:
+        """As ``ssh`` takes it."""
+        return self.name if self.user is None else f"{self.user}@{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remote:
+    """What is to be typed there. ``words`` are the arguments after ``recoup``, without the key's file."""
+
+    host: Host
+    words: tuple[str, ...]
+    key: Secret = field(repr=False)
+    key_id: str
+    environment: Mapping[str, str | Secret] = field(default_factory=dict, repr=False)
+
+
+def parse_host(address: str) -> Host:
+    """Given ``ssh://[USER@]HOST[:PORT]``, return where it leads. Raise ``UsageError`` for anything else."""
+    wrong = UsageError(f"{address!r} is no address of a server", hint="Write --host ssh://root@HOST, or …@HOST:PORT.")
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError:
+        raise wrong from None
+    name, user = parts.hostname, parts.username
+    # A leading minus would be an option of ssh; what else stands there would be a part of a command.
+    plain = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:-]*")
+    if parts.scheme != "ssh" or parts.password or parts.path not in ("", "/") or not name or not plain.fullmatch(name):
+        raise wrong
+    if user is not None and not plain.fullmatch(user):
+        raise wrong
+    return Host(name=name, user=user, port=port)
+
+
+def recover_there(remote: Remote, say: Callable[[str], None]) -> Exit:
+    """Prepare the server and carry the command out on it, with this terminal. Returns how it ended there.
+
+    Raise ``EngineError`` when the server cannot be reached or prepared. Repeated, it finds what it has brought.
+    """
+    host = remote.host
+    program = _program(host, say)
+    place = f"/dev/shm/recoup-{remote.key_id[:16]}"  # noqa: S108 - made there by us alone, for its owner only
+    _ssh(host, f"umask 077 && mkdir -p {place} && chmod 700 {place}", doing="make a private folder")
+    _send(host, f"{place}/recoup.key", remote.key.reveal().encode() + b"\n")
+    exports = "".join(
+        f"export {name}={shlex.quote(value.reveal() if isinstance(value, Secret) else value)}\n"
+        for name, value in remote.environment.items()
+    )
+    _send(host, f"{place}/environment", exports.encode())
+    words = shlex.join([program, *remote.words, "--key-file", f"{place}/recoup.key"])
+    say(f"on {host.target}: {words}")
+    terminal = ("-t",) if sys.stdin.isatty() else ()
+    code = run_attached(Command(argv=(*_argv(host, *terminal), f". {place}/environment && exec {words}")))
+    if code == _SSH_FAILED:
+        raise EngineError(
+            f"the connection to {host.target} broke",
+            hint="The recovery goes on there. Look at it, or go on with it, by the same command.",
+        )
+    if code == Exit.OK:
+        _ssh(host, f"rm -rf {place}", doing="remove the key that was brought there")
+    else:
+        say(f"the key stays in {place} of {host.target}, in memory, until the recovery has ended there")
+    return Exit(code) if code in set(Exit) else Exit.FAILED
+
+
+def _program(host: Host, say: Callable[[str], None]) -> str:
+    """The program there, of this version; brought there when it is not."""
+    for candidate in ("recoup", f"{_HOME}/bin/recoup"):
+        seen = _ssh(host, f"command -v {candidate} && {candidate} --version", doing="look for Recoup", expect=None)
+        if seen.exit_status == 0 and seen.stdout.decode().strip().endswith(f" {__version__}"):
+            return candidate
+    wheel = own_wheel()
+    if wheel is None:
+        raise UncheckedError(
+            f"there is no Recoup {__version__} on {host.target}, and none can be made of this installation",
+            hint="Install it there, and repeat the command.",
+        )
+    install = f"python3 -m venv {_HOME} && {_HOME}/bin/pip install --quiet --upgrade {_HOME}/{wheel.name}"
+    say(f"on {host.target}: {install}")
+    _ssh(host, f"mkdir -p {_HOME}", doing=f"make {_HOME}")
+    _send(host, f"{_HOME}/{wheel.name}", wheel.data)
+    done = _ssh(host, install, doing="install Recoup", seconds=_INSTALL_SECONDS, expect=None)
+    if done.exit_status != 0:
+        said = (done.stderr.strip() or done.stdout.decode(errors="replace").strip()).splitlines()
+        raise EngineError(
+            f"Recoup could not be installed on {host.target}: {said[-1] if said else 'it said nothing'}",
+            hint=f"It needs Python 3.11 with venv, and an index for what it depends on. Its wheel is there: "
+            f"{_HOME}/{wheel.name}. Install it by hand, and repeat the command.",
+        )
+    return f"{_HOME}/bin/recoup"
+
+
+def _send(host: Host, path: str, data: bytes) -> None:
+    """Put a file there, for its owner only. What is in it is in no command line."""
+    _ssh(host, f"umask 077 && cat > {path}", doing=f"send {path}", stdin=data)
+
+
+def _ssh(
+    host: Host,
+    script: str,
+    *,
+    doing: str,
+    stdin: bytes | None = None,
+    seconds: float = _ANSWER_SECONDS,
+    expect: Sequence[int] | None = (0,),
+) -> Completed:
+    """Run a script there. Raise ``EngineError`` in the words of ssh when it cannot be reached."""
+    command = Command(argv=(*_argv(host), script), timeout_seconds=seconds)
+    done = run(command, stdin=b"" if stdin is None else stdin, expect=None)
+    said = done.stderr.strip().splitlines()
+    last = said[-1] if said else f"status {done.exit_status}"
+    if done.exit_status == _SSH_FAILED:
+        raise EngineError(
+            f"cannot sign in to {host.target}: {last}",
+            hint=f"Try it by hand first, until it asks nothing any more: {shlex.join(_argv(host))} true",
+        )
+    if expect is not None and done.exit_status not in expect:
+        raise EngineError(f"cannot {doing} on {host.target}: {last}")
+    return done
+
+
+def _argv(host: Host, *options: str) -> tuple[str, ...]:
+    port = () if host.port is None else ("-p", str(host.port))
+    return ("ssh", "-o", "ConnectTimeout=20", *options, *port, "--", host.target)
