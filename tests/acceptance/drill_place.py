@@ -153,6 +153,9 @@ def drill_place(stack: Stack, s3: S3Server, folder: Path) -> Iterator[DrillPlace
     # What the server does by itself takes transaction ids, and the test counts them.
     stack.sql("alter system set autovacuum = off")
     stack.sql("select pg_reload_conf()")
+    word = next(line.partition("=")[2] for line in stack.env_file.read_text().splitlines() if "REDIS_PASSWORD" in line)
+    redis_cli = ("exec", "-T", "-e", f"REDISCLI_AUTH={word}", "redis", "redis-cli", "--no-auth-warning")
+    stack.compose(*redis_cli, "set", "basket:7", "three apples")
     environment = {
         "RECOUP_STATE": str(folder / "state"),
         "AWS_ENDPOINT_URL": s3.endpoint,
@@ -174,7 +177,12 @@ def drill_place(stack: Stack, s3: S3Server, folder: Path) -> Iterator[DrillPlace
         )
         plan = stack.folder / "recoup.yaml"
         checks = "    checks: [{name: there are orders, sql: select count(*) from orders, at_least: 1}]\n"
-        plan.write_text(plan.read_text().replace("    base: daily", checks + "    base: daily") + _DRILL)
+        text = plan.read_text().replace("    base: daily", f"    heartbeat: true\n{checks}    base: daily")
+        keys = '    checks: [{redis: "GET basket:7", equals: three apples}]\n'
+        text = text.replace("    engine: redis\n", f"    engine: redis\n    heartbeat: true\n{keys}")
+        assert (text.count("heartbeat: true"), text.count("checks: ")) == (2, 2), text
+        plan.write_text(text + _DRILL)
+        place.recoup("check", "--prepare", "--yes")
         for what in (("postgres", "--kind", "base"), ("redis",), ("configuration",)):
             place.recoup("backup", *what)
         yield place

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -44,11 +45,16 @@ def test_a_drill_beside_production_is_green_touches_nothing_and_lets_nothing_out
     record = document["record"]
     assert document["verdict"] == "ok"
     assert [one["key"] for one in record["steps"]] == [
-        *("files-configuration", "stack", "restore-postgres", "start-postgres", "restore-redis"),
-        *("start-redis", "application-api", "application-caller", "others", "health-api"),
-        *("checks-postgres", "flows"),
+        *("files-configuration", "stack", "restore-postgres", "swap-postgres", "start-postgres", "restore-redis"),
+        *("swap-redis", "start-redis", "application-api", "application-caller", "others", "health-api"),
+        *("checks-postgres", "checks-redis", "flows"),
     ]
-    assert {one["service"] for one in record["rpo"]} == {"postgres", "redis"}
+    assert {one["service"]: one["how"].partition(";")[0] for one in record["rpo"]} == {
+        "postgres": "heartbeat row", "redis": "heartbeat key",
+    }  # fmt: skip
+    assert {one["subject"]: one["verdict"] for one in record["checks"]} == {
+        "there are orders": "ok", "GET basket:7": "ok",
+    }  # fmt: skip
     assert all(one["measured"] is not None for one in record["rpo"])
     assert {one["service"]: one["verdict"] for one in record["production"]} == {
         "postgres": "ok",
@@ -83,26 +89,25 @@ def test_a_second_machine_rehearses_from_the_bucket_and_the_key_alone(
     assert sorted(one.name for one in tmp_path.iterdir()) == ["recoup.key", "state"]
 
 
-#: Each step by words of its line. With every run of the tests two of them; all of them in ``make soak``.
-_FEW = ("bring back the data of postgres", "start api")
-_ALL = (
-    *("bring back the files of configuration", "make the stack", "start postgres and look"),
-    *("bring back the data of redis", "start redis and look", "start caller", "ask api how it is"),
-    *("ask the plan's questions", "do what users do", *_FEW),
-)
+#: ``make soak`` kills a drill at each of its steps; every run of the tests at three that this seed chooses.
+_SEED = 4
 
 
-@pytest.mark.parametrize("words", _ALL if os.environ.get("RECOUP_SOAK") else _FEW)
-def test_a_killed_drill_leaves_production_untouched_and_the_next_one_cleans_up(place: DrillPlace, words: str) -> None:
+def test_a_killed_drill_leaves_production_untouched_and_the_next_one_cleans_up(place: DrillPlace) -> None:
+    steps = json.loads(place.recoup("drill", "--plan", "--json"))["steps"]
+    titles = [str(one["title"]) for one in steps]
+    chosen = titles if os.environ.get("RECOUP_SOAK") else random.Random(_SEED).sample(titles, 3)
     before = place.production()
-    place.kill_at(words)
-    if words in _FEW:
-        assert place.left_of_drills() != "", "there is something to clean"
-    assert place.production() == before
-    assert "removed the sandbox" in place.recoup("drill", "--clean")
-    assert place.left_of_drills() == ""
-    assert place.production() == before
-    assert "nothing was left" in place.recoup("drill", "--clean")
+    something = 0
+    for title in chosen:
+        place.kill_at(title)
+        something += place.left_of_drills() != ""
+        assert place.production() == before, title
+        assert "removed the sandbox" in place.recoup("drill", "--clean"), title
+        assert place.left_of_drills() == "", title
+        assert place.production() == before, title
+        assert "nothing was left" in place.recoup("drill", "--clean")
+    assert something >= 2, f"most of {chosen} leave something in the engine to be cleaned"
 
 
 def test_a_broken_copy_ends_the_drill_with_3_at_its_step(place: DrillPlace) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 
 from recoup.demo.servers import PostgresServer
+from recoup.kernel import clock
 from tests.acceptance.workplace import RECOUP, Workplace
 from tests.artefacts import keep
 from tests.real import require
@@ -37,6 +39,7 @@ def test_a_drill_that_was_held_is_told_of_and_a_change_of_the_plan_takes_its_pro
     work.write_plan()
     work.recoup("backup")
 
+    assert "nothing is due; next: drill 20" in work.recoup("drill", "--due").out
     failed = work.json("drill", "--absent", "lead", expect=3)
     assert failed["verdict"] == "failed"
     assert len(failed["record"]["issues"]) == 1, failed["record"]["issues"]
@@ -49,8 +52,9 @@ def test_a_drill_that_was_held_is_told_of_and_a_change_of_the_plan_takes_its_pro
     refused = work.recoup("drill", "--close", issue["id"], "--because", "two are paid", expect=5)
     assert "nothing proves yet" in refused.err
 
-    work.extra = _DRILL.replace("PAID", "1")
+    work.extra = _DRILL.replace("PAID", "1").replace("first monday 09:00", "every 1m")
     work.write_plan()
+    _known_from_the_repository_alone(work, failed["record"]["declared"])
     page, paper = tmp_path / "drill-held.html", tmp_path / "drill-held.pdf"
     passed = work.json("drill", "--html", str(page), "--pdf", str(paper))
     assert passed["verdict"] == "ok", passed
@@ -69,9 +73,19 @@ def test_a_drill_that_was_held_is_told_of_and_a_change_of_the_plan_takes_its_pro
     status = json.loads(work.recoup("status", "--json", "--metrics", str(tmp_path / "recoup.prom")).out)
     assert (status["plan"]["state"], status["plan"]["drill"]) == ("verified", passed["id"])
     assert "recoup_drill_ok{situation=" in (tmp_path / "recoup.prom").read_text()
-    work.extra = _DRILL.replace("PAID", "1").replace("09:00", "10:00")
+    work.extra = work.extra.replace("every 1m", "every 2m")
     work.write_plan()
     assert work.json("drill", "--list")["plan"]["reasons"] == ["plan file changed"]
+
+
+def _known_from_the_repository_alone(work: Workplace, declared: str) -> None:
+    """When the next drill is due follows from the records in the repositories: cron may run on another machine."""
+    (state,) = work.state.iterdir()
+    for path in (state / "runs").iterdir():
+        path.unlink()
+    (run,) = work.json("drill", "--due")["next"]
+    assert run["reason"] == "scheduled"
+    assert clock.from_text(run["at"]) - clock.from_text(declared) == timedelta(minutes=1)
 
 
 def _a_stranger_checks(work: Workplace, drill: str, page: Path, paper: Path) -> None:

@@ -16,6 +16,7 @@ from recoup.kernel import clock
 from recoup.kernel.errors import Exit, NoRepositoryError, RecoupError
 from recoup.plan.schedule import Schedule, parse_schedule
 from recoup.repository.catalog import REPLACED, STACK, read_catalog
+from recoup.repository.repository import Repository
 
 SYNC: Final = "sync"
 PRUNE: Final = "prune"
@@ -102,8 +103,8 @@ def look(system: System, *, upkeep: bool) -> Known:
     ]
     if upkeep and opened.repositories:
         since = min(one.created for one in opened.repositories)
-        point = newest(begun.get((STACK, STACK), []), now) or since
-        tasks += [_upkeep(kind, when, records.get((WHOLE_PLAN, kind)), point if kind == STACK else since)
+        begins = {STACK: newest(begun.get((STACK, STACK), []), now), DRILL: _newest_drill(system, opened.repositories)}
+        tasks += [_upkeep(kind, when, records.get((WHOLE_PLAN, kind)), begins.get(kind) or since)
                   for kind, when in upkeep_scheduled(system).items()]  # fmt: skip
     answered = tuple(name for name in system.plan.repositories if name not in silent)
     return Known(tasks=tuple(tasks), silent=silent, answered=answered)
@@ -124,6 +125,16 @@ def decide(
         now=now,
         awake_since=awake_since,
     )
+
+
+def _newest_drill(system: System, opened: Sequence[Repository]) -> datetime | None:
+    """When the newest drill was held, on whichever machine; None when the plan schedules none, or none was held."""
+    if system.plan.drill is None or system.plan.drill.schedule is None:
+        return None
+    from recoup.assembly.rehearsed import drills_of
+
+    book = drills_of(system, opened)
+    return None if book is None or not book.records else book.records[0].declared
 
 
 def _can_be_copied(system: System, service: str, kind: str) -> bool:

@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
             "recoup drill --situation server-loss --from offsite --announce",
             "recoup drill --at '2026-11-23 14:05:00' --situation data-loss",
             "recoup drill --surprise                     # situation, time and who is absent by chance",
+            "recoup drill --due                          # from cron: only when the plan's schedule says so",
             "recoup drill --plan                         # the steps, and nothing is done",
             "recoup drill --clean                        # what a killed drill has left",
             "recoup drill --list                         # those that were held, and how the plan stands",
@@ -52,6 +53,7 @@ def drill(
     announce: Annotated[bool, typer.Option("--announce", help="Tell the team that it is a drill.")] = False,
     surprise: Annotated[bool, typer.Option("--surprise", help="Let chance choose; the seed is printed.")] = False,
     seed: Annotated[int | None, typer.Option(metavar="N", help="The seed of an earlier surprise, again.")] = None,
+    due: Annotated[bool, typer.Option("--due", help="Only when the plan's schedule says so; for cron.")] = False,
     clean: Annotated[bool, typer.Option("--clean", help="Only remove what killed drills have left.")] = False,
     listing: Annotated[bool, typer.Option("--list", help="List the drills that were held.")] = False,
     show: Annotated[
@@ -122,6 +124,7 @@ def drill(
         announce=announce,
         surprise=surprise or seed is not None,
         seed=seed,
+        due=due,
         dry_run=dry_run,
     )
     return run_drill(output, asked, lambda held: drill_book.write_latest(output, told, held))

@@ -29,6 +29,7 @@ class Asked:
     announce: bool = False
     surprise: bool = False
     seed: int | None = None
+    due: bool = False
     dry_run: bool = False
 
 
@@ -42,6 +43,10 @@ def run_drill(output: Output, asked: Asked, then: Callable[[str], None] = lambda
 
     if asked.surprise and (asked.situation is not None or asked.at is not None):
         raise UsageError("--surprise chooses the situation and the time itself", hint="Leave one of them out.")
+    if asked.due:
+        waits = _not_yet(output, asked)
+        if waits is not None:
+            return waits
     wish = _wish(asked)
     if asked.surprise:
         wish = by_chance(wish, asked.seed, output.note)
@@ -59,6 +64,26 @@ def run_drill(output: Output, asked: Asked, then: Callable[[str], None] = lambda
     _say_held(output, held)
     then(held.record.id)
     return held.exit_code
+
+
+def _not_yet(output: Output, asked: Asked) -> Exit | None:
+    """Say when the next drill is; None when it is now. One that runs already is left to itself."""
+    from recoup.assembly.drill_run import LEASE
+    from recoup.assembly.system import System
+    from recoup.cli.due import drill_outlook
+    from recoup.repository.lease import holder_of
+
+    system = System.from_file(asked.file)
+    ahead = drill_outlook(system)
+    if not ahead.is_due:
+        return ahead.say_nothing_is_due(output, "drill-due")
+    ahead.note_silence(output)
+    holder = holder_of(system.state_folder, LEASE)
+    if holder is None:
+        return None
+    output.line(f"a drill is due, and one runs already: {holder}")
+    output.document("drill-due", {"next": ahead.documents()})
+    return Exit.OK
 
 
 def clean_up(output: Output, file: Path | None) -> Exit:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from recoup.assembly.agenda import VERIFY, decide, look
+from recoup.assembly.agenda import DRILL, VERIFY, decide, look
 from recoup.assembly.protect import Task, choose_tasks
 from recoup.assembly.system import System
 from recoup.backup.due import Run
@@ -45,7 +45,12 @@ class Outlook:
         for name, error in self.silent.items():
             output.note(f"{name} did not answer: {error}" + (f"\nhint: {error.hint}" if error.hint else ""))
 
-    def say_nothing_is_due(self, output: Output) -> Exit:
+    @property
+    def is_due(self) -> bool:
+        """Whether any of it is."""
+        return any(run.is_due(self.now) for run in self.runs)
+
+    def say_nothing_is_due(self, output: Output, schema: str = "backup") -> Exit:
         """Say what comes next and when. That is a success only when a repository could be asked."""
         self.note_silence(output)
         following = self.runs[0] if self.runs else None
@@ -54,7 +59,7 @@ class Outlook:
         elif following is not None:
             name = f"{following.service} {following.kind}".strip()
             output.line(f"nothing is due; next: {name} {self._when(following)}")
-        output.document("backup", {"copies": [], "next": self.documents()})
+        output.document(schema, {**({"copies": []} if schema == "backup" else {}), "next": self.documents()})
         return Exit.UNKNOWN if self.nobody_answered else Exit.OK
 
     def show(self, output: Output, system: System) -> None:
@@ -92,21 +97,39 @@ def outlook(system: System, services: Sequence[str], kind: str | None) -> Outloo
     if services or kind:
         choose_tasks(system, services, kind)  # refuses what the plan does not have
     everything = not services and kind is None
-    known = look(system, upkeep=everything)
-    now = clock.now()
-    runs = tuple(
-        run
-        for run in decide(system, known, now, jitter=timedelta(0))
-        if (not services or run.service in services)
-        and (kind is None or run.kind == kind)
-        and (run.service != WHOLE_PLAN or run.kind.startswith(VERIFY))
+    found = _runs(
+        system,
+        lambda run: (
+            (not services or run.service in services)
+            and (kind is None or run.kind == kind)
+            and (run.service != WHOLE_PLAN or run.kind.startswith(VERIFY))
+        ),
+        upkeep=everything,
     )
-    if not runs:
+    if not found.runs:
         raise UsageError(
             "the plan has no schedule for any of it", hint="Give services one, such as `base: daily 02:00`."
         )
+    return found
+
+
+def drill_outlook(system: System) -> Outlook:
+    """Whether a drill is due, and when the next one is. Raise ``UsageError`` when the plan schedules none."""
+    if system.plan.drill is None or system.plan.drill.schedule is None:
+        hint = "Give it one: drill: {schedule: first monday 04:00}."
+        raise UsageError("the plan has no schedule for drills", hint=hint)
+    return _runs(system, lambda run: (run.service, run.kind) == (WHOLE_PLAN, DRILL), upkeep=True)
+
+
+def _runs(system: System, wanted: Callable[[Run], bool], *, upkeep: bool) -> Outlook:
+    known = look(system, upkeep=upkeep)
+    now = clock.now()
     return Outlook(
-        runs=runs, now=now, zone=system.plan.timezone, silent=known.silent, nobody_answered=not known.answered
+        runs=tuple(run for run in decide(system, known, now, jitter=timedelta(0)) if wanted(run)),
+        now=now,
+        zone=system.plan.timezone,
+        silent=known.silent,
+        nobody_answered=not known.answered,
     )
 
 
