@@ -9,6 +9,7 @@
 #   docker.sock   its engine, for callers outside
 #   pid           its first process: kill -9 of that one is a power cut
 #   engine.log    what dockerd said
+#   resolv.conf   its name server, which knows no name
 # A command runs on the machine with:  nsenter -t "$(cat FOLDER/pid)" -m -n -u -i -p -- COMMAND
 #
 # The network is unshared before dockerd starts: its bridge, addresses and packet filter rules must never be made in
@@ -19,8 +20,10 @@ shift 2
 cgroup=/recoup-testhost-$name
 mkdir -p "$folder/disk"
 rm -f "$folder/pid" "$folder/docker.sock"
+echo nameserver 127.0.0.1 > "$folder/resolv.conf"
+here=$(dirname "$(realpath "$0")")
 
-export folder name cgroup
+export folder name cgroup here
 # --kill-child ties the first process, and with it everything on the machine, to unshare, and that is tied to us.
 setsid setpriv --pdeathsig KILL unshare --mount --net --uts --ipc --pid --mount-proc --propagation private --fork --kill-child \
   bash -euc '
@@ -29,6 +32,11 @@ setsid setpriv --pdeathsig KILL unshare --mount --net --uts --ipc --pid --mount-
     mount -t tmpfs -o mode=755 tmpfs /run
     mkdir -p /var/lib/docker
     mount --bind "$folder/disk" /var/lib/docker
+    names=$(realpath -m /etc/resolv.conf) # on many machines a link into /run, which is empty here
+    mkdir -p "${names%/*}"
+    [ -e "$names" ] || touch "$names"
+    mount --bind "$folder/resolv.conf" "$names"
+    "$here/entrypoints/names.pl" &
     exec dockerd --host unix:///run/docker.sock --host "unix://$folder/docker.sock" --cgroup-parent "$cgroup" "$@"
   ' machine "$@" >> "$folder/engine.log" 2>&1 < /dev/null &
 outer=$!
