@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO, cast
 
@@ -63,7 +63,12 @@ class Output:
             with _bars() as listener:
                 yield listener
         else:
-            yield _Lines()
+            yield progress_lines(write_error)
+
+
+def progress_lines(write: Callable[[str], None]) -> ProgressListener:
+    """A listener that writes a line now and then for each thing. ``write`` takes whole lines, and is in any thread."""
+    return _Lines(write)
 
 
 def to_json(document: Mapping[str, Any]) -> str:
@@ -171,7 +176,8 @@ def _silent(_progress: Progress, /) -> None:
 class _Lines:
     """Progress as plain lines, at most one for each thing every thirty seconds: readable in a log."""
 
-    def __init__(self) -> None:
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
         self._lock = threading.Lock()
         self._last: dict[str, float] = {}
 
@@ -183,7 +189,7 @@ class _Lines:
             self._last[progress.what] = now
         of = "" if progress.total_bytes is None else f" of about {show_size(progress.total_bytes)}"
         with contextlib.suppress(OSError):  # a listener must never raise; the work goes on without its remarks
-            write_error(clean(f"{progress.what}: {show_size(progress.done_bytes)}{of}") + "\n")
+            self._write(clean(f"{progress.what}: {show_size(progress.done_bytes)}{of}") + "\n")
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recoup.cli.output import Output, clean
-from recoup.cli.recover_view import PlainView, State, budget_left
+from recoup.cli.recover_view import PATIENCE_SECONDS, PlainView, State, budget_left
 from recoup.engines.engine import Progress
 from recoup.kernel import clock
 from recoup.kernel.units import show_duration, show_size
@@ -37,8 +37,8 @@ class LiveView(PlainView):
         self._console = console or Console(stderr=True, highlight=False)
         self._lock = threading.Lock()
         self._bytes: dict[str, tuple[Progress, float, int, float]] = {}
-        self._live = self._new()
         self._drawn = True
+        self._live = self._new()
 
     def _new(self) -> Live:
         return Live(
@@ -47,39 +47,41 @@ class LiveView(PlainView):
         )  # fmt: skip
 
     def __enter__(self) -> LiveView:
-        self._live.start()
+        self.speaker.say(self._live.start)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop()
+        self.speaker.say(self._stop)
+        super().__exit__()
 
     def _stop(self) -> None:
         with contextlib.suppress(OSError):
             self._live.stop()
 
+    def _again(self) -> None:
+        if self._drawn:
+            self._live = self._new()
+            self._live.start()
+
     def go_plain(self) -> None:
         """From now on only lines: nobody looks any more."""
-        self._drawn = False
-        self._stop()
+        if self._drawn:
+            self._drawn = False
+            self.speaker.done(self._stop, seconds=PATIENCE_SECONDS)
 
     @contextlib.contextmanager
     def asking(self) -> Iterator[None]:
         """See ``PlainView.asking``: the panel is taken away."""
-        if not self._drawn:
-            yield
-            return
-        self._stop()
+        self.speaker.done(self._stop, seconds=PATIENCE_SECONDS)
         try:
             yield
         finally:
-            if self._drawn:
-                self._live = self._new()
-                self._live.start()
+            self.speaker.say(self._again)
 
-    def write(self, text: str) -> None:
+    def put(self, text: str) -> None:
         """Above the panel."""
         if not self._drawn:
-            super().write(text)
+            super().put(text)
         elif not self.output.quiet:
             self._console.print(Text(clean(text, keep_newlines=True)), soft_wrap=True)
 

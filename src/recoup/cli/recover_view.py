@@ -12,7 +12,8 @@ from datetime import timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from recoup.cli.output import Output
+from recoup.cli.output import Output, progress_lines
+from recoup.cli.speaker import Speaker
 from recoup.engines.engine import Progress
 from recoup.kernel import clock
 from recoup.kernel.finding import Verdict
@@ -26,6 +27,8 @@ from recoup.recovery.step import Consent, Phase, Step
 
 #: At which parts of the RTO somebody is told.
 _ALARMS: Final = (0.5, 0.8, 1.0)
+#: How long a terminal may take to show what has to be shown before a question, or at the end.
+PATIENCE_SECONDS: Final = 5.0
 
 
 @dataclass(kw_only=True)
@@ -79,40 +82,42 @@ class PlainView:
 
     def __init__(self, output: Output, state: State) -> None:
         self.output, self.state = output, state
-        self._progress = output.progress()
-        self._listen: Callable[[Progress], None] = lambda _progress: None
+        self.speaker = Speaker()
+        self._listen = progress_lines(lambda text: self.say(text.rstrip("\n")))
         self._alarmed = 0
         self._told_skips: set[str] = set()
 
     def __enter__(self) -> PlainView:
-        self._listen = self._progress.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.__exit__(None, None, None)
+        self.speaker.close(seconds=PATIENCE_SECONDS)
 
     @contextlib.contextmanager
     def asking(self) -> Iterator[None]:
         """While inside, nothing else is written: a person is being asked."""
+        self.speaker.done(lambda: None, seconds=PATIENCE_SECONDS)
         yield
 
     def go_plain(self) -> None:
         """From now on only lines: nobody looks any more."""
 
     def say(self, text: str) -> None:
-        """A line with its time."""
+        """A line with its time. Any thread may call it; it never waits."""
         at = clock.now().astimezone(ZoneInfo(self.state.zone))
-        with contextlib.suppress(OSError):
-            self.write(f"{at:%H:%M:%S}  {text}")
+        self.write(f"{at:%H:%M:%S}  {text}")
 
     def write(self, text: str) -> None:
-        """Put it out."""
+        """Put it out when everything before it is."""
+        self.speaker.say(lambda: self.put(text))
+
+    def put(self, text: str) -> None:
+        """Put it out, in the speaker's thread."""
         self.output.note(text)
 
     def on_progress(self, progress: Progress, /) -> None:
         """How far a step's bytes have come. Any thread may call it."""
-        with contextlib.suppress(OSError):
-            self._listen(progress)
+        self._listen(progress)
 
     def begins(self, step: Step, attempt: int) -> None:
         """A step begins."""
