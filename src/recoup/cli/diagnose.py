@@ -40,6 +40,7 @@ def diagnose(file: FileOption = None, as_json: JsonOption = False, quiet: QuietO
     What is stopped is told apart from what is lost. Exit code 0 when nothing is wrong, 3 when something is, 4 when it
     could not be found out.
     """
+    from recoup.assembly.likely import with_likely
     from recoup.assembly.symptoms import look_at_services
     from recoup.assembly.system import System
     from recoup.cli.output import Output
@@ -53,7 +54,7 @@ def diagnose(file: FileOption = None, as_json: JsonOption = False, quiet: QuietO
     for one in look_at_services(system, clock.now()):
         seen.append(one)
         output.line(f"{one.verdict.value:<8} {one.service}: {_seen(one)}")
-    found = judge(seen)
+    found = with_likely(judge(seen), file)
     _say(output, found)
     output.document("diagnose", _document(seen, found))
     return exit_code(found.verdict)
@@ -81,11 +82,23 @@ def _say(output: Any, found: Diagnosis) -> None:
         pass
     elif found.loss is not None:
         output.line(f"  going back loses about {show_duration(found.loss)} of {', '.join(found.concerned)}")
+    if found.recover is not None:
+        output.line(f"  until users are back: {_likely(found)}")
     if found.advice:
         output.line("what to type:")
     for number, advice in enumerate(found.advice, start=1):
         output.line(f"  {number}. {advice.command}")
         output.line(f"     {advice.meaning}")
+
+
+def _likely(found: Diagnosis) -> str:
+    from recoup.kernel.units import show_duration
+
+    if found.likely is None:
+        return "how long is not known; nothing like it was rehearsed or done yet"
+    if found.unmeasured:
+        return f"likely {show_duration(found.likely)}, and {found.unmeasured} steps that were never measured"
+    return f"likely {show_duration(found.likely)}, by drills and earlier recoveries"
 
 
 def _document(seen: list[Seen], found: Diagnosis) -> dict[str, Any]:
@@ -95,6 +108,15 @@ def _document(seen: list[Seen], found: Diagnosis) -> dict[str, Any]:
         "because": list(found.because),
         "concerned": list(found.concerned),
         "loss_seconds": None if found.loss is None else found.loss.total_seconds(),
+        "recover": None
+        if found.recover is None
+        else {
+            "situation": found.recover.situation,
+            "services": list(found.recover.services),
+            "command": found.recover.command,
+            "likely_seconds": None if found.likely is None else found.likely.total_seconds(),
+            "steps_unmeasured": found.unmeasured,
+        },
         "advice": [{"command": one.command, "meaning": one.meaning} for one in found.advice],
         "services": [
             {

@@ -23,6 +23,13 @@ Situation = Literal[
     "server-loss", "database-corruption", "data-loss", "redis-loss", "application-loss", "stopped", "nothing", "unknown"
 ]
 
+#: Those that ``recoup recover`` knows the steps of (``recovery.runbook.RECOVERED``).
+Runnable = Literal["server-loss", "database-corruption", "redis-loss", "application-loss"]
+
+_RUN: Final = (
+    "Looks once more, then asks before it stops or replaces anything; what is replaced is kept. With --plan it only "
+    "shows its steps."
+)
 _KEPT: Final = "Nothing is overwritten: what is replaced is kept, and where is said."
 
 
@@ -70,6 +77,19 @@ class Advice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recover:
+    """A run of ``recoup recover``. ``services`` are named when it is not all of those that the situation hurts."""
+
+    situation: Runnable
+    services: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> str:
+        """What to type."""
+        return " ".join(("recoup recover", self.situation, *(f"--service {one}" for one in self.services)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
     """The judgement. ``because`` are the symptoms it rests on, ``concerned`` the services to bring back."""
 
@@ -78,6 +98,9 @@ class Diagnosis:
     concerned: tuple[str, ...] = ()
     advice: tuple[Advice, ...] = ()
     loss: timedelta | None = None  #: the largest of the services concerned; None when it is not known
+    recover: Recover | None = None  #: the run that is among the advice, where there is one
+    likely: timedelta | None = None  #: how long that run is likely to take until users are back; None: it is not known
+    unmeasured: int = 0  #: how many of its steps until then were never measured, and are not in ``likely``
 
     @property
     def verdict(self) -> Verdict:
@@ -97,15 +120,16 @@ def diagnose(seen: Sequence[Seen]) -> Diagnosis:
     if foreign := [one for one in data if one.data == "foreign"]:
         return _foreign(foreign)
     if damaged := [one for one in data if one.damage]:
-        return _restore("database-corruption", damaged, [f"{one.service}: {', '.join(one.damage)}" for one in damaged])
+        because = [f"{one.service}: {', '.join(one.damage)}" for one in damaged]
+        return _restore(_damage_of(damaged), damaged, because, data)
     if lost:
         situation: Situation = "redis-loss" if all(one.engine == "redis" for one in lost) else "data-loss"
-        return _restore(situation, lost, [_lost_text(one) for one in lost])
+        return _restore(situation, lost, [_lost_text(one) for one in lost], data)
     if wrong := [one for one in data if one.wrong]:
         return _wrong(wrong)
     down = [one for one in data if one.answers is False]
     if broken := [one for one in down if one.data == "there" and one.state in ("restarting", "dead", "running")]:
-        return _does_not_work(broken)
+        return _does_not_work(broken, data)
     if down:
         return _stopped(down)
     if bad := [one for one in others if one.answers is False]:
@@ -134,20 +158,38 @@ def _lost_text(one: Seen) -> str:
     return f"{one.service}: its data are gone" + (f" ({one.detail})" if one.detail else "")
 
 
+def _damage_of(damaged: Sequence[Seen]) -> Runnable:
+    return "redis-loss" if all(one.engine == "redis" for one in damaged) else "database-corruption"
+
+
+def _run_for(situation: Runnable, hurt: Sequence[Seen], data: Sequence[Seen]) -> Recover | None:
+    """The run that brings these databases back; None where there is none for one of them.
+
+    It needs a whole copy to go back to, and a Compose service to stop and start.
+    """
+    whole = {"postgres": "base", "redis": "rdb"}
+    if not all(one.back_to and one.compose_service and whole[one.engine] in one.kinds for one in hurt):
+        return None
+    engine = "redis" if situation == "redis-loss" else "postgres"
+    usual = {one.service for one in data if situation == "server-loss" or one.engine == engine}
+    named = [one.service for one in hurt]
+    return Recover(situation=situation, services=() if set(named) == usual else tuple(named))
+
+
 def _server_lost(data: Sequence[Seen]) -> Diagnosis:
-    advice = (
-        Advice(
-            command="recoup restore --stack latest --to-time latest",
-            meaning="Brings every service back in the plan's order, to the newest instant that all of them reach. "
-            "Without streams leave out --to-time.",
-        ),
+    run = _run_for("server-loss", data, data)
+    stack = Advice(
+        command="recoup restore --stack latest --to-time latest",
+        meaning="Brings every service back in the plan's order, to the newest instant that all of them reach. "
+        "Without streams leave out --to-time.",
     )
     return Diagnosis(
         situation="server-loss",
         because=("no container and no data of the stack are on this machine",),
         concerned=tuple(one.service for one in data),
-        advice=advice,
+        advice=(stack if run is None else Advice(command=run.command, meaning=_RUN),),
         loss=_worst(data),
+        recover=run,
     )
 
 
@@ -168,14 +210,20 @@ def _foreign(foreign: Sequence[Seen]) -> Diagnosis:
     )
 
 
-def _restore(situation: Situation, lost: Sequence[Seen], because: Sequence[str]) -> Diagnosis:
-    advice = [
-        Advice(
-            command=f"recoup hold incident --reason '{situation}'",
-            meaning="Nothing expires until the incident is over.",
-        )
-    ]
-    advice += [found for one in lost if (found := restore_of(one)) is not None]
+def _restore(situation: Situation, lost: Sequence[Seen], because: Sequence[str], data: Sequence[Seen]) -> Diagnosis:
+    run = None
+    if situation == "redis-loss" or situation == "database-corruption":
+        run = _run_for(situation, lost, data)
+    if run is not None:
+        advice = [Advice(command=run.command, meaning=_RUN)]
+    else:
+        advice = [
+            Advice(
+                command=f"recoup hold incident --reason '{situation}'",
+                meaning="Nothing expires until the incident is over.",
+            )
+        ]
+        advice += [found for one in lost if (found := restore_of(one)) is not None]
     without = [one.service for one in lost if one.back_to is None]
     because = [*because, *(f"{name}: there is no copy to go back to that could be read" for name in without)]
     return Diagnosis(
@@ -184,6 +232,7 @@ def _restore(situation: Situation, lost: Sequence[Seen], because: Sequence[str])
         concerned=tuple(one.service for one in lost),
         advice=tuple(advice),
         loss=_worst(lost),
+        recover=run,
     )
 
 
@@ -232,7 +281,7 @@ def _wrong(wrong: Sequence[Seen]) -> Diagnosis:
     )
 
 
-def _does_not_work(broken: Sequence[Seen]) -> Diagnosis:
+def _does_not_work(broken: Sequence[Seen], data: Sequence[Seen]) -> Diagnosis:
     """The data are there, the container is, and still it does not answer: look before anything is replaced."""
     looks = [
         Advice(
@@ -242,13 +291,19 @@ def _does_not_work(broken: Sequence[Seen]) -> Diagnosis:
         )
         for one in broken
     ]
-    restores = [found for one in broken if (found := restore_of(one)) is not None]
+    situation = _damage_of(broken)
+    run = _run_for(situation, broken, data)
+    if run is not None:
+        restores = [Advice(command=run.command, meaning=_RUN)]
+    else:
+        restores = [found for one in broken if (found := restore_of(one)) is not None]
     return Diagnosis(
-        situation="database-corruption",
+        situation=situation,
         because=tuple(f"{one.service}: it does not answer although it is there ({one.detail})" for one in broken),
         concerned=tuple(one.service for one in broken),
         advice=(*looks, *restores),
         loss=_worst(broken),
+        recover=run,
     )
 
 
@@ -277,11 +332,16 @@ def _application_lost(bad: Sequence[Seen]) -> Diagnosis:
             Advice(command=f"docker compose logs --tail 50 {named}", meaning="Why it does not run."),
             Advice(command=f"docker compose up -d {named}", meaning="Makes and starts its containers again."),
         ]
+    run = Recover(situation="application-loss") if named else None
+    if run is not None:
+        only = "When a start is not enough: its source, environment and images come back as they were recorded. "
+        advice.append(Advice(command=run.command, meaning=only + _RUN))
     return Diagnosis(
         situation="application-loss",
         because=tuple(f"{one.service}: {one.detail or 'it is not healthy'}; the databases are well" for one in bad),
         concerned=tuple(one.service for one in bad),
         advice=tuple(advice),
+        recover=run,
     )
 
 

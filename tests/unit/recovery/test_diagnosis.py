@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recoup.kernel.finding import Verdict
-from recoup.recovery.diagnosis import Data, Diagnosis, Engine, Seen, diagnose
+from recoup.recovery.diagnosis import Data, Diagnosis, Engine, Runnable, Seen, diagnose
+from recoup.recovery.runbook import RECOVERED
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
 
@@ -25,7 +26,8 @@ def postgres(**facts: Any) -> Seen:
 
 
 def redis(**facts: Any) -> Seen:
-    return postgres(**{"service": "redis", "engine": "redis", "compose_service": "cache", **facts})
+    return postgres(**{"service": "redis", "engine": "redis", "compose_service": "cache",
+                       "kinds": frozenset({"rdb"}), **facts})  # fmt: skip
 
 
 def api(**facts: Any) -> Seen:
@@ -49,7 +51,7 @@ def test_nothing_is_wrong_when_everything_answers_with_its_own_data() -> None:
 def test_a_server_is_lost_when_no_container_and_no_data_are_left() -> None:
     found = diagnose([gone(postgres), gone(redis), api(answers=False, state="missing")])
     assert (found.situation, found.loss) == ("server-loss", timedelta(minutes=5))
-    assert "recoup restore --stack latest" in commands(found)[0]
+    assert commands(found) == ["recoup recover server-loss"]
 
 
 def test_an_application_that_still_runs_shows_that_the_server_is_not_lost() -> None:
@@ -72,21 +74,43 @@ def test_a_database_that_runs_and_does_not_answer_is_looked_at_before_it_is_repl
     found = diagnose([postgres(answers=False, state="restarting", detail="restarted 9 times"), redis(), api()])
     assert found.situation == "database-corruption"
     assert "logs" in commands(found)[0]
-    assert commands(found)[1] == "recoup restore latest --service postgres --kind base"
+    assert commands(found)[1] == "recoup recover database-corruption"
 
 
 def test_damage_that_the_server_names_is_a_corruption_and_comes_back_to_the_newest_instant() -> None:
     found = diagnose([postgres(damage=("3 checksum failures in shop",), streamed=True), redis(), api()])
     assert found.situation == "database-corruption"
     assert found.because == ("postgres: 3 checksum failures in shop",)
+    assert commands(found) == ["recoup recover database-corruption"]
+
+
+def test_where_a_run_cannot_bring_it_back_the_restore_itself_is_named_under_a_hold() -> None:
+    own = postgres(compose_service=None, state=None, damage=("2 checksum failures",), streamed=True)
+    found = diagnose([own, redis()])
+    assert found.recover is None
     assert commands(found)[0].startswith("recoup hold incident --reason ")
-    assert commands(found)[1] == "recoup restore --service postgres --to-time latest"
+    assert commands(found)[1] == "recoup restore --service postgres --to-time latest --destination /srv/restored"
+    dumped = diagnose([postgres(damage=("x",), kinds=frozenset({"dump"})), redis()])
+    assert commands(dumped)[1] == "recoup restore latest --service postgres --kind dump"
+
+
+def test_a_run_is_told_which_of_several_databases_it_is_for() -> None:
+    other = postgres(service="billing")
+    assert commands(diagnose([postgres(damage=("x",)), other])) == [
+        "recoup recover database-corruption --service postgres"
+    ]
+    both = diagnose([postgres(damage=("x",)), redis(damage=("y",))])
+    assert commands(both) == ["recoup recover database-corruption --service postgres --service redis"]
+
+
+def test_a_run_is_suggested_only_for_situations_that_have_one() -> None:
+    assert set(get_args(Runnable)) == set(RECOVERED)
 
 
 def test_a_redis_that_runs_on_nothing_has_lost_its_data() -> None:
     found = diagnose([postgres(), redis(data="emptied"), api()])
     assert (found.situation, found.concerned) == ("redis-loss", ("redis",))
-    assert "recoup restore latest --service redis" in commands(found)
+    assert commands(found) == ["recoup recover redis-loss"]
 
 
 def test_wrong_answers_are_lost_rows_and_nobody_is_told_to_go_back_to_the_newest_copy() -> None:
