@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
+from recoup.assembly.live_postgres import checks_of
 from recoup.assembly.postgres import PostgresPlace, postgres_place
 from recoup.assembly.redis import redis_place
 from recoup.assembly.stack import Stack, open_stack
@@ -17,20 +18,20 @@ from recoup.assembly.system import System
 from recoup.engines.compose.answers import ask
 from recoup.engines.postgres.access import open_maintenance
 from recoup.engines.postgres.log_damage import damage_in_log as postgres_damage
-from recoup.engines.postgres.plan_answers import Expectation, judge
-from recoup.engines.postgres.session import Session, SqlError
+from recoup.engines.postgres.plan_checks import PlanCheck, ask_check
+from recoup.engines.postgres.session import SqlError
 from recoup.engines.redis.connection import connect, read_info, read_keyspace
 from recoup.engines.redis.log_damage import damage_in_log as redis_damage
 from recoup.kernel.errors import RecoupError
 from recoup.kernel.finding import Verdict
 from recoup.objectives.alarms import ServiceFacts
-from recoup.plan.services import Check, ComposeService, FilesService, PostgresService, RedisService
+from recoup.plan.services import ComposeService, FilesService, PostgresService, RedisService
 from recoup.recovery.diagnosis import Data, Engine, Seen
 from recoup.repository.catalog import REPLACED, Catalog, Entry, read_catalog
 from recoup.repository.repository import Repository
 
 #: A look must end soon, also at a server that is in trouble.
-_STATEMENT_MS: Final = 10_000
+_ALLOWED_SECONDS: Final = 10
 #: How much of a log is looked through for what its server says of damage.
 _LOG_LINES: Final = 60
 #: Errors of PostgreSQL that mean damage: data_corrupted, index_corrupted (documentation, Appendix A).
@@ -74,7 +75,7 @@ def look_at_services(system: System, now: datetime, surveyed: Survey | None = No
     for name, service in system.plan.services.items():
         if isinstance(service, PostgresService):
             subject = _subject(name, "postgres", service.compose, catalog, known.opened)
-            seen = _asked(subject, stack, partial(_postgres, system, subject, service))
+            seen = _asked(subject, stack, partial(_postgres, system, subject))
         elif isinstance(service, RedisService):
             subject = _subject(name, "redis", service.compose, catalog, known.opened)
             seen = _asked(subject, stack, partial(_redis, system, subject))
@@ -117,15 +118,15 @@ def _asked(subject: _Subject, stack: Stack | None, look: Callable[[], Seen]) -> 
         return _unreachable(subject, stack, failure)
 
 
-def _postgres(system: System, subject: _Subject, service: PostgresService) -> Seen:
+def _postgres(system: System, subject: _Subject) -> Seen:
     place = postgres_place(system, subject.name)
     with open_maintenance(place.access) as session:
-        _hurry(session)
+        session.execute(f"SET statement_timeout = {_ALLOWED_SECONDS * 1000}")
         found = str(session.query("SELECT system_identifier FROM pg_control_system()")[0][0])
         damage = [f"{count} checksum failures in {name}" for name, count in session.query(_CHECKSUMS)]
         there = {str(name) for (name,) in session.query("SELECT datname FROM pg_database WHERE datallowconn")}
     missing = [name for name in place.databases if name not in there]
-    checked = _checks(place, service.checks, there)
+    checked = _checks(place, checks_of(system, subject.name), there)
     seen = Seen(
         service=subject.name, engine="postgres", answers=True, data="there", compose_service=subject.compose_service,
         damage=(*damage, *checked.damage), wrong=tuple(checked.wrong), unasked=tuple(checked.unasked),
@@ -142,10 +143,6 @@ def _postgres(system: System, subject: _Subject, service: PostgresService) -> Se
     return seen
 
 
-def _hurry(session: Session) -> None:
-    session.execute(f"SET statement_timeout = {_STATEMENT_MS}")
-
-
 @dataclass(slots=True)
 class _Answers:
     """What the plan's checks met, other than the right answer."""
@@ -155,20 +152,15 @@ class _Answers:
     unasked: list[str] = field(default_factory=list)
 
 
-def _checks(place: PostgresPlace, checks: Sequence[Check], there: set[str]) -> _Answers:
+def _checks(place: PostgresPlace, checks: Sequence[PlanCheck], there: set[str]) -> _Answers:
     found = _Answers()
     for check in checks:
-        database = check.database or next(iter(place.databases), None)
-        if check.sql is None or (database is not None and database not in there):
+        if check.database is not None and check.database not in there:
             continue
-        expected = Expectation(at_least=check.at_least, at_most=check.at_most, equals=check.equals)
-        name = check.name or " ".join(check.sql.split())[:120]
+        name = check.subject
         try:
-            with place.access.session(database) as session:
-                _hurry(session)
-                session.execute("BEGIN READ ONLY")
-                session.execute("SET LOCAL search_path TO DEFAULT")  # names are found as the application finds them
-                verdict, said = judge(expected, session.query(check.sql.strip().rstrip(";"))[:1])
+            with place.access.session(check.database) as session:
+                verdict, said = ask_check(session, check, _ALLOWED_SECONDS)
         except SqlError as refused:
             damaged, gone = refused.sqlstate in _DAMAGE, refused.sqlstate in _GONE
             told = found.damage if damaged else found.wrong if gone else found.unasked

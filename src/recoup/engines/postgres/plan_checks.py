@@ -124,8 +124,7 @@ def _that_prove(
 def _as_it_is(server: RestoredServer, database: str, check: PlanCheck, allowed_seconds: float) -> Finding:
     try:
         with server.session(database) as session:
-            session.execute("BEGIN READ ONLY")
-            verdict, said = judge(check, _ask(session, check, allowed_seconds))
+            verdict, said = ask_check(session, check, allowed_seconds)
     except EngineError as refused:
         state = refused.sqlstate if isinstance(refused, SqlError) else ""
         slow = state == "57014"
@@ -134,6 +133,15 @@ def _as_it_is(server: RestoredServer, database: str, check: PlanCheck, allowed_s
         hint = _SLOW if slow else _UNKNOWN_NAME if unknown_name else _ERROR
         return _finding(check, Verdict.UNKNOWN, said, hint)
     return _finding(check, verdict, said, None)
+
+
+def ask_check(session: Session, check: PlanCheck, allowed_seconds: float) -> tuple[Verdict, str]:
+    """Ask one check in a session of its own, read-only: whether the answer is the right one, and what it was.
+
+    Raise ``SqlError`` when the server refuses it or it takes longer, ``EngineError`` when the connection is lost.
+    """
+    session.execute("BEGIN READ ONLY")
+    return judge(check, _ask(session, check, allowed_seconds))
 
 
 def _ask(session: Session, check: PlanCheck, allowed_seconds: float) -> list[Row]:
