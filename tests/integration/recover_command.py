@@ -51,7 +51,7 @@ class OrderedActor(FileActor):
             (self.orders / f"at-{step.id}").touch()
             assert wait_until((self.orders / "go").exists, limit_seconds=_SECONDS)
         if (self.orders / f"chatter-{step.id}").exists():
-            for number in range(3000):
+            for number in range(300):
                 voice.say(f"{number} is a line that somebody would have to read")
         if (self.orders / f"ask-{step.id}").exists():
             since = clock.monotonic()

@@ -302,3 +302,43 @@ def test_a_person_at_the_terminal_is_asked_for_what_only_they_can_do(desk: Desk)
     assert typing.ended() == 0
     [others] = [one for one in desk.json("--show")["steps"] if one["id"] == "others"]
     assert others["people_seconds"] > 0
+
+
+def test_a_run_is_given_up_with_its_reason_and_says_what_is_left_of_it(desk: Desk) -> None:
+    desk.recover(SITUATION, "--yes", "--pause-before", "swap-postgres", expect=4)
+    said = desk.recover("--abandon", "--because", "it was a full disk")
+    assert "is given up, because it was a full disk" in said
+    assert "what it stopped stands still: docker compose up -d --wait starts it" in said
+    assert "it replaced nothing" in said
+    assert "recoup recover --close" in said
+    shown = desk.recover("--show", expect=4)
+    assert "given up; it is not closed yet" in shown
+    assert "users were not brought back by it" in shown
+    assert "has ended already: abandoned" in desk.recover("--abandon", "--because", "again", expect=2)
+    assert "every one that was begun has ended" in desk.recover("--resume", expect=2)
+
+
+def test_a_run_that_is_not_over_or_has_nothing_to_put_back_is_neither_closed_nor_rolled_back(desk: Desk) -> None:
+    desk.recover(SITUATION, "--yes", "--pause-before", "swap-postgres", expect=4)
+    assert "nobody is here to agree" in desk.recover("--close", expect=5)
+    assert "is not over" in desk.recover("--close", "--yes", expect=5)
+    assert "has replaced nothing" in desk.recover("--rollback", "--confirm", "marketplace", expect=5)
+    wrong = desk.recover("--rollback", "--confirm", "shop", expect=2)
+    assert "this system is called marketplace" in wrong
+    assert "--keep belongs to --close" in desk.recover("--resume", "--keep", expect=2)
+
+
+def test_a_run_is_closed_when_its_list_is_done_and_what_is_open_is_named_line_by_line(desk: Desk) -> None:
+    desk.recover(SITUATION, *AGREED)
+    said = desk.recover("--close", "--yes", expect=5)
+    assert re.search(r"is not closed, because \d points of the list are open:\n  every service runs: ", said)
+    assert "\n  recoup backup postgres --kind base\n" in said
+
+
+def test_the_plan_may_ask_for_a_second_person(desk: Desk) -> None:
+    desk.plan.write_text(desk.plan.read_text() + "recovery: {two_people: true}\n")
+    desk.recover(SITUATION, *AGREED, "--as", "ann", expect=5)
+    assert "swap-postgres" not in desk.done()
+    desk.recover("--resume", *AGREED, "--as", "bob")
+    [swap] = [one for one in desk.json("--show")["steps"] if one["id"] == "swap-postgres"]
+    assert swap["approved_by"] == "bob"

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from recoup.assembly.access import Readable
 from recoup.assembly.recover_context import RecoverWish
-from recoup.assembly.recover_runs import RunSeen, local_runs
+from recoup.assembly.recover_runs import RunSeen, runs_seen
 from recoup.assembly.system import System
 from recoup.drill.book import read_book
 from recoup.drill.model import DrillRecord
@@ -42,7 +42,7 @@ def expect(opened: Readable, system: System, steps: Sequence[Step]) -> Expected:
     book = read_book(opened.repositories, system=system.plan.system, failed=opened.failed, newest=_DRILLS)
     then = {one.id: one.plain_bytes for one in catalog.entries}
     taken = [one for record in book.records for one in _rehearsed(record, then)]
-    taken += [one for run in local_runs(opened.state_folder) for one in _recovered(run)]
+    taken += [one for run in runs_seen(opened, system.plan.system) for one in _recovered(run)]
     promised = stack_objective(system.plan)
     silent = [f"{name}: its drills were not read: {failure.message}" for name, failure in book.failed.items()]
     silent += [f"{one.repository}: {one.key}: {one.what}" for one in book.problems]

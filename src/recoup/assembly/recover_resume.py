@@ -8,10 +8,30 @@ from pathlib import Path
 from recoup.assembly.access import Readable, open_for_reading
 from recoup.assembly.plan_from_repository import plan_here
 from recoup.assembly.recover_context import RecoverWish
+from recoup.assembly.recover_hold import LEASE
 from recoup.assembly.recover_runs import RunSeen, runs_seen
-from recoup.kernel.errors import UsageError
+from recoup.assembly.system import System
+from recoup.kernel import clock
+from recoup.kernel.errors import RecoupError, UsageError
+from recoup.kernel.presence import myself
 from recoup.recovery.progress import Progress
 from recoup.recovery.runbook import RECOVERED
+from recoup.repository.lease import holder_of
+from recoup.repository.run_lease import look, standing
+
+
+def system_here(file: Path | None, source: str | None, key_file: Path | None) -> tuple[Readable, System]:
+    """The repositories and the plan of this machine, also the one that a recovery has brought here.
+
+    Raise ``UsageError`` when there is none.
+    """
+    opened = open_for_reading(file, source, key_file)
+    here = plan_here(opened) if opened.system is None else (opened, opened.system)
+    if here is None:
+        raise UsageError(
+            "no recovery was begun on this machine, and it has no plan", hint="Give the plan with -f FILE, or go there."
+        )
+    return here
 
 
 def runs_here(file: Path | None, source: str | None, key_file: Path | None) -> tuple[Readable, tuple[RunSeen, ...]]:
@@ -20,6 +40,21 @@ def runs_here(file: Path | None, source: str | None, key_file: Path | None) -> t
     if opened.system is None and (here := plan_here(opened)) is not None:
         opened = here[0]
     return opened, runs_seen(opened, None if opened.system is None else opened.system.plan.system)
+
+
+def carried_out_by(opened: Readable, system: str) -> str | None:
+    """Who works on the recoveries of a system at this instant, in words, as far as can be seen from here; else None."""
+    here = holder_of(opened.state_folder, LEASE)
+    if here is not None:
+        return here
+    for repository in opened.repositories:
+        try:
+            lease = look(repository, system).lease
+        except RecoupError:
+            continue  # another one may tell; nobody is kept from anything by this answer
+        if lease is not None and standing(lease, myself(), clock.now()) == "held":
+            return str(lease)
+    return None
 
 
 def find_run(runs: tuple[RunSeen, ...], wanted: str | None) -> RunSeen:

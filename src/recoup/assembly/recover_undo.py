@@ -109,10 +109,11 @@ def close(recovery: Recovery, *, keep: bool = False) -> Undone:
     # What was rolled back has no list: production runs on the data from before, and those are not removed.
     left = () if ended == written.ROLLED_BACK or _closed(recovery) else still_open(recovery)
     if left:
-        said = "; ".join(f"{one.finding.check}: {one.finding.detail or one.asks}" for one in left)
+        said = "".join(f"\n  {one.finding.check}: {one.finding.detail or one.asks}" for one in left)
+        hints = "".join(f"\n  {one}" for one in dict.fromkeys(one.finding.hint for one in left if one.finding.hint))
         raise RefusedError(
-            f"{len(left)} points of the list are open: {said}",
-            hint=next((one.finding.hint for one in left if one.finding.hint), "Do them, and close it again."),
+            f"the run {recovery.run} is not closed, because {len(left)} points of the list are open:{said}",
+            hint=f"Do them, and close it again. What helps:{hints}" if hints else "Do them, and close it again.",
         )
     removed = [] if keep else [what for service in _replaced(recovery) for what in _forget(recovery, service)]
     failed, _ = holds.release(recovery.system, hold_name(recovery.run))

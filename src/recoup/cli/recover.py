@@ -82,8 +82,12 @@ def recover(
     close: Annotated[
         bool, typer.Option("--close", help="End it: all is well, nothing is kept aside any more.")
     ] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="With --close: leave what was set aside where it is.")] = False,
     rollback: Annotated[bool, typer.Option("--rollback", help="Put back what was replaced.")] = False,
     abandon: Annotated[bool, typer.Option("--abandon", help="Give a run up as it is; needs --because.")] = False,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="From who is surely dead, or from another copy of the journal.")
+    ] = False,
     kit: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The recovery kit: repository, key, credentials.")
     ] = None,
@@ -130,8 +134,10 @@ def recover(
             force=force,
             as_name=as_name,
             close=close,
+            keep=keep,
             rollback=rollback,
             abandon=abandon,
+            take_over=take_over,
             kit=kit,
             host=host,
             no_provision=no_provision,

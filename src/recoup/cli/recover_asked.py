@@ -38,8 +38,10 @@ class Asked:
     force: bool = False
     as_name: str | None = None
     close: bool = False
+    keep: bool = False
     rollback: bool = False
     abandon: bool = False
+    take_over: bool = False
     kit: Path | None = None
     host: str | None = None
     no_provision: bool = False
@@ -85,7 +87,7 @@ def carry_out(output: Output, asked: Asked) -> Exit:
 
         return show(output, asked)
     if asked.close or asked.rollback or asked.abandon:
-        from recoup.cli.recover_end import end
+        from recoup.cli.recover_close import end
 
         return end(output, asked)
     if asked.dry_run:
@@ -146,6 +148,8 @@ def _require_sense(asked: Asked) -> None:
     if (asked.skip or asked.abandon) and not (asked.because or "").strip():
         which = "--skip" if asked.skip else "--abandon"
         raise UsageError(f"{which} needs its reason", hint='Say why: --because "…". It is written into the journal.')
+    if asked.keep and not asked.close:
+        raise UsageError("--keep belongs to --close", hint="It leaves what was set aside where it is.")
     if given and given != ["--plan"]:
         if asked.run is not None and not ids.is_id(asked.run):
             hint = f"Leave {asked.run!r} out for the newest run; `recoup recover --show` names the others."

@@ -8,9 +8,10 @@ from recoup.cli.documents import finding_document
 from recoup.cli.recover_asked import Asked
 from recoup.cli.recover_run import exit_of
 from recoup.cli.recover_show import attained_document, say_attained
-from recoup.kernel.errors import Exit, UncheckedError
+from recoup.kernel.errors import Exit
 from recoup.kernel.finding import Verdict
 from recoup.recovery.attained import Attained, attained
+from recoup.recovery.step import Act
 
 if TYPE_CHECKING:
     from recoup.assembly.recover_run import RecoveryOutcome
@@ -38,6 +39,9 @@ def say_outcome(output: Output, asked: Asked, ended: RecoveryOutcome) -> Exit:
             output.line(f"{one.verdict.value:<8}{one.check}: {one.subject}: {one.detail}")
             if one.hint:
                 output.line(f"        hint: {one.hint}")
+    listed = next((one for one in found.steps if one.step.act is Act.CHECKLIST), None)
+    if outcome.finished and listed is not None and listed.progress.detail:
+        output.line(f"the list of what must be well before it is closed: {listed.progress.detail}")
     nexts = _next(asked, ended, found)
     if nexts:
         output.line("what to type now:")
@@ -96,9 +100,3 @@ def _document(ended: RecoveryOutcome, found: Attained, code: Exit, nexts: list[t
         **attained_document(found),
         "next": [{"command": command, "meaning": meaning} for command, meaning in nexts],
     }
-
-
-def end(output: Output, asked: Asked) -> Exit:
-    """Close a run, put back what it replaced, or give it up."""
-    output.note(asked.command())
-    raise UncheckedError("runs cannot be closed, rolled back or abandoned yet")

@@ -126,7 +126,7 @@ def words_there(asked: Asked) -> tuple[str, ...]:
     flags = {
         "--plan": asked.dry_run, "--resume": asked.resume, "--show": asked.show, "--yes": asked.yes,
         "--install": asked.install, "--force": asked.force, "--close": asked.close, "--rollback": asked.rollback,
-        "--abandon": asked.abandon,
+        "--abandon": asked.abandon, "--keep": asked.keep, "--take-over": asked.take_over,
     }  # fmt: skip
     words += [name for name, given in flags.items() if given]
     values: list[tuple[str, str | None]] = [

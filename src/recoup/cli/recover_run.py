@@ -70,6 +70,7 @@ class _Talk:
             who=asked.as_name or login_name(),
             yes=asked.yes,
             run=asked.run,
+            take_over=asked.take_over,
             skip={one: (asked.because or "").strip() for one in asked.skip},
             pause_before=asked.pause_before,
             ready=self._ready,

@@ -12,7 +12,7 @@ from recoup.kernel.errors import Exit
 from recoup.kernel.finding import Verdict, exit_code
 from recoup.kernel.units import show_duration
 from recoup.recovery.attained import Attained, Moment, StepTime, attained
-from recoup.recovery.progress import Standing
+from recoup.recovery.progress import ABANDONED, ROLLED_BACK, Standing
 
 if TYPE_CHECKING:
     from recoup.cli.output import Output
@@ -23,6 +23,15 @@ _WORDS: Final[dict[Standing, str]] = {
     "done": "ok",
     "failed": "FAILED",
     "skipped": "left out",
+}
+
+
+#: How a run ended.
+_ENDED: Final = {
+    "ok": "done and proven",
+    "failed": "done, and something is wrong",
+    ABANDONED: "given up",
+    ROLLED_BACK: "rolled back: production is as it was before it",
 }
 
 
@@ -60,24 +69,25 @@ def show_plan(asked: Asked) -> Exit:
 
 def show(output: Output, asked: Asked) -> Exit:
     """Show a run: the one that goes on, or how one went. Exit code 0 when it is done and proven; else 3, 4."""
-    from recoup.assembly.recover_resume import find_run, runs_here
-    from recoup.assembly.recover_run import LEASE
+    from recoup.assembly.recover_resume import carried_out_by, find_run, runs_here
     from recoup.kernel.presence import boot_id
-    from recoup.repository.lease import holder_of
 
     opened, runs = runs_here(asked.file, asked.source, asked.key_file)
     seen = find_run(runs, asked.run)
-    if seen.damage is not None:
+    if seen.progress is None:
+        assert seen.damage is not None, "only runs that were begun are found"
         raise seen.damage
     zone = "UTC" if opened.system is None else opened.system.plan.timezone
     going = None
-    if seen.progress is not None and seen.progress.ended is None:
-        going = holder_of(opened.state_folder, LEASE)
+    if seen.progress.ended is None:
+        going = carried_out_by(opened, str(seen.progress.facts.get("system", "")))
     now = None if going is None else Moment(at=clock.now(), clock=clock.monotonic(), boot=boot_id())
     found = attained(seen.lines, now)
     assert found is not None, "only runs that were begun are found"
     last = seen.lines[-1]
     output.line(_standing(found, going, last.at, asked))
+    for said in (*([seen.damage.message] if seen.damage is not None else []), *seen.silent):
+        output.note(f"not the whole truth: {said}")
     output.line(f"declared {_time(found.declared, zone)} by {found.declared_by} on {seen.lines[0].host}")
     if found.detected is not None:
         output.line(f"detected {_time(found.detected, zone)}, {show_duration(found.before)} before")
@@ -97,8 +107,7 @@ def _standing(found: Attained, going: str | None, last: datetime, asked: Asked) 
     progress = found.progress
     said = f"recovery from {progress.situation}, run {progress.run}: "
     if progress.ended is not None:
-        words = {"ok": "done and proven", "failed": "done, and something is wrong"}
-        return said + words.get(progress.ended, "done, and not everything could be proven")
+        return said + _ENDED.get(progress.ended, "done, and not everything could be proven") + _closed(found)
     current = next((one for one in found.steps if one.progress.standing in ("begun", "failed", "waiting")), None)
     if current is None:
         at = "every step is over"
@@ -110,6 +119,10 @@ def _standing(found: Attained, going: str | None, last: datetime, asked: Asked) 
     idle = max(clock.now() - last, timedelta(0))
     command = asked.command("--resume", progress.run)
     return f"{said}{at}; nobody carries it out from here (its last line is {show_duration(idle)} old): {command}"
+
+
+def _closed(found: Attained) -> str:
+    return "; it is closed" if found.closed else "; it is not closed yet: nothing expires, and what it replaced is kept"
 
 
 def _row(number: int, one: StepTime) -> tuple[object, ...]:
@@ -155,6 +168,8 @@ def _rto(found: Attained) -> str:
     time = found.recovery_time
     if time is None:
         words = {Verdict.FAILED: ": MISSED already", Verdict.OK: "", Verdict.UNKNOWN: ""}[found.rto_verdict]
+        if found.progress.ended is not None:
+            return f"users were not brought back by it; {promised}"
         return f"users are not back yet, {show_duration(found.before + found.so_far)} {since}; {promised}{words}"
     words = {
         Verdict.OK: ": kept",
@@ -176,6 +191,7 @@ def attained_document(found: Attained) -> dict[str, Any]:
         "system": progress.facts.get("system"),
         "situation": progress.situation,
         "ended": progress.ended,
+        "closed": found.closed,
         "detected": clock.optional_text(found.detected),
         "declared": clock.to_text(found.declared),
         "declared_by": found.declared_by,

@@ -90,6 +90,7 @@ class Attained:
     rto_verdict: Verdict
     lost: tuple[Lost, ...] = ()
     jumps: tuple[Jump, ...] = ()
+    closed: bool = False  #: nothing of it is kept any more
 
     @property
     def before(self) -> timedelta:
@@ -196,22 +197,24 @@ def attained(lines: Sequence[Line], now: Moment | None = None) -> Attained | Non
         rto_verdict=_rto(rto, needed, found, sums, healthy=healthy, before=before),
         lost=_lost(found, steps, begun.at if detected is None else min(detected, begun.at)),
         jumps=tuple(sums.jumps),
+        closed=any(line.event == written.RUN_CLOSED for line in lines),
     )
 
 
 def _add_up(lines: Sequence[Line], now: Moment | None) -> _Sums:
     sums = _Sums()
     seen = {lines[0].id}
-    before: Line | Moment = lines[0]
+    before: Line = lines[0]
     for line in lines[1:]:
         if line.id in seen:
             continue
         seen.add(line.id)
-        _account(sums, _passed(sums, before, line), line)
+        begins_work = line.event == written.LEASED and before.event not in (written.RUN_BEGUN, written.RUN_RESUMED)
+        _account(sums, _passed(sums, before, line), line, nobody=begins_work or line.event == written.RUN_RESUMED)
         before = line
     if now is not None:
         passed = _passed(sums, before, now)
-        goes_on = isinstance(before, Line) and before.event == written.STEP_BEGUN
+        goes_on = before.event == written.STEP_BEGUN
         sums.spent["machine" if goes_on else "people"] += passed
     return sums
 
@@ -236,14 +239,14 @@ def _passed(sums: _Sums, before: Line | Moment, then: Line | Moment) -> timedelt
     return passed
 
 
-def _account(sums: _Sums, passed: timedelta, line: Line) -> None:
-    """Whose time it was that ended with this line."""
+def _account(sums: _Sums, passed: timedelta, line: Line, *, nobody: bool) -> None:
+    """Whose time it was that ended with this line. ``nobody``: nobody carried the run out until then."""
     step = str(line.data.get("step", ""))
     people = _ZERO
-    if line.event == written.RUN_RESUMED:
+    if nobody:
         sums.spent["still"] += passed
         return
-    if line.event == written.APPROVED:
+    if line.event in (written.APPROVED, written.DECLINED):
         people = passed
     elif line.event in (written.STEP_DONE, written.STEP_FAILED):
         people = min(passed, timedelta(seconds=float(line.data.get("seconds_waited", 0.0))))

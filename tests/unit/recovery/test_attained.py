@@ -141,6 +141,14 @@ def test_time_of_people_and_time_in_which_nobody_carried_it_out_are_told_apart()
     assert found.steps[1].people == _seconds(300)
 
 
+def test_a_run_that_is_only_given_up_later_stood_still_until_then() -> None:
+    tape = Tape().begin().line(written.LEASED).step("choose-db", 60).wait(3600)
+    found = tape.line(written.LEASED).wait(2).line(written.RUN_ENDED, outcome=written.ABANDONED).read()
+    assert found.spent == {"machine": _seconds(62), "people": _seconds(0), "still": _seconds(3600)}
+    assert (found.healthy, found.closed) == (None, False)
+    assert tape.line(written.RUN_CLOSED, removed=[], kept=False).read().closed
+
+
 def test_what_was_left_out_or_not_proven_keeps_no_promise() -> None:
     assert _whole(Tape().begin(), verdict="unknown").read().rto_verdict is Verdict.UNKNOWN
     tape = Tape().begin().step("choose-db", 1).step("swap-db", 1).step("start-db", 1)
