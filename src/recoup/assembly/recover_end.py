@@ -81,6 +81,7 @@ def abandon(given: Given, because: str, parts: Parts | None = None) -> tuple[Lin
 @contextlib.contextmanager
 def _recovery(stack: Stack, there: RunSeen, voice: Voice) -> Iterator[Recovery]:
     with stack.journal(there.run, there) as (journal, settled), contextlib.ExitStack() as scope:
+        end_processes(mark_of(there.run), strangers_only=True)
         stack.note(journal, settled)
         progress = there.progress
         assert progress is not None, "it was begun"
