@@ -74,7 +74,7 @@ def _flow(system: System, flow: FlowSpec, reach: ProductionReach) -> Finding:
 def checklist(recovery: Recovery, step: Step) -> Done:  # noqa: ARG001
     """Go through the list of what must be well again. What is wrong with users, data or backups ends the run here.
 
-    What can wait, and what only people can say and nobody has said yet, stays open: closing the recovery needs it.
+    What can wait stays open: closing the recovery needs it.
     """
     items = go_through(recovery)
     left = open_items(items)

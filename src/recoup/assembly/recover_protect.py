@@ -39,6 +39,8 @@ def copy_kind(system: System, service: str) -> str:
 def came_back(recovery: Recovery, service: str) -> datetime | None:
     """When the data of a database came back in this run; None when they did not."""
     known = recovery.progress.steps
+    if not {f"place-{service}", f"swap-{service}"} & set(known):
+        return None  # it was started, and its data are what they were
     for name in (f"start-{service}", f"place-{service}", f"swap-{service}"):
         if name in known and known[name].ended is not None:
             return known[name].ended
@@ -59,11 +61,16 @@ def timeline_of(system: System, service: str) -> int | None:
 def newest_since(
     catalog: Catalog, service: str, kind: str, since: datetime | None, timeline: int | None
 ) -> Entry | None:
-    """The newest copy of a service that was begun after its data came back, on the timeline that it is on now."""
+    """The newest copy of a service that was begun after its data came back, on the timeline that it is on now.
+
+    One that was begun in the future is one of before, by another clock than this one.
+    """
+    now = clock.now()
     for entry in catalog.entries:
         if entry.service != service or entry.kind != kind or entry.label == REPLACED:
             continue
-        if (since is None or entry.begun >= since) and (timeline is None or entry.facts.get("timeline") == timeline):
+        fresh = since is None or since <= entry.begun <= now
+        if fresh and (timeline is None or entry.facts.get("timeline") == timeline):
             return entry
     return None
 

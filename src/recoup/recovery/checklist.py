@@ -161,8 +161,8 @@ def open_items(items: Sequence[Item]) -> tuple[Item, ...]:
 
 
 def urgent(items: Sequence[Item]) -> tuple[Item, ...]:
-    """What a run is judged by: all but what can wait, and what nobody has answered yet."""
-    return tuple(one for one in items if not one.later and not (one.asks and one.verdict is Verdict.UNKNOWN))
+    """What a run is judged by: all but what can wait until it is closed."""
+    return tuple(one for one in items if not one.later)
 
 
 def left_to_people(items: Sequence[Item]) -> tuple[Item, ...]:
@@ -213,7 +213,9 @@ def _integrity(one: Database) -> Item:
         hint=None if verdict is Verdict.OK else f"recoup verify latest --service {one.service} --grade sound",
         not_checked="pages and rows that nobody has read since",
     )
-    return Item(id=f"integrity-{one.service}", finding=finding)
+    # What was not looked at in the run, or could not be told, a person can still look at; what is wrong is wrong.
+    asks = "Did somebody look at these data, and are they right?" if verdict is Verdict.UNKNOWN else ""
+    return Item(id=f"integrity-{one.service}", finding=finding, asks=asks)
 
 
 def _users(facts: Facts) -> Item:

@@ -84,10 +84,15 @@ def test_what_can_wait_does_not_fail_the_run_and_keeps_it_from_being_closed() ->
     waits = {"ping-backup", "key-file", "outside", "cause", "access"}
     assert {one.id for one in checklist(FACTS, {})} - {one.id for one in urgent(checklist(FACTS, {}))} == waits
     assert not waits & {one.id for one in urgent(checklist(FACTS, ALL_SAID))}
-    undone = replace(FACTS, users={"flows": Verdict.UNKNOWN})
-    assert "users" not in {one.id for one in urgent(checklist(undone, {}))}, "the step flows said so already"
-    no = {"users": replace(YES, yes=False)}
-    assert [one.verdict for one in urgent(checklist(undone, no)) if one.id == "users"] == [Verdict.FAILED]
+
+
+def test_what_could_not_be_told_of_data_can_be_looked_at_by_a_person_and_what_is_wrong_cannot_be_talked_away() -> None:
+    yes = {"integrity-postgres": YES}
+    open_ = with_postgres(looks={"start-postgres": Verdict.UNKNOWN})
+    assert points(open_)["integrity-postgres"].verdict is Verdict.UNKNOWN
+    assert points(open_, yes)["integrity-postgres"].verdict is Verdict.OK
+    bad = with_postgres(looks={"start-postgres": Verdict.UNKNOWN}, wrong=("1 checksum failure",))
+    assert points(bad, yes)["integrity-postgres"].verdict is Verdict.FAILED
 
 
 STOPPED = Container(service="worker", well=False, words="exited")
