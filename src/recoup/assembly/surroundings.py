@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from recoup.assembly.stack import Stack
 from recoup.inventory.order import dependants, start_order
 from recoup.plan.model import Plan
 from recoup.plan.services import ComposeService
+
+#: What its own health check has given up on is given so long again, in seconds.
+_UNHEALTHY_SECONDS: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +54,13 @@ class Surroundings:
         for service in services:
             running = {one.service for one in self.stack.client.containers() if one.running}
             wanted = _needed_by(service, needs) - running
-            self.stack.client.start([*(name for name in order if name in wanted), service])
+            for name in (*(one for one in order if one in wanted), service):
+                # A database may replay its log for as long as it needs; an application that is unhealthy is broken.
+                patience = None if name in self._databases() else _UNHEALTHY_SECONDS
+                self.stack.client.start([name], unhealthy_seconds=patience)
+
+    def _databases(self) -> set[str | None]:
+        return {one.compose for one in self.plan.databases().values()}
 
     def _needs(self) -> dict[str, list[str]]:
         """For each Compose service, the Compose services it needs: by ``depends_on``, and by the plan's ``after``."""

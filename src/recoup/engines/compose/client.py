@@ -197,8 +197,15 @@ class ComposeProject:
                     hint="Something starts it again; look for a supervisor or a second Compose project.",
                 )
 
-    def start(self, services: Sequence[str], *, seconds: float = 120, build_seconds: float = 1800) -> None:
-        """Start services, one after the other, each well before the next.
+    def start(
+        self,
+        services: Sequence[str],
+        *,
+        seconds: float = 120,
+        build_seconds: float = 1800,
+        unhealthy_seconds: float | None = None,
+    ) -> None:
+        """Start services, one after the other, each well before the next. See ``wait_until_well``.
 
         A container that exists is started as it is, never replaced; one that does not is made (pulling or building
         its image may take ``build_seconds``). Raise ``EngineError`` with the container's last lines when one is not
@@ -210,7 +217,7 @@ class ComposeProject:
                 self.source.compose("start", service, timeout_seconds=seconds + ANSWER_SECONDS),
                 doing=f"start {service}",
             )
-            self.wait_until_well(service, seconds=seconds)
+            self.wait_until_well(service, seconds=seconds, unhealthy_seconds=unhealthy_seconds)
 
     def create(self, services: Sequence[str], *, build_seconds: float = 1800) -> None:
         """Make the containers and volumes of services without starting anything. What exists stays as it is."""
@@ -230,11 +237,12 @@ class ComposeProject:
             )
             call(command, doing=f"make {service} anew")
 
-    def wait_until_well(self, service: str, *, seconds: float) -> None:
+    def wait_until_well(self, service: str, *, seconds: float, unhealthy_seconds: float | None = None) -> None:
         """Wait until every container of a service runs and is healthy, or has done its job and ended with 0.
 
         Raise ``EngineError`` with the container's last lines when it is not so within ``seconds``, and at once when
-        a container has ended for good.
+        a container has ended for good. One that is unhealthy by its own retries may still become healthy; with
+        ``unhealthy_seconds`` it is given no more than so long for that.
         """
         limit = monotonic() + seconds
         while True:
@@ -242,6 +250,8 @@ class ComposeProject:
             if containers and all(container.well or self._done(container) for container in containers):
                 return
             ended = [one for one in containers if one.state in ("exited", "dead") and not self._restarts(service)]
+            if unhealthy_seconds is not None and any(one.health == "unhealthy" for one in containers):
+                limit, unhealthy_seconds = min(limit, monotonic() + unhealthy_seconds), None
             if ended or monotonic() > limit:
                 raise self._not_well(service, ended or containers, seconds)
             pause(_POLL_SECONDS)
