@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,12 @@ from tests.integration.planted_cluster import without_checksums
 from tests.integration.planted_damage import change, flip_in_header, rows
 from tests.integration.recovery_place import RecoveryPlace, recovering, recovery_place
 from tests.integration.redis_copies import ignore
+from tests.integration.test_postgres_live_image import no_postgres_here
 from tests.integration.wal_story import Story, own, rows_in, story
+from tests.testhost.fixtures import Stack
+from tests.testhost.machine import eventually
+
+__all__ = ["no_postgres_here"]
 
 SERVICES = "{postgres: {engine: postgres, url: 'postgresql://nobody@127.0.0.1:1/none', wal: continuous}}"
 
@@ -153,6 +159,31 @@ def test_what_rotted_on_the_disk_is_left_behind_with_an_older_copy_and_nothing_i
     assert f"passed over: {newest.manifest.id}" in done.detail, "the next one is chosen, and that is said"
     assert len(done.data["looks"]) == 3, said
     assert restored_rows(shop, done, server_folder) == told.rows_up_to(last)
+
+
+@pytest.mark.testhost
+@pytest.mark.xdist_group("testhost")
+@pytest.mark.usefixtures("no_postgres_here")
+def test_where_there_is_no_postgresql_the_image_of_the_service_replays_and_looks(
+    standing_stack: Stack, server_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in standing_stack.machine.docker_environment.items():
+        monkeypatch.setenv(name, value)
+    compose = f"compose: {{file: '{standing_stack.file}', env_files: ['{standing_stack.env_file}']}}\n"
+    services = "{postgres: {engine: postgres, compose: postgres, user: market, wal: continuous}}"
+    place = recovery_place(server_folder / "plan", services, more=compose)
+    docker = partial(standing_stack.machine.docker, "ps", "--all", "--quiet")
+    before = docker()
+    with story(15, [place.repository]) as told:
+        told.base()
+        told.commit(2)
+        told.archive()
+        with recovering(place, "database-corruption", "postgres") as (recovery, step):
+            done = choose(recovery, step)
+    assert overall(done.findings) is Verdict.OK, done
+    assert done.data["target"] == {"latest": True}
+    assert [one["said"].partition(" (")[0] for one in done.data["looks"]] == ["clean"]
+    eventually(lambda: docker() == before)
 
 
 def test_after_the_loss_of_a_server_the_newest_point_is_taken_without_a_look(shop: Shop) -> None:

@@ -97,7 +97,7 @@ def _likely(found: Diagnosis) -> str:
     if found.likely is None:
         return "how long is not known; nothing like it was rehearsed or done yet"
     if found.unmeasured:
-        return f"likely {show_duration(found.likely)}, and {found.unmeasured} steps that were never measured"
+        return f"more than {show_duration(found.likely)}; {found.unmeasured} of its steps were never measured"
     return f"likely {show_duration(found.likely)}, by drills and earlier recoveries"
 
 

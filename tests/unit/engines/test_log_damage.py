@@ -24,6 +24,12 @@ def test_damage_is_read_from_the_log_of_a_postgresql(line: str) -> None:
     assert postgres.damage_in_log(f"LOG:  starting\n{line}\nLOG:  shutting down") == (line,)
 
 
+def test_a_server_that_says_the_same_again_and_again_is_quoted_once() -> None:
+    said = 'FATAL:  relation mapping file "global/pg_filenode.map" contains invalid data'
+    log = f"2026-11-23 17:03:55.261 UTC [605] {said}\n2026-11-23 17:03:55.264 UTC [606] {said}\n"
+    assert postgres.damage_in_log(log) == (said,)
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -51,7 +57,7 @@ def test_what_was_said_before_the_server_was_well_again_does_not_count() -> None
     ],
 )
 def test_damage_is_read_from_the_log_of_a_redis(line: str) -> None:
-    assert redis.damage_in_log(f"1:M {line}") == (f"1:M {line}",)
+    assert redis.damage_in_log(f"1:M 23 Nov 2026 17:03:55.261 {line}") == (line,)
 
 
 def test_a_redis_that_may_not_read_its_file_is_not_damaged() -> None:

@@ -21,8 +21,9 @@ _DAMAGE: Final = re.compile(
     r"|could not access status of transaction|invalid contents|contains invalid data|database system is corrupt"
 )
 _WELL: Final = "database system is ready to accept connections"
+_HEAD: Final = re.compile(r"^.*?(?=(?:PANIC|FATAL|ERROR|WARNING|LOG): )")
 
 
 def damage_in_log(log: str) -> tuple[str, ...]:
     """The last few lines that speak of damage, the newest last. Empty when none does."""
-    return lines_with(_DAMAGE, log, after=_WELL)
+    return lines_with(_DAMAGE, log, after=_WELL, head=_HEAD)

@@ -19,8 +19,9 @@ _DAMAGE: Final = re.compile(
     r"|The AOF manifest file .* format is invalid|Error reading the (?:RDB preamble of the )?AOF file"
 )
 _WELL: Final = "Ready to accept connections"
+_HEAD: Final = re.compile(r"^\d+:\w .*?(?=[#*.-] )")
 
 
 def damage_in_log(log: str) -> tuple[str, ...]:
     """The last few lines that speak of damage, the newest last. Empty when none does."""
-    return lines_with(_DAMAGE, log, after=_WELL)
+    return lines_with(_DAMAGE, log, after=_WELL, head=_HEAD)
