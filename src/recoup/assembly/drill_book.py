@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -23,6 +22,7 @@ from recoup.drill.state import UNSEEN, PlanState, State, plan_state
 from recoup.kernel import clock, ids
 from recoup.kernel.errors import RecoupError, RefusedError, UsageError
 from recoup.kernel.finding import Verdict
+from recoup.kernel.presence import login_name
 from recoup.plan.people import Drill
 from recoup.repository.drill_records import LIMIT_BYTES
 from recoup.repository.seal import Key
@@ -131,7 +131,7 @@ def close_issue(opened: OpenBook, identifier: str, *, because: str, proof: str |
     now = clock.now()
     shown, sealed = _proof(opened, issue, proof)
     closing = Closing(
-        id=ids.new_id(now), issue=identifier, closed=now, by=by or _user(), because=because.strip(), proof=shown
+        id=ids.new_id(now), issue=identifier, closed=now, by=by or login_name(), because=because.strip(), proof=shown
     )
     repositories = opened.opened.repositories
     if opened.system is not None:
@@ -174,10 +174,3 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as failure:
         raise UsageError(f"cannot read {path}: {failure.strerror}", hint=_PROVE) from failure
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "an unknown user"

@@ -102,11 +102,10 @@ def clean_up(output: Output, file: Path | None) -> Exit:
 
 
 def _wish(asked: Asked) -> DrillWish:
-    import getpass
-
     from recoup.assembly.drill_book import open_book
     from recoup.assembly.drill_run import DrillWish
     from recoup.drill.state import next_situation
+    from recoup.kernel.presence import login_name
     from recoup.recovery.instant import parse_instant
     from recoup.recovery.runbook import REHEARSED
 
@@ -121,10 +120,6 @@ def _wish(asked: Asked) -> DrillWish:
             wanted = [one for one in ((plan.drill and plan.drill.situations) or ()) if one in REHEARSED]
             situation = situation or next_situation(wanted, opened.book.records)
     instant = None if asked.at in (None, "latest") else parse_instant(str(asked.at), zone)
-    try:
-        who = getpass.getuser()
-    except (KeyError, OSError):
-        who = "an unknown user"
     return DrillWish(
         situation=situation or REHEARSED[0],
         instant=instant,
@@ -132,7 +127,7 @@ def _wish(asked: Asked) -> DrillWish:
         file=asked.file,
         key_file=asked.key_file,
         absent=asked.absent,
-        declared_by=who,
+        declared_by=login_name(),
     )
 
 

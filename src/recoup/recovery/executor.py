@@ -11,6 +11,7 @@ that may be tried several times is tried again after a pause; then a person has 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -182,8 +183,17 @@ class _Run:
     def __init__(self, journal: Log, steps: Sequence[Step], actor: Actor, control: Control) -> None:
         self._journal, self._steps, self._actor, self._control = journal, steps, actor, control
         self._findings: list[Finding] = []
+        self._resumed = any(line.event == written.RUN_RESUMED for line in journal.lines)
 
     def to_its_end(self) -> Outcome:
+        try:
+            return self._to_its_end()
+        except (KeyboardInterrupt, InterruptedRunError):
+            with contextlib.suppress(RecoupError):
+                self._write(written.RUN_INTERRUPTED)
+            raise
+
+    def _to_its_end(self) -> Outcome:
         self._fence_what_was_begun()
         while True:
             self._require_ours()
@@ -284,7 +294,8 @@ class _Run:
         watch.also(self._control.lost)
         try:
             with watch.interrupting(raising=StepStopped, again_seconds=_UNWIND_SECONDS):
-                if attempt > 1:
+                # A journal may lack its last lines (a copy of a lost machine's), and with them that a step was begun.
+                if attempt > 1 or self._resumed:
                     self._actor.fence(step)
                 done = Done(detail="it was done already") if self._actor.done(step) else self._actor.act(step)
                 return done, (*done.findings, *self._actor.after(step))

@@ -172,17 +172,22 @@ class Journal:
             raise ValueError(f"a line of {len(raw)} bytes")
         line = _line(raw, len(self._lines) + 1, before)
         assert line is not None
+        # Whatever comes in between, also Ctrl-C: what reached the disk is unknown then until it is opened again.
+        self._broken = RecoupError(
+            f"a line of the journal {self.path} was interrupted while it was written",
+            hint="The same command goes on from what is on the disk.",
+        )
         try:
             written = os.write(self._handle, raw)
             while written < len(raw):  # a disk that is nearly full takes a part first, and refuses the rest
                 written += os.write(self._handle, raw[written:])
             os.fsync(self._handle)
         except OSError as failure:
-            # What reached the disk is unknown now. The next opening finds out; this one must not act any more.
             self._broken = _cannot_write(self.path, failure)
             raise self._broken from failure
         self._raw.append(raw)
         self._lines.append(line)
+        self._broken = None
         return line
 
     def raw(self, after: int) -> tuple[bytes, int]:

@@ -24,6 +24,7 @@ RUN_BEGUN: Final = "run-begun"
 RUN_RESUMED: Final = "run-resumed"
 LEASED: Final = "leased"
 RUN_PAUSED: Final = "run-paused"
+RUN_INTERRUPTED: Final = "run-interrupted"
 RUN_ENDED: Final = "run-ended"
 #: How a run ended that somebody gave up.
 ABANDONED: Final = "abandoned"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from recoup.kernel.errors import EngineError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.recovery.executor import Agreement, Control, Outcome, begin, carry_out
 from recoup.recovery.journal import Line
@@ -61,6 +62,11 @@ class MemoryLog:
         self._power.tick()
         return line
 
+    def lose(self, lines: int) -> None:
+        """The machine is gone: another one goes on from a copy that the last lines had not reached."""
+        keep = max(1, len(self._lines) - lines)
+        del self._lines[keep:]
+
 
 def step(name: str, consent: Consent = Consent.NONE, **more: Any) -> Step:
     return Step(id=name, title=name, meaning="", act=Act.RESTORE, phase=Phase.RECOVER, consent=consent, **more)
@@ -75,6 +81,7 @@ class World:
     effects: dict[str, int] = field(default_factory=dict)  #: how far each step's work has come
     survivors: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
+    failures: dict[str, int] = field(default_factory=dict)  #: how often each step will still fail, half done
 
     def fence(self, one: Step) -> None:
         self.power.tick()
@@ -99,6 +106,10 @@ class World:
                 self.power.tick()
                 self._effect(one.id, at)
                 self.power.tick()
+            if self.failures.get(one.id, 0):
+                self.failures[one.id] -= 1
+                self.survivors.remove(one.id)
+                raise EngineError("the network went away")
         self.survivors.remove(one.id)
         return Done(detail="done")
 
@@ -137,6 +148,42 @@ def run_until_end(operations: dict[str, int], kills: Iterator[tuple[int, int]]) 
         except KilledError:
             world.survive(goes_on)
     raise AssertionError
+
+
+@dataclass(frozen=True)
+class Kill:
+    """After so many instants; then what survived does so much more, and so many lines of the journal are lost."""
+
+    after: int
+    goes_on: int = 0
+    lost: int = 0
+
+
+def run_in_bad_weather(
+    operations: dict[str, int], failures: dict[str, int], attempts: int, kills: Sequence[Kill]
+) -> tuple[World, MemoryLog, Outcome]:
+    """As ``run_until_end``; steps fail, too, are tried again by themselves, and then by whoever calls again."""
+    power = Power()
+    world, log = World(operations=operations, power=power, failures=dict(failures)), MemoryLog(power)
+    steps = [
+        step(name, Consent.TYPED if at == 1 else Consent.NONE, attempts=attempts) for at, name in enumerate(operations)
+    ]
+    control = Control(approve=agree, pause=lambda _seconds: power.tick())
+    coming = list(kills)
+    for _ in range(len(kills) + sum(failures.values()) + 1):
+        kill = coming.pop(0) if coming else None
+        power.left = None if kill is None else kill.after
+        try:
+            begin(log, run="r", situation="database-corruption", steps=steps, facts={})
+            outcome = carry_out(log, steps, world, control)
+        except KilledError:
+            assert kill is not None
+            world.survive(kill.goes_on)
+            log.lose(kill.lost)
+            continue
+        if outcome.finished:
+            return world, log, outcome
+    raise AssertionError("it does not come to an end")
 
 
 def carry(

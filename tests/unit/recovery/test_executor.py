@@ -14,7 +14,7 @@ from recoup.recovery import progress as written
 from recoup.recovery.executor import Agreement
 from recoup.recovery.progress import read_progress
 from recoup.recovery.step import Done, Step
-from tests.unit.recovery.small_world import MemoryLog, Power, World, carry, run_until_end
+from tests.unit.recovery.small_world import Kill, MemoryLog, Power, World, carry, run_in_bad_weather, run_until_end
 
 OPERATIONS = st.lists(st.integers(1, 4), min_size=1, max_size=5).map(
     lambda sizes: {f"step{number}": size for number, size in enumerate(sizes)}
@@ -36,6 +36,25 @@ def test_a_run_killed_at_any_instants_ends_as_an_uninterrupted_one(
     found = read_progress(log.lines)
     assert found is not None
     assert found.ended == "ok"
+    assert [line.event for line in log.lines].count(written.RUN_ENDED) == 1
+
+
+WEATHER = st.lists(
+    st.builds(Kill, after=st.integers(0, 50), goes_on=st.integers(0, 3), lost=st.integers(0, 4)), max_size=8
+)
+
+
+@settings(max_examples=400)
+@given(OPERATIONS, st.lists(st.integers(0, 2), min_size=5, max_size=5), st.integers(1, 3), WEATHER)
+def test_killed_failing_and_gone_on_with_from_copies_that_are_behind_nothing_is_done_twice(
+    operations: dict[str, int], failing: list[int], attempts: int, kills: list[Kill]
+) -> None:
+    failures = dict(zip(operations, failing, strict=False))
+    world, log, outcome = run_in_bad_weather(operations, failures, attempts, kills)
+    assert (outcome.finished, outcome.verdict) == (True, Verdict.OK)
+    assert world.effects == operations
+    assert world.violations == []
+    assert world.survivors == []
     assert [line.event for line in log.lines].count(written.RUN_ENDED) == 1
 
 
@@ -172,6 +191,7 @@ def test_an_interrupted_step_stays_begun_and_is_looked_at_again(power: Power) ->
     world, log = Interrupted(operations={"a": 2}, power=power), MemoryLog(power)
     with pytest.raises(InterruptedRunError):
         carry(world, log, "a")
+    assert log.lines[-1].event == written.RUN_INTERRUPTED
     assert carry(world, log, "a").verdict is Verdict.OK
     assert [line.data.get("detail") for line in log.lines if line.event == written.STEP_DONE] == ["it was done already"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recoup.kernel.errors import BusyError, DamageError
+from recoup.kernel.errors import BusyError, DamageError, RecoupError
 from recoup.recovery.journal import Journal, Line, parse_journal
 
 
@@ -120,6 +121,31 @@ def test_what_cannot_be_written_down_is_not_done_and_leaves_a_whole_journal(tmp_
     assert path.read_bytes()[-1:] != b"\n", "a part of the line reached the disk"
     with open_journal(tmp_path) as journal:
         assert events(tuple(journal.lines)) == ["one"]
+
+
+@pytest.mark.parametrize("when", ["write", "fsync"])
+def test_a_line_that_ctrl_c_came_into_leaves_a_whole_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    with open_journal(tmp_path) as journal:
+        journal.append("one")
+
+        def interrupted(handle: int, data: bytes = b"") -> int:
+            if when == "write":
+                real_write(handle, data[:20])
+            raise KeyboardInterrupt
+
+        real_write = os.write
+        with monkeypatch.context() as patched:
+            patched.setattr(os, when, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                journal.append("two")
+        with pytest.raises(RecoupError, match="was interrupted while it was written"):
+            journal.append("three")
+    with open_journal(tmp_path) as again:
+        assert events(tuple(again.lines)) == (["one"] if when == "write" else ["one", "two"])
+        again.append("four")
+    parse_journal((tmp_path / "journal").read_bytes())
 
 
 @pytest.mark.parametrize("text", [b"{}\n", b"[]\n", b"\n", b"\xff\xfe\n", b'{"n":1}\n', b"0" * 64 + b" {}\n"])
