@@ -7,6 +7,7 @@ import ctypes
 import os
 import socket
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -16,21 +17,26 @@ _CLONE_NEWNET = 0x40000000
 _PIECE = 1 << 16
 
 
-def listen_on(machine: Machine, port: int) -> socket.socket:
-    """A listening socket on the loopback of a pretend machine, held by this process: the machine sees a server."""
+def in_network_of(machine: Machine, make: Callable[[], socket.socket]) -> socket.socket:
+    """A socket that was made in the network of a pretend machine, and is held by this process."""
     made: list[socket.socket] = []
 
     def work() -> None:  # a thread of its own: the network is that of a thread
         with open(f"/proc/{machine.pid}/ns/net", "rb") as place:
             if ctypes.CDLL(None, use_errno=True).setns(place.fileno(), _CLONE_NEWNET):
                 return
-        made.append(socket.create_server(("127.0.0.1", port)))
+        made.append(make())
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
     assert made, f"no socket on {machine.name}: {os.strerror(ctypes.get_errno())}"
     return made[0]
+
+
+def listen_on(machine: Machine, port: int) -> socket.socket:
+    """A listening socket on the loopback of a pretend machine, held by this process: the machine sees a server."""
+    return in_network_of(machine, lambda: socket.create_server(("127.0.0.1", port)))
 
 
 class Cable:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from typing import Final
@@ -10,7 +9,6 @@ from typing import Final
 from recoup.assembly.drill_compose import taking_part
 from recoup.assembly.recover_context import Recovery
 from recoup.assembly.stack import Stack, open_stack
-from recoup.engines.compose.client import Container
 from recoup.kernel.errors import EngineError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.plan.services import ComposeService
@@ -52,11 +50,9 @@ def _without_their_files(recovery: Recovery, found: Stack) -> list[str]:
         one.compose or name for name, one in recovery.system.plan.services.items() if isinstance(one, ComposeService)
     }
     there = {one.service: one for one in found.client.containers()}
-    return [name for name, one in there.items() if name in applications and _has_files_of_the_host(one)]
-
-
-def _has_files_of_the_host(container: Container) -> bool:
-    return any(one.kind == "bind" and os.path.lexists(one.source) for one in container.mounts)
+    return [
+        name for name, one in there.items() if name in applications and any(each.kind == "bind" for each in one.mounts)
+    ]
 
 
 def _findings(found: Stack, services: Sequence[str]) -> list[Finding]:

@@ -1,0 +1,160 @@
+"""The recovery kit: the page, the file, and what is in them only when it was asked for."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import stat
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from recoup.assembly.kit import Kit, kit_file, make_kit, read_kit
+from recoup.assembly.kit_page import kit_html, kit_markdown
+from recoup.assembly.own_wheel import own_wheel
+from recoup.assembly.system import System
+from recoup.kernel.errors import DamageError, Exit, UnknownFormatError, UsageError
+from recoup.plan.load import load
+from tests.unit.cli.test_main import recoup
+
+KEY = "00c0ffee" * 8
+PLAN = """
+recoup: 1
+system: shop
+compose: {file: docker-compose.yml}
+services:
+  configuration: {engine: files, paths: [recoup.yaml]}
+  postgres: {engine: postgres, compose: db}
+repositories:
+  local: {path: backups}
+  offsite: {url: "s3://bucket/shop", endpoint: "http://s3.example", region: eu-west-1,
+            credentials: {access_key: "${ACCESS}", secret_key: "${SECRET}"}}
+key: {file: recoup.key}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "recoup.yaml").write_text(PLAN)
+    (tmp_path / "recoup.key").write_text(KEY + "\n")
+    monkeypatch.setenv("ACCESS", "the-access-key")
+    monkeypatch.setenv("SECRET", "it's secret")
+    return tmp_path
+
+
+def kit_of(folder: Path, *, with_key: bool) -> Kit:
+    return make_kit(System(load(folder / "recoup.yaml")), with_key=with_key)
+
+
+def test_secrets_are_in_page_and_file_only_when_they_were_asked_for(folder: Path) -> None:
+    plain, full = kit_of(folder, with_key=False), kit_of(folder, with_key=True)
+    for secret in (KEY, "it's secret", "the-access-key"):
+        page = kit_markdown(plain, None)
+        assert secret not in page + kit_html(plain, None) + kit_file(plain, page).decode(errors="replace")
+    assert KEY not in repr(full)
+    assert "it's secret" not in repr(full)
+    assert KEY in kit_markdown(full, None)
+    assert KEY in kit_html(full, None)
+
+
+def test_the_commands_of_the_page_are_complete_and_in_order(folder: Path) -> None:
+    page = kit_markdown(kit_of(folder, with_key=True), "recoup-1-py3-none-any.whl")
+    commands = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    assert commands[0].startswith("recoup --version || pipx install ./recoup-1-py3-none-any.whl\n")
+    assert KEY in commands[1]
+    assert "export AWS_ENDPOINT_URL=http://s3.example\n" in commands[2]
+    assert "export AWS_SECRET_ACCESS_KEY='it'\"'\"'s secret'\n" in commands[2]
+    assert commands[3] == "recoup recover server-loss --from s3://bucket/shop --key-file recoup.key\n"
+
+
+def test_a_page_without_secrets_says_in_capitals_what_is_missing(folder: Path) -> None:
+    page = kit_markdown(kit_of(folder, with_key=False), None)
+    assert "THE KEY, 64 CHARACTERS" in page
+    assert "'ITS SECRET KEY'" in page
+
+
+def test_a_plan_that_no_copy_holds_and_backups_that_go_with_production_are_warned_of(folder: Path) -> None:
+    plan = (folder / "recoup.yaml").read_text().replace("paths: [recoup.yaml]", "paths: [other]")
+    (folder / "recoup.yaml").write_text(re.sub(r"  offsite:.*?}}\n", "", plan, flags=re.DOTALL))
+    page = kit_markdown(kit_of(folder, with_key=False), None)
+    assert "no repository is off the machine of production" in page
+    assert "no copy of files holds the plan" in page
+
+
+def test_the_file_comes_back_as_it_was_made_and_holds_recoup_and_the_way_without_it(folder: Path) -> None:
+    kit = kit_of(folder, with_key=True)
+    made = folder / "kit.tar"
+    made.write_bytes(kit_file(kit, "the page"))
+    assert read_kit(made) == kit
+    with tarfile.open(made) as tar:
+        names = tar.getnames()
+        document = tar.extractfile("kit.json")
+        assert document is not None
+        (folder / "kit.json").write_bytes(document.read())
+    assert read_kit(folder / "kit.json") == kit
+    assert {"kit.json", "KIT.md", "RESTORE.md", "restore.sh"} < set(names)
+    assert any(name.endswith(".whl") for name in names)
+
+
+def test_the_best_repository_is_one_that_does_not_go_with_production(folder: Path) -> None:
+    kit = kit_of(folder, with_key=True)
+    assert kit.best.name == "offsite"
+    assert set(kit.best.environment()) == {
+        *("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+    }
+
+
+def test_what_is_no_kit_is_refused_with_what_to_do(folder: Path) -> None:
+    odd = folder / "odd"
+    for data in (b"", b"x" * 2000, b"{}", b"[1]", b'{"schema": "recoup.kit/1"}'):
+        odd.write_bytes(data)
+        with pytest.raises(DamageError) as raised:
+            read_kit(odd)
+        assert raised.value.hint
+    odd.write_text(json.dumps({"schema": "recoup.kit/2"}))
+    with pytest.raises(UnknownFormatError):
+        read_kit(odd)
+    with pytest.raises(UsageError):
+        read_kit(folder / "absent")
+
+
+def test_the_wheel_is_one_that_pip_would_take(folder: Path) -> None:
+    wheel = own_wheel()
+    assert wheel is not None
+    with zipfile.ZipFile(io.BytesIO(wheel.data)) as archive:
+        names = archive.namelist()
+        record = next(name for name in names if name.endswith(".dist-info/RECORD"))
+        listed = [line.partition(",")[0] for line in archive.read(record).decode().splitlines()]
+        entry_points = archive.read(record.replace("RECORD", "entry_points.txt")).decode()
+    assert sorted(listed) == sorted(names)
+    assert "recoup/cli/main.py" in names
+    assert "recoup/repository/stock/restore.sh" in names
+    assert not any("__pycache__" in name for name in names)
+    assert "recoup = recoup.cli.main:main" in entry_points
+    assert own_wheel() == wheel
+
+
+def test_the_command_writes_for_its_owner_only_and_shows_no_key_on_a_screen(folder: Path) -> None:
+    shown = recoup("kit", "--with-key", folder=folder)
+    assert shown.returncode == Exit.USAGE
+    assert KEY not in shown.stdout + shown.stderr
+    made = recoup("kit", "--with-key", "--output", "kit", folder=folder)
+    assert made.returncode == Exit.OK, made.stderr
+    assert KEY not in made.stdout + made.stderr
+    for name in ("recovery-kit.md", "recovery-kit.html", "recovery-kit.tar"):
+        assert stat.S_IMODE((folder / "kit" / name).stat().st_mode) == 0o600
+
+
+def test_a_kit_without_the_key_or_with_another_ends_with_12(folder: Path) -> None:
+    assert recoup("kit", "--output", "kit", folder=folder).returncode == Exit.OK
+    (folder / "other.key").write_text("0badc0de" * 8 + "\n")
+    asked = ("recover", "server-loss", "--kit", "kit/recovery-kit.tar", "--plan")
+    without = recoup(*asked, folder=folder)
+    assert without.returncode == Exit.WRONG_KEY
+    assert "was made without the key" in without.stderr
+    other = recoup(*asked, "--key-file", "other.key", folder=folder)
+    assert other.returncode == Exit.WRONG_KEY
+    assert "not the key of the kit" in other.stderr
