@@ -10,6 +10,7 @@
 #   pid           its first process: kill -9 of that one is a power cut
 #   engine.log    what dockerd said
 #   resolv.conf   its name server, which knows no name
+#   boot_id, machine-id   who it is, and which of its starts this is
 # A command runs on the machine with:  nsenter -t "$(cat FOLDER/pid)" -m -n -u -i -p -- COMMAND
 #
 # The network is unshared before dockerd starts: its bridge, addresses and packet filter rules must never be made in
@@ -21,6 +22,8 @@ cgroup=/recoup-testhost-$name
 mkdir -p "$folder/disk"
 rm -f "$folder/pid" "$folder/docker.sock"
 echo nameserver 127.0.0.1 > "$folder/resolv.conf"
+cat /proc/sys/kernel/random/uuid > "$folder/boot_id" # another one at each start, as of a real machine
+[ -s "$folder/machine-id" ] || tr -d - < /proc/sys/kernel/random/uuid > "$folder/machine-id"
 here=$(dirname "$(realpath "$0")")
 
 export folder name cgroup here
@@ -36,6 +39,8 @@ setsid setpriv --pdeathsig KILL unshare --mount --net --uts --ipc --pid --mount-
     mkdir -p "${names%/*}"
     [ -e "$names" ] || touch "$names"
     mount --bind "$folder/resolv.conf" "$names"
+    mount --bind "$folder/boot_id" /proc/sys/kernel/random/boot_id
+    [ ! -e /etc/machine-id ] || mount --bind "$folder/machine-id" /etc/machine-id
     "$here/entrypoints/names.pl" &
     exec dockerd --host unix:///run/docker.sock --host "unix://$folder/docker.sock" --cgroup-parent "$cgroup" "$@"
   ' machine "$@" >> "$folder/engine.log" 2>&1 < /dev/null &

@@ -9,23 +9,29 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from recoup.assembly.access import Found, Readable
 from recoup.assembly.drill_record import Outcome
+from recoup.assembly.heartbeats import Beat, in_postgres, in_redis
+from recoup.assembly.postgres import postgres_place
+from recoup.assembly.prove_stack import ServerOfPlan
 from recoup.assembly.recovered_home import RecoveredHome
+from recoup.assembly.redis import redis_place
 from recoup.assembly.restore_runs import StackRun
-from recoup.assembly.restore_stack import FoundStack, StackJob, place_copy
+from recoup.assembly.restore_stack import FoundStack, StackJob, place_copy, place_in_folder
 from recoup.assembly.restore_stack_time import TimedMember, in_volume
 from recoup.assembly.stack import Stack
 from recoup.assembly.surroundings import Surroundings
 from recoup.assembly.system import System
-from recoup.assembly.voice import Voice
+from recoup.assembly.voice import Ask, Voice
 from recoup.kernel import clock
 from recoup.kernel.errors import EngineError
 from recoup.kernel.finding import Finding, Verdict
+from recoup.plan.services import PostgresService
 from recoup.recovery.in_place import Consent
-from recoup.recovery.stack_in_place import Member, VolumeMember
+from recoup.recovery.stack_in_place import Member, OpenMember, VolumeMember
 from recoup.recovery.step import Done, Step
 
 #: How long a database may take until it is well: it may have to work through a crash first.
@@ -47,18 +53,26 @@ def place_member(
     Raise ``UsageError`` when the plan has no place for it.
     """
     if isinstance(member, TimedMember):
-        return in_volume(member, opened, system, voice.say, voice.on_progress, scope)
-    found = FoundStack(key="step", name="step", point=None, members=(member,), without=())
-    job = StackJob(
+        return in_volume(member, opened, system, voice.say, voice.on_progress, scope, consent)
+    run = StackRun(opened.state_folder, "step", "where the services live")
+    return place_copy(_job(member, opened, voice, consent), system, member, run)
+
+
+def place_beside(member: Found | TimedMember, opened: Readable, voice: Voice, folder: Path) -> OpenMember:
+    """Where a database goes whose server a person will let use ``folder``."""
+    return place_in_folder(_job(member, opened, voice, None), member, folder)
+
+
+def _job(member: Found | TimedMember, opened: Readable, voice: Voice, consent: Consent | None) -> StackJob:
+    return StackJob(
         opened=opened,
-        found=found,
+        found=FoundStack(key="step", name="step", point=None, members=(member,), without=()),
         destination=None,
         consent=consent or Consent(),
         command="",
         say=voice.say,
         on_progress=voice.on_progress,
     )
-    return place_copy(job, system, member, StackRun(opened.state_folder, "step", "where the services live"))
 
 
 def outcome_of(member: VolumeMember) -> Outcome | None:
@@ -75,18 +89,32 @@ class LookedAt:
     not_compared: tuple[str, ...]
 
 
-def look_at_data(member: VolumeMember) -> LookedAt:
-    """The database runs: is it the one that was copied, does it hold what was copied?
+def compared(service: str, findings: Sequence[Finding]) -> LookedAt:
+    """What a look at the data of a database that was just started says. Is it the one that was copied, whole?
 
     One that was in use while it was copied has no exact fingerprint: its content is not compared then. What proves the
     data are the proofs of the copy, the digest of every byte, and the plan's checks and flows.
     """
-    findings = tuple(member.home.check(member.reader))
     open_ = [one for one in findings if one.verdict is Verdict.UNKNOWN and one.check != IDENTITY]
     return LookedAt(
         findings=tuple(one for one in findings if one not in open_),
-        not_compared=tuple(f"{member.service}: {one.check}: {one.detail}" for one in open_),
+        not_compared=tuple(f"{service}: {one.check}: {one.detail}" for one in open_),
     )
+
+
+def beat_of(system: System, service: str) -> Beat:
+    """The newest heartbeat in a database of the stack that was just started, before anything else writes to it."""
+    described = system.plan.services[service]
+    if not getattr(described, "heartbeat", False):
+        return Beat(why="the plan asks for none")
+    if isinstance(described, PostgresService):
+        return in_postgres(ServerOfPlan(postgres_place(system, service)))
+    return in_redis(redis_place(system, service))
+
+
+def swapped(kept: str | None) -> Done:
+    """What to say of data that changed places; ``kept`` is where the old ones are."""
+    return Done(detail="there was nothing to set aside" if kept is None else f"set aside: {kept}")
 
 
 def start_others(around: Surroundings, services: Collection[str]) -> Done:
@@ -119,10 +147,10 @@ def runs_well(stack: Stack, compose: str | None, subject: str) -> Sequence[Findi
     )
 
 
-def ask_person(step: Step, voice: Voice) -> Done:
+def ask_person(step: Step, ask: Ask | None) -> Done:
     """Let a person do the step, and wait. Nobody there to ask: it is not known whether it was done."""
     began = clock.monotonic()
-    answer = None if voice.ask is None else voice.ask(step)
+    answer = None if ask is None else ask(step)
     waited = clock.monotonic() - began
     verdict = {True: Verdict.OK, False: Verdict.FAILED, None: Verdict.UNKNOWN}[answer]
     said = {True: "done", False: "it could not be done", None: "nobody could be asked"}[answer]

@@ -6,20 +6,28 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from recoup.assembly.access import Found, Readable
+from recoup.assembly.database_steps import (
+    WELL_SECONDS,
+    ask_person,
+    beat_of,
+    compared,
+    outcome_of,
+    place_member,
+    runs_well,
+    start_others,
+    swapped,
+)
 from recoup.assembly.drill_compose import Built, StackWish, build_stack
 from recoup.assembly.drill_members import service_of
 from recoup.assembly.drill_native import NativeDatabases
 from recoup.assembly.drill_reach import ComposeReach
-from recoup.assembly.heartbeats import Beat, in_postgres, in_redis
-from recoup.assembly.postgres import postgres_place
-from recoup.assembly.prove_stack import ServerOfPlan, ask_postgres, ask_redis, do_flow, flow_findings, wait_until_well
-from recoup.assembly.recovered_home import RecoveredHome
-from recoup.assembly.redis import redis_address, redis_place
-from recoup.assembly.restore_stack import FoundStack, StackJob, prepare
-from recoup.assembly.restore_stack_time import TimedMember, in_volume
+from recoup.assembly.heartbeats import Beat
+from recoup.assembly.prove_stack import ask_postgres, ask_redis, do_flow, flow_findings, wait_until_well
+from recoup.assembly.redis import redis_address
+from recoup.assembly.restore_stack_time import TimedMember
 from recoup.assembly.surroundings import Surroundings
 from recoup.assembly.system import System
 from recoup.assembly.voice import Voice
@@ -42,10 +50,6 @@ from recoup.repository.copy_reader import ArtefactReader
 if TYPE_CHECKING:
     from recoup.engines.postgres.recovery_script import Reached
     from recoup.engines.postgres.wal_windows import Base
-
-_WELL_SECONDS: Final = 180.0
-#: What a database that came back must be; all else that its check says may be unknown, and is then not tested.
-_IDENTITY: Final = "the running cluster is the one of the copy"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -116,29 +120,13 @@ class ComposeDoer:
         """See ``Doer``. What was started must still be well when the next step begins."""
         if step.act not in (Act.START, Act.APPLICATION) or self._is_native(step.subject):
             return ()
-        client = self._stack().stack.client
-        found = client.of_service(self._compose_of(step.subject)) if step.subject else client.containers()
-        done = [one for one in found if one.state == "exited" and one.exit_status == 0]
-        bad = [one for one in found if not one.well and one not in done]
-        return (
-            Finding(
-                check="it runs and is healthy",
-                subject=step.subject or "the stack",
-                verdict=Verdict.FAILED if bad or not found else Verdict.OK,
-                detail=", ".join(f"{one.service} {one.state} {one.health or ''}".strip() for one in bad or found),
-            ),
-        )
+        compose = self._compose_of(step.subject) if step.subject else None
+        return runs_well(self._stack().stack, compose, step.subject)
 
     # -- people --------------------------------------------------------------------------------------------------------
 
     def _ask(self, step: Step) -> Done:
-        began = clock.monotonic()
-        answer = None if self.voice.ask is None or not self.someone else self.voice.ask(step)
-        waited = clock.monotonic() - began
-        verdict = {True: Verdict.OK, False: Verdict.FAILED, None: Verdict.UNKNOWN}[answer]
-        said = {True: "done", False: "it could not be done", None: "nobody could be asked"}[answer]
-        finding = Finding(check="the person who does it was there", subject=step.title, verdict=verdict, detail=said)
-        return Done(findings=(finding,), waited=waited)
+        return ask_person(step, self.voice.ask if self.someone else None)
 
     # -- machines ------------------------------------------------------------------------------------------------------
 
@@ -171,38 +159,29 @@ class ComposeDoer:
         )
         restore_id = self.placements[step.subject] = f"{member.artefact_id}.{ids.new_id(clock.now())[-6:]}"
         member.home.stage(member.reader, restore_id, voice.on_progress)
-        return Done(detail=member.what)
+        return Done(findings=tuple(member.staged()), detail=member.what)
 
     def _swap(self, step: Step) -> Done:
-        kept = self.members[step.subject].home.swap(self.placements[step.subject])
-        return Done(detail="there was nothing to set aside" if kept is None else f"set aside: {kept}")
+        return swapped(self.members[step.subject].home.swap(self.placements[step.subject]))
 
     def _start(self, step: Step) -> Done:
         if self._is_native(step.subject):
             done = self.native.start(step.subject)
-            findings, what = list(done.findings), done.detail
+            seen, what = compared(step.subject, done.findings), done.detail
         else:
             member = self.members[step.subject]
-            self._stack().stack.client.start([member.compose], seconds=_WELL_SECONDS)
+            self._stack().stack.client.start([member.compose], seconds=WELL_SECONDS)
             if not self.isolation:
                 self._require_closed(member.compose)
-            findings, what = list(member.home.check(member.reader)), member.what
+            seen, what = compared(step.subject, member.home.check(member.reader)), member.what
         self.beats[step.subject] = self._beat_of(step.subject)
-        # A database that was in use while it was copied has no exact fingerprint: its content is not compared, and the
-        # drill says so. What proves the data then are the plan's checks and flows.
-        open_ = [one for one in findings if one.verdict is Verdict.UNKNOWN and one.check != _IDENTITY]
-        self.not_tested += [f"{step.subject}: {one.check}: {one.detail}" for one in open_]
-        return Done(findings=tuple(one for one in findings if one not in open_), detail=what)
+        self.not_tested += seen.not_compared
+        return Done(findings=seen.findings, detail=what)
 
     def _beat_of(self, service: str) -> Beat:
         """The newest heartbeat in a database that was just started, before anything else writes to it."""
-        if not getattr(self.system.plan.services[service], "heartbeat", False):
-            return Beat(why="the plan asks for none")
-        if self._is_native(service):
-            return self.native.beat(service)
-        if isinstance(self.system.plan.services[service], PostgresService):
-            return in_postgres(ServerOfPlan(postgres_place(self.system, service)))
-        return in_redis(redis_place(self.system, service))
+        asked = getattr(self.system.plan.services[service], "heartbeat", False)
+        return self.native.beat(service) if asked and self._is_native(service) else beat_of(self.system, service)
 
     def _require_closed(self, compose: str) -> None:
         """The first container of the sandbox runs, before any application does: look from inside whether it is closed.
@@ -223,16 +202,7 @@ class ComposeDoer:
         if step.subject:
             around.start([self._compose_of(step.subject)])
             return Done()
-        others = around.in_order(set(built.stack.project.services) - around.running())
-        for name in others:
-            try:
-                around.start([name])
-            except EngineError:
-                # A job that nobody waits for has ended when it is looked at. Others must be well.
-                ended = built.stack.client.of_service(name)
-                if not ended or any(one.state != "exited" or one.exit_status != 0 for one in ended):
-                    raise
-        return Done(detail=", ".join(others) or "there is no other")
+        return start_others(around, built.stack.project.services)
 
     def _health(self, step: Step) -> Done:
         seconds = wait_until_well(self._stack().system, step.subject, self.reach())
@@ -277,9 +247,9 @@ class ComposeDoer:
         """Where the recoveries to an instant stopped, by service."""
         found = dict(self.native.outcomes)
         for name, member in self.members.items():
-            home = getattr(member.home, "_home", member.home)
-            if isinstance(home, RecoveredHome) and home.outcome:
-                found[name] = home.outcome[-1]
+            reached = outcome_of(member)
+            if reached is not None:
+                found[name] = reached
         return found
 
     def reach(self) -> ComposeReach:
@@ -323,21 +293,7 @@ class ComposeDoer:
             state_folder=self.wish.sandbox.folder / "state",
             system=built.system,
         )
-        say, progress = self.voice.say, self.voice.on_progress
-        if isinstance(member, TimedMember):
-            placed = in_volume(member, readable, built.system, say, progress, self.scope)
-        else:
-            found = FoundStack(key="drill", name="drill", point=None, members=(member,), without=())
-            job = StackJob(
-                opened=readable,
-                found=found,
-                destination=None,
-                consent=Consent(),
-                command="recoup drill",
-                say=say,
-                on_progress=progress,
-            )
-            placed = prepare(job, self.scope).members[0]
+        placed = place_member(member, readable, built.system, self.voice, self.scope)
         if not isinstance(placed, VolumeMember):
             raise UncheckedError(
                 f"{service_of(member)} does not run in the Compose stack, so it is not in its sandbox",

@@ -102,7 +102,7 @@ def rpo_of(
         name = service_of(one)
         newest = newest_of(one, outcomes.get(name), came_back=name in services)
         if newest.at is not None:
-            newest = _by_heartbeat(newest, plan.services[name], beats.get(name, Beat()))
+            newest = by_heartbeat(newest, plan.services[name], beats.get(name, Beat()))
         until = declared if chosen.instant is None else chosen.instant
         measured = None if newest.at is None else max(until - newest.at, timedelta(0))
         how = newest.how if chosen.instant is None else f"{newest.how}; counted to the instant that was asked for"
@@ -119,7 +119,8 @@ def rpo_of(
     return tuple(found)
 
 
-def _by_heartbeat(known: Newest, service: Service, beat: Beat) -> Newest:
+def by_heartbeat(known: Newest, service: Service, beat: Beat) -> Newest:
+    """The newest record of a service as its heartbeat says, where the plan asks for one; else as it is known."""
     if not getattr(service, "heartbeat", False):
         return known
     what = "row" if isinstance(service, PostgresService) else "key"

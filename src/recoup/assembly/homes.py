@@ -122,16 +122,7 @@ class PostgresHome:
 
     def check(self, reader: CopyReader) -> Sequence[Finding]:
         """See ``DataHome``: it is the cluster of the copy, and its data are those of the fingerprint."""
-        with open_maintenance(self.place.access) as session:
-            found = str(session.query("SELECT system_identifier FROM pg_control_system()")[0][0])
-        wanted = str(reader.facts["system_identifier"])
-        identity = Finding(
-            check="the running cluster is the one of the copy",
-            subject=self.place.name,
-            verdict=Verdict.OK if found == wanted else Verdict.FAILED,
-            detail=f"system identifier {found}" + ("" if found == wanted else f", not {wanted}"),
-        )
-        return [identity, *compare_with_base(reader.fingerprint, self.place.access)]
+        return check_copied(self.place, reader)
 
     def _one_off(self, run_id: str, script: str, *more: str, writable: bool = True) -> OneOff:
         folder = self.stack.project.service(self.compose_service).environment.get("PGDATA")
@@ -143,3 +134,17 @@ class PostgresHome:
             timeout_seconds=None if script in (volume_script.STAGE, volume_script.STAGE_PART) else SCRIPT_SECONDS,
             writable=writable,
         )
+
+
+def check_copied(place: PostgresPlace, reader: CopyReader) -> list[Finding]:
+    """Whether the running server has the cluster of a copy, and the data of its fingerprint. Raise ``EngineError``."""
+    with open_maintenance(place.access) as session:
+        found = str(session.query("SELECT system_identifier FROM pg_control_system()")[0][0])
+    wanted = str(reader.facts["system_identifier"])
+    identity = Finding(
+        check="the running cluster is the one of the copy",
+        subject=place.name,
+        verdict=Verdict.OK if found == wanted else Verdict.FAILED,
+        detail=f"system identifier {found}" + ("" if found == wanted else f", not {wanted}"),
+    )
+    return [identity, *compare_with_base(reader.fingerprint, place.access)]

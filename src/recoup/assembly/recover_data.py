@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from recoup.assembly import hold as holds
@@ -16,15 +17,19 @@ from recoup.assembly.clock_look import clock_finding
 from recoup.assembly.database_steps import (
     WELL_SECONDS,
     ask_person,
-    look_at_data,
+    beat_of,
+    compared,
     outcome_of,
     place_member,
     runs_well,
     start_others,
+    swapped,
 )
 from recoup.assembly.drill_compose import taking_part
-from recoup.assembly.drill_record import Newest, newest_of
+from recoup.assembly.drill_members import what_of
+from recoup.assembly.drill_record import Newest, by_heartbeat, newest_of
 from recoup.assembly.recover_context import Recovery
+from recoup.assembly.recover_elsewhere import look_at_server, restore_beside
 from recoup.assembly.recover_member import member_of
 from recoup.assembly.restore_stack_time import TimedMember
 from recoup.assembly.stack import Stack, open_stack
@@ -54,7 +59,9 @@ def hold_name(run: str) -> str:
 
 def ask(recovery: Recovery, step: Step) -> Done:
     """A person does it, and says so."""
-    return ask_person(step, recovery.voice)
+    folder = recovery.learned(f"restore-{step.subject}").get("folder")
+    told = step if folder is None else replace(step, meaning=f"{step.meaning} The restored folder is {folder}.")
+    return ask_person(told, recovery.voice.ask)
 
 
 def hold(recovery: Recovery, step: Step) -> Done:  # noqa: ARG001
@@ -99,6 +106,8 @@ def all_stopped(recovery: Recovery) -> bool:
 
 def restore(recovery: Recovery, step: Step) -> Done:
     """Unpack the copy beside the old data. One that was cut off begins anew: nothing of it counts before its end."""
+    if by_hand(recovery, step.subject):
+        return restore_beside(recovery, step.subject, _chosen(recovery, step.subject))
     with _alone(recovery, step):
         chosen, member = _placed(recovery, step.subject)
         assert isinstance(member, VolumeMember), "what is put in place by one act has no such step"
@@ -118,17 +127,18 @@ def restore(recovery: Recovery, step: Step) -> Done:
 
 def swap(recovery: Recovery, step: Step) -> Done:
     """Set the old data aside and the new in place. One that was done already is not done again."""
+    chosen, member = _placed(recovery, step.subject)
+    if isinstance(member, OpenMember):
+        return _put(member)
     with _alone(recovery, step):
-        chosen, member = _placed(recovery, step.subject)
-        if isinstance(member, OpenMember):
-            return _put(member)
         _stand_still(recovery)
         placement = str(recovery.learned(f"restore-{step.subject}").get("placement", ""))
         placement = placement or recovery.placement(member.artefact_id)
         occupant = member.home.look()
         if occupant.placed != placement:
             _require_account(recovery, member, occupant, placement)
-            if occupant.what is not None and not step.replaces and not recovery.wish.force:
+            ours = placement in (occupant.unfinished, occupant.begun)
+            if occupant.what is not None and not ours and not step.replaces and not recovery.wish.force:
                 raise RefusedError(
                     f"{occupant.place} holds {occupant.what}, and when the run began there was nothing to replace",
                     hint="Look what it is. If it may be set aside, say --force, or begin a new run.",
@@ -136,23 +146,33 @@ def swap(recovery: Recovery, step: Step) -> Done:
             if member.at_once:
                 member.home.stage(member.reader, placement, recovery.voice.on_progress)
         kept = member.home.swap(placement)
-        said = "there was nothing to set aside" if kept is None else f"set aside: {kept}"
         data = {"placement": placement, "kept": kept}
         if member.at_once:
             data |= _newest(newest_of(chosen, None, came_back=True))
-        return Done(detail=said, data=data)
+        return replace(swapped(kept), data=data)
 
 
 def start(recovery: Recovery, step: Step) -> Done:
     """Start a database, and look whether it holds what was put there, before an application sees it."""
-    stack = open_stack(recovery.system)
-    stack.client.start([_compose_name(recovery, step.subject)], seconds=WELL_SECONDS)
-    if not recovery.learned(f"choose-{step.subject}"):
+    service = step.subject
+    if not _has_address(recovery, service):
+        open_stack(recovery.system).client.start([_compose_name(recovery, service)], seconds=WELL_SECONDS)
+    if not recovery.learned(f"choose-{service}"):
         return Done(detail="its data were not lost")
-    _, member = _placed(recovery, step.subject)
-    assert isinstance(member, VolumeMember), "it was put in place"
-    seen = look_at_data(member)
-    return Done(findings=seen.findings, detail=member.what, data={"not_compared": list(seen.not_compared)})
+    if by_hand(recovery, service):
+        chosen = _chosen(recovery, service)
+        seen, what = compared(service, look_at_server(recovery, service, chosen)), what_of(chosen)
+    else:
+        member = _placed(recovery, service)[1]
+        looked = member.home.check(member.reader) if isinstance(member, VolumeMember) else ()
+        seen, what = compared(service, looked), member.what
+    newest = by_heartbeat(
+        _known(recovery, service),
+        recovery.system.plan.services[service],
+        beat_of(recovery.system, service),
+    )
+    data = {"not_compared": list(seen.not_compared), **_newest(newest)}
+    return Done(findings=seen.findings, detail=what, data=data)
 
 
 def application(recovery: Recovery, step: Step) -> Done:
@@ -178,7 +198,7 @@ def after(recovery: Recovery, step: Step) -> Sequence[Finding]:
                 hint=None if still else "Look for a supervisor or a second Compose project.",
             ),
         )
-    if step.act not in (Act.START, Act.APPLICATION):
+    if step.act not in (Act.START, Act.APPLICATION) or _has_address(recovery, step.subject):
         return ()
     stack = open_stack(recovery.system)
     if step.subject:
@@ -214,18 +234,32 @@ def _alone(recovery: Recovery, step: Step) -> Iterator[None]:
         yield
 
 
-def _placed(recovery: Recovery, service: str) -> tuple[Found | TimedMember, Member]:
-    """What was chosen for a service, and where it goes. Raise ``RefusedError`` when nothing was."""
+def _chosen(recovery: Recovery, service: str) -> Found | TimedMember:
+    """What was chosen for a service. Raise ``RefusedError`` when nothing was."""
     chosen: Any = recovery.learned(f"choose-{service}")
     if not chosen:
         raise RefusedError(
             f"nothing was chosen that {service} could go back to",
             hint=f"The step choose-{service} was left out. Begin a new run, and let it choose.",
         )
-    member = member_of(recovery.opened, chosen)
+    return member_of(recovery.opened, chosen)
+
+
+def _placed(recovery: Recovery, service: str) -> tuple[Found | TimedMember, Member]:
+    """What was chosen for a service, and where it goes."""
+    member = _chosen(recovery, service)
     consent = Consent(force=recovery.wish.force)
     place = place_member(member, recovery.opened, recovery.system, recovery.voice, recovery.scope, consent)
     return member, place
+
+
+def by_hand(recovery: Recovery, service: str) -> bool:
+    """Whether a person puts what is restored of a service in place."""
+    return any(one.by_hand for one in facts_of_run(recovery).databases if one.service == service)
+
+
+def _has_address(recovery: Recovery, service: str) -> bool:
+    return getattr(recovery.system.plan.services.get(service), "url", None) is not None
 
 
 def place_of(recovery: Recovery, service: str) -> Member:
@@ -260,6 +294,15 @@ def _put(member: OpenMember) -> Done:
     done = member.put()
     said = "there was nothing to keep" if done.kept is None else f"kept: {done.kept}"
     return Done(findings=done.findings, detail=said, data={"kept": done.kept})
+
+
+def _known(recovery: Recovery, service: str) -> Newest:
+    """The newest record that came back, as the step knew it that unpacked it."""
+    for step in (f"restore-{service}", f"swap-{service}"):
+        said = recovery.learned(step)
+        if said.get("newest") is not None:
+            return Newest(at=clock.from_text(str(said["newest"])), how=str(said["how"]))
+    return Newest(at=None, how="it was not brought back")
 
 
 def _newest(newest: Newest) -> dict[str, Any]:

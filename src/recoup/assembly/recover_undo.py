@@ -13,7 +13,7 @@ from typing import Final
 from recoup.assembly import hold as holds
 from recoup.assembly.recover_after import still_open
 from recoup.assembly.recover_context import Recovery
-from recoup.assembly.recover_data import facts_of_run, fence_stack, hold_name, place_of
+from recoup.assembly.recover_data import by_hand, facts_of_run, fence_stack, hold_name, place_of
 from recoup.assembly.stack import open_stack
 from recoup.assembly.surroundings import Surroundings
 from recoup.engines.postgres.volume_script import BACK
@@ -75,11 +75,11 @@ def roll_back(recovery: Recovery) -> Undone:
     findings: list[Finding] = []
     volumes: list[tuple[str, VolumeMember]] = []
     for service in services:
-        member = None if _by_hand(recovery, service) else place_of(recovery, service)
+        member = None if by_hand(recovery, service) else place_of(recovery, service)
         if isinstance(member, VolumeMember):
             volumes.append((service, member))
         else:
-            findings.append(_must_be_done_by_hand(recovery, service, member))
+            findings.append(_must_be_doneby_hand(recovery, service, member))
     if volumes:
         fence_stack(recovery)
         stopped = facts_of_run(recovery).stopped
@@ -106,8 +106,11 @@ def close(recovery: Recovery, *, keep: bool = False) -> Undone:
             f"the run {recovery.run} is not over",
             hint="Go on with it: `recoup recover --resume`; put back what it replaced: `recoup recover --rollback`.",
         )
-    # What was rolled back has no list: production runs on the data from before, and those are not removed.
-    left = () if ended == written.ROLLED_BACK or _closed(recovery) else still_open(recovery)
+    removing = () if keep else _replaced(recovery)
+    # What was rolled back has no list: production runs on the data from before, and those are not removed. One that was
+    # given up has none either, but then what it set aside may be all that is left, so that only goes by the list.
+    listless = _closed(recovery) or ended == written.ROLLED_BACK or (ended == written.ABANDONED and not removing)
+    left = () if listless else still_open(recovery)
     if left:
         said = "".join(f"\n  {one.finding.check}: {one.finding.detail or one.asks}" for one in left)
         hints = "".join(f"\n  {one}" for one in dict.fromkeys(one.finding.hint for one in left if one.finding.hint))
@@ -115,7 +118,7 @@ def close(recovery: Recovery, *, keep: bool = False) -> Undone:
             f"the run {recovery.run} is not closed, because {len(left)} points of the list are open:{said}",
             hint=f"Do them, and close it again. What helps:{hints}" if hints else "Do them, and close it again.",
         )
-    removed = [] if keep else [what for service in _replaced(recovery) for what in _forget(recovery, service)]
+    removed = [what for service in removing for what in _forget(recovery, service)]
     failed, _ = holds.release(recovery.system, hold_name(recovery.run))
     if not _closed(recovery):
         recovery.journal.append(written.RUN_CLOSED, removed=removed, kept=keep)
@@ -148,10 +151,6 @@ def _replaced(recovery: Recovery) -> tuple[str, ...]:
         for name in (f"swap-{one.service}", f"place-{one.service}")
         if name in steps and steps[name].attempts and steps[name].standing != "skipped"
     )
-
-
-def _by_hand(recovery: Recovery, service: str) -> bool:
-    return next(one.by_hand for one in facts_of_run(recovery).databases if one.service == service)
 
 
 def _put_back(recovery: Recovery, service: str, member: VolumeMember) -> str:
@@ -204,7 +203,7 @@ def _runs(name: str, verdict: Verdict, detail: str, hint: str | None = None) -> 
     return Finding(check="it runs on the data from before", subject=name, verdict=verdict, detail=detail, hint=hint)
 
 
-def _must_be_done_by_hand(recovery: Recovery, service: str, member: OpenMember | None) -> Finding:
+def _must_be_doneby_hand(recovery: Recovery, service: str, member: OpenMember | None) -> Finding:
     kept = recovery.learned(f"swap-{service}").get("kept")
     hint = (
         "Stop it, let it use its old folder again, and start it: the run has not touched that."
@@ -223,7 +222,7 @@ def _must_be_done_by_hand(recovery: Recovery, service: str, member: OpenMember |
 
 
 def _forget(recovery: Recovery, service: str) -> Sequence[str]:
-    member = None if _by_hand(recovery, service) else place_of(recovery, service)
+    member = None if by_hand(recovery, service) else place_of(recovery, service)
     if not isinstance(member, VolumeMember):
         return ()
     assert member.undo is not None, "what is in a volume can be put back"

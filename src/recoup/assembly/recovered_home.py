@@ -13,6 +13,7 @@ from typing import Any
 
 from recoup.assembly.feed import SCRIPT_SECONDS
 from recoup.assembly.homes import PostgresHome
+from recoup.assembly.postgres import PostgresPlace
 from recoup.engines.compose.one_off import OneOff, open_one_off, run_one_off
 from recoup.engines.engine import CopyReader, ProgressListener
 from recoup.engines.postgres import recovery_volume
@@ -72,20 +73,7 @@ class RecoveredHome(PostgresHome):
 
     def check(self, reader: CopyReader) -> Sequence[Finding]:
         """See ``DataHome``: it is the cluster of the copy, and out of recovery. Its data are newer than the copy's."""
-        with open_maintenance(self.place.access) as session:
-            found, recovering = session.query(
-                "SELECT system_identifier::text, pg_is_in_recovery()::text FROM pg_control_system()"
-            )[0]
-        wanted = str(reader.facts["system_identifier"])
-        right = str(found) == wanted and str(recovering) in ("f", "false")
-        return [
-            Finding(
-                check="the running cluster is the recovered one",
-                subject=self.place.name,
-                verdict=Verdict.OK if right else Verdict.FAILED,
-                detail=f"system identifier {found}, in recovery: {recovering}" + ("" if right else f", not {wanted}"),
-            )
-        ]
+        return [check_recovered(self.place, str(reader.facts["system_identifier"]))]
 
     def _recover(self, one: RecoveredWith, restore_id: str) -> Reached:
         self.say(f"replaying WAL to {one.recovery.target} beside the old data")
@@ -118,6 +106,21 @@ class RecoveredHome(PostgresHome):
     def _run(self, restore_id: str, script: str) -> list[str]:
         one_off = replace(self._one_off(restore_id, script), timeout_seconds=SCRIPT_SECONDS)
         return run_one_off(self.stack.client, one_off).stdout.decode(errors="replace").splitlines()
+
+
+def check_recovered(place: PostgresPlace, wanted: str) -> Finding:
+    """Whether the running server has the cluster ``wanted``, and is out of recovery. Raise ``EngineError``."""
+    with open_maintenance(place.access) as session:
+        found, recovering = session.query(
+            "SELECT system_identifier::text, pg_is_in_recovery()::text FROM pg_control_system()"
+        )[0]
+    right = str(found) == wanted and str(recovering) in ("f", "false")
+    return Finding(
+        check="the running cluster is the recovered one",
+        subject=place.name,
+        verdict=Verdict.OK if right else Verdict.FAILED,
+        detail=f"system identifier {found}, in recovery: {recovering}" + ("" if right else f", not {wanted}"),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

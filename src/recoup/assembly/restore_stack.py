@@ -149,7 +149,7 @@ def prepare(job: StackJob, scope: contextlib.ExitStack) -> Prepared:
     run = StackRun(job.opened.state_folder, job.found.key, job.destination or "where the services live")
     if job.destination is not None:
         folder = Path.cwd() / expanded(job.destination)
-        members = [_into_folder(job, one, folder / _service_of(one)) for one in job.found.members]
+        members = [place_in_folder(job, one, folder / _service_of(one)) for one in job.found.members]
         return Prepared(members=tuple(members), applications=(), around=None, run=run)
     if system is None:
         raise UsageError("without a plan there is no place to restore to", hint="Add --destination FOLDER.")
@@ -214,7 +214,8 @@ def _put(report: Report) -> Put:
     return Put(kept=report.kept, notes=report.notes, findings=report.findings)
 
 
-def _into_folder(job: StackJob, member: Found | TimedMember, folder: Path) -> OpenMember:
+def place_in_folder(job: StackJob, member: Found | TimedMember, folder: Path) -> OpenMember:
+    """Where a member goes that is brought back into a folder of its own."""
     from recoup.assembly.restore_folder import into_folder
 
     if isinstance(member, TimedMember):

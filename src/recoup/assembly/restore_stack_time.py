@@ -27,6 +27,7 @@ from recoup.recovery.stack_in_place import Member, OpenMember, Put, VolumeMember
 from recoup.repository.catalog import REPLACED
 
 if TYPE_CHECKING:
+    from recoup.assembly.redis import RedisPlace
     from recoup.assembly.restore_redis_time import BuiltCopy, RedisTarget
 
 
@@ -112,12 +113,15 @@ def in_volume(
     say: Callable[[str], None],
     on_progress: ProgressListener,
     scope: contextlib.ExitStack,
+    consent: Consent | None = None,
 ) -> Member:
     """The recovery of a database in the volume of its Compose service. ``scope`` keeps what is built on the way.
 
-    Raise ``UsageError`` for one that is reached by its address.
+    A Redis that is reached by its address takes it into its running server, with ``consent``. Raise ``UsageError`` for
+    a PostgreSQL that is.
     """
     from recoup.assembly.recover_postgres import PostgresMoment, recovery_in_volume
+    from recoup.assembly.redis import redis_place
     from recoup.assembly.restore_redis_time import RedisTarget
 
     if isinstance(member.moment, PostgresMoment):
@@ -135,25 +139,45 @@ def in_volume(
             identity=recovery.identity,
         )
     assert isinstance(member.moment, RedisTarget), "only databases have moments"
-    return _redis(member, member.moment, system, say, on_progress, scope)
+    place = redis_place(system, member.service)
+    if place.url is not None:
+        return _into_server(member, place, consent or Consent(), say, on_progress)
+    return _redis(member, member.moment, place, system, say, on_progress, scope)
+
+
+def _into_server(
+    member: TimedMember,
+    place: RedisPlace,
+    consent: Consent,
+    say: Callable[[str], None],
+    on_progress: ProgressListener,
+) -> OpenMember:
+    from recoup.assembly.restore_redis import require_empty
+
+    def replaces() -> str | None:
+        require_empty(place, force=consent.force)
+        return None
+
+    def put() -> Put:
+        report: Report = member.act(Wish(), consent, say, on_progress)
+        return Put(kept=report.kept, notes=report.notes, findings=report.findings)
+
+    return OpenMember(service=member.service, what=member.what, where="the running server", replaces=replaces, put=put)
 
 
 def _redis(
     member: TimedMember,
     target: RedisTarget,
+    place: RedisPlace,
     system: System,
     say: Callable[[str], None],
     on_progress: ProgressListener,
     scope: contextlib.ExitStack,
 ) -> VolumeMember:
-    from recoup.assembly.redis import RedisHome, redis_place
+    from recoup.assembly.redis import RedisHome
 
-    place = redis_place(system, member.service)
-    if place.stack is None or place.service.compose is None:
-        raise UsageError(
-            f"{member.service} is reached by its address; with the stack it goes back to copies only",
-            hint=f"Add --destination FOLDER, or --without {member.service} and bring it back by itself.",
-        )
+    assert place.stack is not None, "a place without an address is in the stack"
+    assert place.service.compose is not None, "a place without an address is in the stack"
     facts = target.found.manifest.facts
     said = facts.get("place")
     home = RedisHome(place=place, stack=place.stack, compose_service=place.service.compose, facts=facts)

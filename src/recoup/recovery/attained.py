@@ -297,7 +297,7 @@ def _lost(found: Progress, steps: Sequence[Step], until: datetime) -> tuple[Lost
     result = []
     for service in dict.fromkeys(one.subject for one in steps if one.act is Act.CHOOSE):
         told = [found.steps[one.id].data for one in steps if one.subject == service and one.act is not Act.CHOOSE]
-        said = next((one for one in told if one.get("newest") is not None), None)
+        said = next((one for one in reversed(told) if one.get("newest") is not None), None)  # a later look knows more
         newest = None if said is None else clock.from_text(str(said["newest"]))
         how = "not brought back yet" if said is None else str(said.get("how", ""))
         how += "; counted to the instant that was asked for" if asked is not None and said is not None else ""
