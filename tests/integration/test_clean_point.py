@@ -29,6 +29,7 @@ from tests.integration.planted_cluster import without_checksums
 from tests.integration.planted_damage import change, flip_in_header, rows
 from tests.integration.recovery_place import RecoveryPlace, recovering, recovery_place
 from tests.integration.redis_copies import ignore
+from tests.integration.redis_streams import make_plan, numbers_at, write
 from tests.integration.test_postgres_live_image import no_postgres_here
 from tests.integration.wal_story import Story, own, rows_in, story
 from tests.testhost.fixtures import Stack
@@ -216,6 +217,27 @@ def test_an_emptied_redis_goes_back_to_the_newest_copy_that_holds_something(
     assert overall(done.findings) is Verdict.OK, done
     assert "it holds no key" in done.detail
     assert len(done.data["looks"]) == 1
+
+
+def test_a_redis_that_was_emptied_by_a_command_goes_back_to_just_before_it(
+    redis7: RedisServer, server_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streamed = make_plan(server_folder, redis7, monkeypatch)
+    write(redis7, range(3))
+    with streamed.streaming():
+        write(redis7, range(3, 10))
+        streamed.mark()
+        with contextlib.closing(redis7.client()) as client:
+            client.flushall()
+        streamed.settle()
+    place = RecoveryPlace(folder=streamed.folder)
+    with recovering(place, "redis-loss", "redis") as (recovery, step):
+        done = choose(recovery, step)
+        member = member_of(recovery.opened, done.data)
+    assert overall(done.findings) is Verdict.OK, done
+    assert isinstance(member, TimedMember)
+    assert numbers_at(streamed, clock.from_text(done.data["target"]["time"])) == list(range(10))
+    assert len(done.data["looks"]) <= 16, done.data["looks"]
 
 
 def copy_of(server: RedisServer, place: RecoveryPlace) -> str:

@@ -59,6 +59,7 @@ class NativeDatabases:
     on_progress: ProgressListener
     scope: contextlib.ExitStack
     outcomes: dict[str, tuple[Base, Reached]] = field(default_factory=dict)  #: where recoveries to an instant stopped
+    applied: dict[str, int] = field(default_factory=dict)  #: how many commands were replayed on a copy of a Redis
     _placed: dict[str, tuple[Path, CopyReader, bool]] = field(default_factory=dict)
     _boxes: dict[str, Sandbox] = field(default_factory=dict)
     _servers: dict[str, SandboxServer] = field(default_factory=dict)
@@ -81,6 +82,7 @@ class NativeDatabases:
         assert isinstance(target, RedisTarget), "only databases have moments"
         stored = ArtefactReader(target.found.manifest, target.found.holders)
         built = build_copy(self.system, target, stored, box.child("stream"), self.say, self.on_progress)
+        self.applied[service] = built.commands
         version, rdb = str(stored.facts.get("redis_version", "")), int(stored.facts.get("rdb_version", 0))
         launcher = find_launcher(self.system, service, rdb_version=rdb, server_version=version)
         live = open_redis_live(

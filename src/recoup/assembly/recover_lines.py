@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from recoup.assembly.access import Readable
@@ -26,6 +26,8 @@ from recoup.verification.grade import Grade
 
 #: Of so many copies of a Redis, the newest ones, the manifests are read.
 _MOST_COPIES: Final = 100
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 #: In so much WAL commits are counted: a few seconds.
 _COUNTED_BYTES: Final = 64 << 20
 
@@ -117,7 +119,7 @@ def postgres_points(opened: Readable, service: str) -> Points:
 
 
 def redis_points(opened: Readable, service: str) -> Points:
-    """What a Redis service can go back to. Positions are milliseconds since 1970."""
+    """What a Redis service can go back to. Positions are microseconds since 1970."""
     catalog = opened.catalog()
     copies = [one for one in catalog.entries if (one.service, one.kind) == (service, "rdb")]
     held = {one.id: one for one in copies[:_MOST_COPIES]}
@@ -134,14 +136,14 @@ def redis_points(opened: Readable, service: str) -> Points:
 
     found: list[tuple[datetime, Line, bool]] = []
     for number, window in enumerate(redis_windows(holdings)[0]):
-        end = _milliseconds(window.end_time)
+        end = _position(window.end_time)
         starts = tuple(start(one.id, _begin(one, window.begin_time, end)) for one in window.bases)
         found.append((window.end_time, Line(name=f"stream {number}", starts=starts, end=end), False))
     streamed = {one.id for _, line, _ in found for one in line.starts}
     times = {one.id: one.time for one in bases}
     for name, entry in held.items():
         if name not in streamed and entry.label != REPLACED:
-            at = _milliseconds(times.get(name, entry.ended))
+            at = _position(times.get(name, entry.ended))
             found.append((entry.ended, Line(name=name, starts=(start(name, at),), end=at), True))
     found.sort(key=lambda one: one[0], reverse=True)
     return Points(
@@ -155,7 +157,7 @@ def redis_points(opened: Readable, service: str) -> Points:
 
 def _begin(base: RdbBase, begin: datetime, end: int) -> int:
     """Where a copy of a Redis counts as reached: never before its window, never after what is there of the stream."""
-    return min(max(_milliseconds(base.time), _milliseconds(begin)), end)
+    return min(max(_position(base.time), _position(begin)), end)
 
 
 def _start(base: Base, known: Mapping[str, Proven]) -> Start:
@@ -183,9 +185,9 @@ def _keys(opened: Readable, catalog: Catalog, identifier: str) -> int | None:
     return None
 
 
-def _milliseconds(instant: datetime) -> int:
-    return int(instant.timestamp() * 1000)
+def _position(instant: datetime) -> int:
+    return (instant - _EPOCH) // _MICROSECOND
 
 
-def _instant(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+def _instant(position: int) -> datetime:
+    return _EPOCH + position * _MICROSECOND

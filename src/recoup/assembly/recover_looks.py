@@ -144,6 +144,13 @@ class Looker:
                     detail=f"and a copy of it holds {self.most_keys}",
                 )
             )
-        outcome = native.outcomes.get(self.service)
-        commit = None if outcome is None else outcome[1].last_commit
-        return findings, None if commit is None else clock.to_text(commit)
+        return findings, _last_change(native, self.service)
+
+
+def _last_change(native: NativeDatabases, service: str) -> str | None:
+    """What was replayed last: two points of one log with the same hold the same data."""
+    if service in native.applied:
+        return f"command {native.applied[service]} after the copy"
+    outcome = native.outcomes.get(service)
+    commit = None if outcome is None else outcome[1].last_commit
+    return None if commit is None else clock.to_text(commit)

@@ -18,7 +18,7 @@ from recoup.assembly.recover_looks import Looked, Looker
 from recoup.assembly.recover_member import member_of
 from recoup.assembly.restore_stack_time import TimedMember
 from recoup.kernel import clock
-from recoup.kernel.errors import RefusedError
+from recoup.kernel.errors import DamageError, RefusedError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.kernel.units import show_duration
 from recoup.plan.services import RedisService
@@ -31,11 +31,11 @@ SEEN: Final = "point-seen"
 CHECK: Final = "what it goes back to was seen to be clean before it replaces anything"
 #: Less time than this is not given to the looks, whatever was promised: a damaged copy costs more.
 _LEAST_SECONDS: Final = 120.0
+#: Commands of a Redis have whole milliseconds, and its positions are microseconds.
+_REDIS_RESOLUTION: Final = 1000
 #: The part of what is left of the promised time that looking may take; the rest is for restoring.
 _SHARE: Final = 0.5
 _DAY: Final = 24 * 3600.0
-#: Positions of a Redis are milliseconds: one second is near enough.
-_REDIS_RESOLUTION: Final = 1000
 _ASKED: Final = "the instant that was asked for"
 
 
@@ -74,7 +74,7 @@ class Search:
 
         Raise ``RefusedError`` when every point is damaged.
         """
-        resolution = _REDIS_RESOLUTION if points.keys is not None else 1
+        resolution = 1 if points.keys is None else _REDIS_RESOLUTION
         deadline, most, longest = self._deadline(), most_looks, 0.0
         seen = self._from_before() if most_looks else []
         if most_looks:
@@ -116,7 +116,11 @@ class Search:
     # -- looking -------------------------------------------------------------------------------------------------------
 
     def _look(self, points: Points, spot: Spot, deadline: float | None) -> Looked:
-        member = member_of(self.recovery.opened, points.data(spot))
+        try:
+            member = member_of(self.recovery.opened, points.data(spot))
+        except (DamageError, RefusedError) as refusal:  # it is not there any more, or nothing leads to it
+            seen = Seen(spot=spot, faults=frozenset({refusal.message}), usable=False)
+            return self._noted(Looked(seen=seen, seconds=0.0, why=refusal.message), points.show(spot))
         return self._made(spot, member, points.show(spot), deadline, most_keys=points.keys)
 
     def _made(
@@ -129,8 +133,11 @@ class Search:
             most_keys=most_keys,
         )  # fmt: skip
         allowed = _DAY if deadline is None else max(_LEAST_SECONDS / 2, deadline - clock.monotonic())
-        looked = self._looks[spot] = looker.look(spot, member, allowed)
-        voice.say(f"{what}: {_said(looked)}")
+        return self._noted(looker.look(spot, member, allowed), what)
+
+    def _noted(self, looked: Looked, what: str) -> Looked:
+        self._looks[looked.seen.spot] = looked
+        self.recovery.voice.say(f"{what}: {_said(looked)}")
         self.recovery.journal.append(SEEN, step=self.step, what=what, said=_said(looked), **_document(looked))
         return looked
 
@@ -200,7 +207,7 @@ class Search:
             self._looks.get(Spot(line=spot.line, start=spot.start, at=settled.next_bad)),
         )
         last = None if here is None else here.seen.marker
-        kept = f"the last change that comes back is of {last}" if last else "the changes after it do not come back"
+        kept = f"the last change that comes back is {last}" if last else "the changes after it do not come back"
         return f"the damage came with the log behind it ({'' if there is None else there.why}): {kept}"
 
     def _over(self, points: Points) -> str:

@@ -58,8 +58,8 @@ class RedisTarget:
 def choose_redis(opened: Readable, service: str, target: datetime | None, *, base: str | None = None) -> RedisTarget:
     """Choose the copy and the segments that lead to ``target``; None is the newest instant that can be reached.
 
-    ``base`` is the copy to start from, when it was named. Raise ``RefusedError`` with the windows there are when nothing
-    leads there, ``UsageError`` for an instant without a zone.
+    ``base`` is the copy to start from, when it was named. Raise ``RefusedError`` with the reachable windows when
+    nothing leads there, ``UsageError`` for an instant without a zone.
     """
     if target is not None and target.tzinfo is None:
         raise UsageError("the time to go back to has no time zone", hint="Write 2026-11-23T02:00:00Z.")
@@ -113,6 +113,7 @@ class BuiltCopy:
     fingerprint: Mapping[str, Any] | None
     notes: tuple[str, ...]
     wrong: tuple[str, ...] = field(default=())
+    commands: int = 0  #: how many of the stream were applied
 
     def streams(self) -> tuple[StreamInfo, ...]:
         """See ``CopyReader``."""
@@ -183,7 +184,9 @@ def build_copy(
         "size_bytes": built.stat().st_size,
     }
     wrong += stored.passed_over()
-    return BuiltCopy(path=built, facts=facts, fingerprint=sums, notes=tuple(notes), wrong=tuple(wrong))
+    return BuiltCopy(
+        path=built, facts=facts, fingerprint=sums, notes=tuple(notes), wrong=tuple(wrong), commands=cut.commands
+    )
 
 
 def _told(stored: CopyReader, on_progress: ProgressListener) -> Iterator[bytes]:
