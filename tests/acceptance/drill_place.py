@@ -63,7 +63,36 @@ drill:
             select count(*) from pg_settings
             where (name, setting) in (('archive_mode', 'off'), ('max_logical_replication_workers', '0'))
           expect: {equals: 2}
+        - sql: select count(*) from pg_subscription where subenabled
+          expect: {equals: 1}
+        - sql: select count(*) from pg_stat_subscription where pid is not null
+          expect: {equals: 0}
+        - sql: select case when far_answers() then 1 else 0 end
+          expect: {equals: 0}
 """
+
+
+#: In the copy that drills bring back: everything in a database that calls somebody by itself, or when it is asked.
+_CALLS = (
+    "create extension postgres_fdw",
+    "create server far foreign data wrapper postgres_fdw options (host '203.0.113.7', connect_timeout '2')",
+    "create user mapping for public server far options (user 'x', password 'x')",
+    "create foreign table far (i int) server far",
+    """create function far_answers() returns boolean language plpgsql as
+       $$ begin perform * from far; return true; exception when others then return false; end $$""",
+    "create subscription calls connection 'host=203.0.113.7 user=x' publication p with (connect=false, slot_name='s')",
+    "alter subscription calls enable",
+    "alter system set archive_mode = 'on'",
+    "alter system set archive_command = 'curl http://203.0.113.7/%f'",
+)
+#: Production itself must be silent while packets are counted.
+_QUIET = (
+    "alter subscription calls disable",
+    "alter subscription calls set (slot_name = none)",
+    "drop subscription calls",
+    "alter system reset archive_mode",
+    "alter system reset archive_command",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,8 +212,13 @@ def drill_place(stack: Stack, s3: S3Server, folder: Path) -> Iterator[DrillPlace
         assert (text.count("heartbeat: true"), text.count("checks: ")) == (2, 2), text
         plan.write_text(text + _DRILL)
         place.recoup("check", "--prepare", "--yes")
-        for what in (("postgres", "--kind", "base"), ("redis",), ("configuration",)):
-            place.recoup("backup", *what)
+        for statement in _CALLS:
+            stack.sql(statement)
+        place.recoup("backup", "postgres", "--kind", "base")
+        for statement in _QUIET:
+            stack.sql(statement)
+        for service in ("redis", "configuration"):
+            place.recoup("backup", service)
         yield place
 
 

@@ -177,6 +177,10 @@ def test_the_paper_has_all_of_it_whatever_a_text_holds(text: str, tmp_path: Path
     assert all(0.005 < sum(pixel < 200 for pixel in page_) / len(page_) < 0.5 for page_ in pages[:-1])
     if not text:
         keep(path)
+        pictures = ["-r", "70", "-png", path, path.with_suffix("")]
+        subprocess.run([require("pdftoppm"), *pictures], check=True, timeout=60)
+        for one in sorted(tmp_path.glob("*.png")):
+            keep(one)  # to be looked at: one for each page
 
 
 def test_a_real_browser_shows_the_page_and_asks_nobody(tmp_path: Path) -> None:
