@@ -66,7 +66,7 @@ def facts_of(opened: Readable, system: System, wish: RecoverWish) -> Facts:
     services = system.plan.services
     order = in_order_of_recovery(services)
     _require_databases(system, wish.services)
-    stack = _stack_there(system)
+    stack = _stack_there(system, required=wish.situation not in _PROJECT)
     named = [
         Database(
             service=name,
@@ -167,14 +167,19 @@ def _running(facts: Facts, around: Surroundings) -> set[str]:
     return {name for name in facts.applications if facts.compose_name(name) in running}
 
 
-def _stack_there(system: System) -> Stack | None:
-    """The stack as far as there is one: on a blank machine neither its files nor its containers are."""
+def _stack_there(system: System, *, required: bool) -> Stack | None:
+    """The stack as far as there is one: on a blank machine neither its files nor its containers are.
+
+    Raise as Compose does when it is ``required``.
+    """
     if system.plan.compose is None:
         return None
     try:
         stack = open_stack(system)
         stack.client.containers()
     except (EngineError, UsageError):
+        if required:
+            raise
         return None
     return stack
 

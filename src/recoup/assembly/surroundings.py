@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from recoup.assembly.stack import Stack
+from recoup.engines.compose.client import Container
 from recoup.inventory.order import dependants, start_order
 from recoup.plan.model import Plan
 from recoup.plan.services import ComposeService
 
 #: What its own health check has given up on is given so long again, in seconds.
 _UNHEALTHY_SECONDS: Final = 15.0
+
+
+#: How a container ends that is done, or was stopped: of itself, by SIGKILL, by SIGTERM (128 and the signal's number).
+_ON_PURPOSE: Final = (0, 137, 143)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,12 +33,15 @@ class Surroundings:
         Applications of the plan that need ``service``, directly or through others, and every other service of the
         project that says so with ``depends_on`` and runs. When ``service`` itself does not run, the applications of
         the plan count as wanted whether they run or not: the stack is down, and is to come back. When it runs, one
-        that is stopped was stopped on purpose, and stays so.
+        that is stopped was stopped on purpose, and stays so; one that failed, or starts again and again, was not.
         """
-        running = {one.service for one in self.stack.client.containers() if one.running}
+        containers = self.stack.client.containers()
+        running = {one.service for one in containers if one.running}
+        failing = {one.service for one in containers if _failing(one)}
         planned = {one.compose or name for name, one in self.plan.services.items() if isinstance(one, ComposeService)}
         needing = reversed(dependants([service], self._needs()))
-        return [name for name in needing if name in running or (name in planned and service not in running)]
+        wanted = planned if service not in running else planned & failing
+        return [name for name in needing if name in running or name in wanted]
 
     def running(self) -> set[str]:
         """The services of which a container runs."""
@@ -71,6 +79,13 @@ class Surroundings:
             if names[name] in needs:
                 needs[names[name]] += [names[other] for other in one.after if names[other] in needs]
         return needs
+
+
+def _failing(container: Container) -> bool:
+    """Whether it does not run, and nobody wanted that: it is started again and again, or ended with an error."""
+    if container.state == "restarting":
+        return True
+    return container.state == "exited" and container.exit_status not in _ON_PURPOSE
 
 
 def _needed_by(service: str, needs: Mapping[str, Sequence[str]]) -> set[str]:

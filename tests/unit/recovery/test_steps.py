@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from recoup.kernel.errors import EngineError, RefusedError, UncheckedError, UsageError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.recovery.runbook import PEOPLE, REHEARSED, Database, Facts, steps_of
-from recoup.recovery.step import Act, Done, Phase, Step, Watching, run_steps
+from recoup.recovery.step import Act, Consent, Done, Phase, Step, Watching, run_steps
 
 _FACTS = Facts(
     files=("configuration",),
@@ -87,6 +87,40 @@ def test_people_are_steps_only_when_they_can_be_asked() -> None:
     )
     assert [one.id for one in asked if one.kind == "person"] == ["new-server", "let-users-in"]
     assert all(one.differs for one in PEOPLE), "what is done differently in a drill is said"
+
+
+def test_what_replaces_production_needs_the_word_of_a_person_and_comes_after_all_that_could_refuse() -> None:
+    facts = replace(
+        _FACTS,
+        databases=(replace(_FACTS.databases[0], replaces="the data in the volume"), _FACTS.databases[1]),
+        stopped=("api", "postgres"),
+    )
+    steps = steps_of("database-corruption", facts, "production")
+    names = [one.id for one in steps]
+    assert names == [
+        *("hold", "confirm", "choose-postgres", "stop", "restore-postgres", "swap-postgres", "start-postgres"),
+        *("application-api", "others", "health-api", "checks-postgres", "flows", "protect-postgres", "checklist"),
+    ]
+    asks = {one.id: one.consent for one in steps if one.consent is not Consent.NONE}
+    assert asks == {"stop": Consent.YES, "swap-postgres": Consent.TYPED}
+    assert [one.id for one in steps if one.replaces] == ["swap-postgres"]
+
+
+def test_a_server_that_somebody_else_runs_is_restored_beside_and_placed_by_a_person() -> None:
+    facts = replace(
+        _FACTS,
+        compose=False,
+        applications=(),
+        databases=(
+            replace(_FACTS.databases[0], by_hand=True),
+            replace(_FACTS.databases[1], at_once=True, replaces="what the server holds"),
+        ),
+        hurt=("postgres", "redis"),
+    )
+    steps = steps_of("database-corruption", facts, "production")
+    acting = [one.id for one in steps if one.act in (Act.RESTORE, Act.SWAP, Act.ASK, Act.START)]
+    assert acting == ["restore-postgres", "place-postgres", "swap-redis", "start-postgres", "start-redis"]
+    assert next(one.kind for one in steps if one.id == "place-postgres") == "person"
 
 
 def test_a_breach_is_not_rehearsed() -> None:
