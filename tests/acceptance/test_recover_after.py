@@ -236,7 +236,7 @@ def test_the_list_names_what_is_missing_and_closes_when_people_have_answered(
     work.backup("postgres", "--kind", "base")
     work.key_file.chmod(0o644)
     with after_restore(work, "database-corruption", POSTGRES) as run:
-        run.done("choose-postgres", "start-postgres")
+        run.done("choose-postgres", "place-postgres", "start-postgres")
         step = run.steps["checklist"]
         done = after.checklist(run.recovery, step)
         found = points(after.still_open(run.recovery))
@@ -284,3 +284,15 @@ def test_nobody_there_leaves_the_questions_open_and_the_rest_done(work: Workplac
         wrong = points(go_through(run.recovery))
         assert wrong["services"] is Verdict.FAILED
         assert wrong["integrity-redis"] is Verdict.FAILED
+
+
+def test_a_database_that_was_only_started_needs_no_new_copy(work: Workplace, redis7: RedisServer) -> None:
+    redis7.client().set("basket", "3")
+    work.add_redis(redis7)
+    work.write_plan()
+    work.backup("redis")
+    with after_restore(work, "application-loss", REDIS) as run:
+        run.done("start-redis")
+        found = points(go_through(run.recovery))
+        assert found["copy-redis"] is Verdict.OK, "the newest copy does: it is of these data"
+        assert found["integrity-redis"] is Verdict.OK

@@ -85,13 +85,15 @@ def ask_production(system: System, service: str) -> tuple[Finding, ...]:
     return ask_redis(system, service, redis_address(system, service), on_nothing=False)
 
 
-def do_flow(flow: FlowSpec, reach: Reach, lookup: Lookup) -> FlowResult:
-    """Do what a user does."""
+def do_flow(
+    flow: FlowSpec, reach: Reach, lookup: Lookup, *, stopping: Callable[[], bool] = lambda: False
+) -> FlowResult:
+    """Do what a user does. ``stopping`` is asked before it is tried again."""
 
     def expand(text: str, look: Callable[[str], str | None]) -> str:
         return Template.parse(text).expand(look)
 
-    return run_flow(flow, reach, expand, lookup)
+    return run_flow(flow, reach, expand, lookup, stopping=stopping)
 
 
 def flow_findings(results: Sequence[FlowResult]) -> tuple[Finding, ...]:

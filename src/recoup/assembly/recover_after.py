@@ -17,6 +17,7 @@ from recoup.assembly.system import System
 from recoup.drill.codec import encode
 from recoup.drill.flows import FlowSpec
 from recoup.drill.in_production import HINT, lookup_for, why_not
+from recoup.kernel import clock
 from recoup.kernel.errors import EngineError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.recovery.checklist import Item, open_items, urgent
@@ -28,6 +29,9 @@ _NOT_WELL: Final = (
     "`docker compose logs --tail 50 {name}` has its last words. Correct what they say; the same command then goes on "
     "here. When it does not matter now, leave it out: --skip {step} --because '…'."
 )
+
+#: Of the time of a step, so much is for trying flows again.
+_TRYING: Final = 0.75
 
 
 def health(recovery: Recovery, step: Step, *, seconds: float = WELL_SECONDS) -> Done:
@@ -52,23 +56,27 @@ def checks(recovery: Recovery, step: Step) -> Done:
     return Done(findings=findings, detail=f"{good} of {len(findings)} answers are right")
 
 
-def flows(recovery: Recovery, step: Step) -> Done:  # noqa: ARG001
-    """Do what users do. What may not be done in production is *unknown*, and a person is asked for it in the end."""
+def flows(recovery: Recovery, step: Step) -> Done:
+    """Do what users do. What may not be done in production is *unknown*, and a person is asked for it in the end.
+
+    When most of the step's time is over, no flow is tried again: each still gets its word.
+    """
     system = recovery.system
-    reach = ProductionReach(system)
-    findings = [_flow(system, one, reach) for one in flow_specs(system.plan)]
+    reach, late = ProductionReach(system), clock.monotonic() + step.seconds * _TRYING
+    findings = [_flow(system, one, reach, late) for one in flow_specs(system.plan)]
     good = sum(one.verdict is Verdict.OK for one in findings)
     return Done(findings=tuple(findings), detail=f"{good} of {len(findings)} flows ended well")
 
 
-def _flow(system: System, flow: FlowSpec, reach: ProductionReach) -> Finding:
+def _flow(system: System, flow: FlowSpec, reach: ProductionReach, late: float) -> Finding:
     reason = why_not(flow)
     if reason is not None:
         detail = f"not done in production: {reason}"
         return Finding(check=FLOW, subject=flow.name, verdict=Verdict.UNKNOWN, detail=detail, hint=HINT)
     secrets = () if system.plan.drill is None else tuple(system.plan.drill.secrets)
     lookup = lookup_for(flow, secrets, system.resolver.lookup)
-    return flow_findings((do_flow(flow, reach, lookup),))[0]
+    done = do_flow(flow, reach, lookup, stopping=lambda: clock.monotonic() > late)
+    return flow_findings((done,))[0]
 
 
 def checklist(recovery: Recovery, step: Step) -> Done:  # noqa: ARG001

@@ -37,12 +37,15 @@ def copy_kind(system: System, service: str) -> str:
 
 
 def came_back(recovery: Recovery, service: str) -> datetime | None:
-    """When the data of a database came back in this run; None when they did not."""
+    """When the data of a database came back in this run; None when they did not, or not yet.
+
+    One that was only started has the data that it had.
+    """
     known = recovery.progress.steps
-    if not {f"place-{service}", f"swap-{service}"} & set(known):
-        return None  # it was started, and its data are what they were
+    if not any(f"{act}-{service}" in known for act in ("swap", "place")):
+        return None
     for name in (f"start-{service}", f"place-{service}", f"swap-{service}"):
-        if name in known and known[name].ended is not None:
+        if name in known and known[name].standing == "done":
             return known[name].ended
     return None
 
