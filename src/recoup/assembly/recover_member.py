@@ -14,7 +14,7 @@ from recoup.assembly.drill_members import copies_of, service_of
 from recoup.assembly.moment import MomentWish, choose_moment
 from recoup.assembly.restore_stack_time import TimedMember
 from recoup.kernel import clock
-from recoup.kernel.errors import DamageError
+from recoup.kernel.errors import DamageError, RefusedError
 
 if TYPE_CHECKING:
     from recoup.assembly.recover_postgres import PostgresMoment
@@ -23,9 +23,14 @@ if TYPE_CHECKING:
 def member_of(opened: Readable, data: Mapping[str, Any]) -> Found | TimedMember:
     """What a choice that was written down (``data_of``) stands for: exactly that copy, or that instant.
 
-    Raise ``DamageError`` when ``data`` is no choice, ``RefusedError`` or ``UsageError`` when what was chosen is not in
-    the repositories any more.
+    Raise ``DamageError`` when ``data`` is no choice, ``RefusedError`` or ``UsageError`` when nothing was chosen, or
+    what was chosen is not in the repositories any more.
     """
+    if not data:
+        raise RefusedError(
+            "what to go back to was not chosen: the step that does it was left out",
+            hint="Begin a new run. `--to-time` names an instant; `recoup windows` shows which there are.",
+        )
     try:
         service, kind, artefact = str(data["service"]), str(data["kind"]), str(data["artefact"])
         target: Mapping[str, Any] = data.get("target") or {}
