@@ -30,10 +30,11 @@ _WHOLE: Final = ("base", "rdb", "files")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """A forecast, and what could not be asked for it."""
+    """A forecast, and what could not be asked for it. ``under_way`` is a run that was begun and has not ended."""
 
     outlook: Outlook
     silent: tuple[str, ...] = ()
+    under_way: str | None = None
 
 
 def expect(opened: Readable, system: System, steps: Sequence[Step]) -> Expected:
@@ -42,11 +43,16 @@ def expect(opened: Readable, system: System, steps: Sequence[Step]) -> Expected:
     book = read_book(opened.repositories, system=system.plan.system, failed=opened.failed, newest=_DRILLS)
     then = {one.id: one.plain_bytes for one in catalog.entries}
     taken = [one for record in book.records for one in _rehearsed(record, then)]
-    taken += [one for run in runs_seen(opened, system.plan.system) for one in _recovered(run)]
+    runs = runs_seen(opened, system.plan.system)
+    taken += [one for run in runs for one in _recovered(run)]
     promised = stack_objective(system.plan)
     silent = [f"{name}: its drills were not read: {failure.message}" for name, failure in book.failed.items()]
     silent += [f"{one.repository}: {one.key}: {one.what}" for one in book.problems]
-    return Expected(outlook=outlook(steps, taken, sizes_of(catalog), promised.rto), silent=tuple(silent))
+    return Expected(
+        outlook=outlook(steps, taken, sizes_of(catalog), promised.rto),
+        silent=tuple(silent),
+        under_way=next((one.run for one in reversed(runs) if one.goes_on), None),
+    )
 
 
 def clock_facts_of(opened: Readable, system: System, wish: RecoverWish) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def carry_out(output: Output, asked: Asked) -> Exit:
     if asked.dry_run:
         from recoup.cli.recover_show import show_plan
 
-        return show_plan(asked)
+        return show_plan(output, asked)
     from recoup.cli.recover_run import run
 
     return run(output, asked)

@@ -181,7 +181,7 @@ class LiveView(PlainView):
         text = Text()
         if step is not None:
             text.append(f"next decision, at step {self.state.number(step)}: {step.title}\n", style="bold")
-            text.append(f"  {asks(step, self.state.system)}", style="not bold")
+            text.append(f"  {asks(step, self.state.system, two_people=self.state.two_people)}", style="not bold")
             text.append(f"; replaces {step.replaces}\n" if step.replaces else "\n")
         else:
             text.append("nobody is asked any more\n")

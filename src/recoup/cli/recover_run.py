@@ -14,6 +14,7 @@ from recoup.kernel.errors import Exit, RefusedError, UsageError
 from recoup.kernel.finding import Verdict
 from recoup.recovery.executor import Agreement
 from recoup.recovery.forecast import in_words
+from recoup.recovery.printed import short
 from recoup.recovery.progress import read_progress
 from recoup.recovery.step import Consent, Step
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from recoup.cli.output import Output
 
 
+#: A step that is not to be begun any more.
+_OVER = ("done", "skipped")
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -137,17 +140,23 @@ class _Talk:
         expected = expect(ready.opened, ready.system, ready.steps)
         state.run, state.system, state.zone = ready.run, plan.system, plan.timezone
         state.steps, state.outlook = ready.steps, expected.outlook
+        state.two_people = plan.recovery.two_people
         self._terminal.log = run_folder(ready.opened.state_folder, ready.run) / "output.log"
         there = read_progress(ready.lines)
         if there is not None:
             require_same_wish(there, self._wish)
             state.situation = there.situation
             state.lines = lambda: ready.lines
-            over = [one for one in there.steps.values() if one.standing in ("done", "skipped")]
+            over = [one for one in there.steps.values() if one.standing in _OVER]
             view.say(
                 f"goes on with the recovery of {plan.system} from {there.situation}, run {ready.run}: "
                 f"{len(over)} of {len(ready.steps)} steps are over"
             )
+            left = expected.outlook.left(name for name, one in there.steps.items() if one.standing in _OVER)
+            if left is not None:
+                view.say(
+                    f"of the steps that are left until the users are back, those that are known take {short(left)}"
+                )
             return
         state.situation = str(self._asked.what)
         view.say(f"recovery of {plan.system} from {state.situation}, run {ready.run}: {len(ready.steps)} steps")

@@ -35,7 +35,7 @@ _ENDED: Final = {
 }
 
 
-def show_plan(asked: Asked) -> Exit:
+def show_plan(output: Output, asked: Asked) -> Exit:
     """Print the runbook: exactly the steps that the run would take."""
     from recoup.assembly.recover_forecast import expect
     from recoup.assembly.recover_run import show_steps
@@ -55,8 +55,13 @@ def show_plan(asked: Asked) -> Exit:
         outlook=expected.outlook,
         made=clock.now(),
         command=asked.command(wish.situation, *options),
+        two_people=system.plan.recovery.two_people,
         silent=expected.silent,
     )
+    if expected.under_way is not None:
+        again = asked.command("--resume")
+        output.note(f"run {expected.under_way} is under way, and the same command goes on with it: {again}")
+        output.note("what follows is what a new one would do, as things are now")
     match asked.form:
         case "json":
             write_out(to_json({"schema": "recoup.recover-plan/1", **as_document(book)}))
@@ -148,7 +153,9 @@ def say_attained(output: Output, found: Attained) -> None:
         (spent["people"], "people were waited for"),
         (spent["still"], "it stood still"),
     ]
-    output.line("of that, " + ", ".join(f"{show_duration(time)} {what}" for time, what in parts if time))
+    told = ", ".join(f"{show_duration(time)} {what}" for time, what in parts if time)
+    if told:
+        output.line(f"of that, {told}")
     if found.restored is not None:
         output.line(f"databases were back after {show_duration(found.restored)}")
     for one in found.lost:
@@ -157,7 +164,8 @@ def say_attained(output: Output, found: Attained) -> None:
             output.line(f"{one.service}: lost data not known: {one.how}; {promised}")
         else:
             kept = {Verdict.OK: ": kept", Verdict.FAILED: ": MISSED", Verdict.UNKNOWN: ""}[one.verdict]
-            output.line(f"{one.service}: lost {show_duration(one.measured)} ({one.how}); {promised}{kept}")
+            loses = "loses" if found.healthy is None else "lost"
+            output.line(f"{one.service}: {loses} {show_duration(one.measured)} ({one.how}); {promised}{kept}")
     for jump in found.jumps:
         output.line(str(jump))
 

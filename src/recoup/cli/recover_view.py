@@ -41,6 +41,7 @@ class State:
     steps: tuple[Step, ...] = ()
     zone: str = "UTC"
     outlook: Outlook | None = None
+    two_people: bool = False
     lines: Callable[[], Sequence[Line]] = tuple
     step_since: float | None = None  #: since when the step goes on that goes on, by ``clock.monotonic``
     boot: str = field(default_factory=boot_id)
@@ -83,7 +84,7 @@ class PlainView:
     def __init__(self, output: Output, state: State) -> None:
         self.output, self.state = output, state
         self.speaker = Speaker()
-        self._listen = progress_lines(lambda text: self.say(text.rstrip("\n")))
+        self._listen = progress_lines(self._now_and_then)
         self._alarmed = 0
         self._told_skips: set[str] = set()
 
@@ -118,6 +119,11 @@ class PlainView:
     def on_progress(self, progress: Progress, /) -> None:
         """How far a step's bytes have come. Any thread may call it."""
         self._listen(progress)
+
+    def _now_and_then(self, text: str) -> None:
+        """A line on a step that takes long; and whether the RTO runs out meanwhile."""
+        self.say(text.rstrip("\n"))
+        self.alarm()
 
     def begins(self, step: Step, attempt: int) -> None:
         """A step begins."""

@@ -31,10 +31,11 @@ class Runbook:
     outlook: Outlook
     made: datetime
     command: str
+    two_people: bool = False  #: who agrees to what replaces data is not who began the run
     silent: tuple[str, ...] = ()
 
 
-def asks(step: Step, system: str) -> str:
+def asks(step: Step, system: str, *, two_people: bool = False) -> str:
     """Whom a step waits for, and what they say; empty when nobody is asked."""
     if step.kind == "person":
         return "a person does this, and says done"
@@ -43,6 +44,8 @@ def asks(step: Step, system: str) -> str:
             return ""
         case Consent.YES:
             return "asks first: yes (or beforehand: --yes)"
+        case Consent.TYPED if two_people:
+            return f"asks first somebody else than who began the run: type {system} (--as NAME)"
         case Consent.TYPED:
             return f"asks first: type {system} (or beforehand: --confirm {system})"
 
@@ -91,7 +94,7 @@ def _facts(book: Runbook, step: Step) -> Iterator[str]:
     yield from (f"$ {one}" for one in step.commands)
     if step.check:
         yield f"checked afterwards: {step.check}"
-    yield from (one for one in (asks(step, book.system), replaced(step)) if one)
+    yield from (one for one in (asks(step, book.system, two_people=book.two_people), replaced(step)) if one)
     yield forecast_words(book.outlook.steps[step.id])
 
 
@@ -121,7 +124,11 @@ def as_markdown(book: Runbook) -> str:
             lines += ["```sh", *step.commands, "```", ""]
         lines.append(f"- step: `{step.id}`")
         lines += [f"- checked afterwards: {_plain(step.check)}"] if step.check else []
-        lines += [f"- **{_plain(one)}**" for one in (asks(step, book.system), replaced(step)) if one]
+        lines += [
+            f"- **{_plain(one)}**"
+            for one in (asks(step, book.system, two_people=book.two_people), replaced(step))
+            if one
+        ]
         lines.append(f"- {_plain(forecast_words(book.outlook.steps[step.id]))}")
         lines.append("- [ ] done at ____________ by ____________")
     lines += [f"\nNot asked for this forecast: {_plain(one)}" for one in book.silent]
@@ -139,7 +146,7 @@ def as_document(book: Runbook) -> dict[str, Any]:
             {
                 "number": number,
                 **step_document(step),
-                "asks": asks(step, book.system) or None,
+                "asks": asks(step, book.system, two_people=book.two_people) or None,
                 "forecast": forecast_document(book.outlook.steps[step.id].forecast),
                 "forecast_basis": book.outlook.steps[step.id].basis,
             }
