@@ -57,9 +57,10 @@ def require_well(plan: Path, machine: str = "state") -> None:
     assert not (world / "violations").exists(), (world / "violations").read_text()
     os.environ["RECOUP_STATE"] = str(state(plan, machine))
     opened, system = open_place(RecoverWish(situation="database-corruption", file=plan))
-    (seen,) = [one for one in runs_seen(opened, system.plan.system) if one.lines]  # killed before its first line: none
+    # On two machines, one can be lost before its first line was copied: then that run was overtaken by another.
+    seen = [one for one in runs_seen(opened, system.plan.system) if one.was_begun][-1]
     assert seen.damage is None
-    (here,) = [one for one in local_runs(opened.state_folder) if one.lines]
+    here = [one for one in local_runs(opened.state_folder) if one.was_begun][-1]
     assert here.lines == seen.lines, "the repository's copy is whole"
     progress = seen.progress
     assert progress is not None
@@ -131,8 +132,9 @@ def kill_at_random(starter: Starter, plan: Path, machines: int, chance: random.R
 
 def has_ended(plan: Path) -> bool:
     """Whether the last line is there already: then the next call would begin another run."""
-    seen = [one for path in plan.parent.glob("state*/*") for one in local_runs(path)]
-    return any(one.progress is not None and one.progress.ended is not None for one in seen)
+    seen = [one for path in plan.parent.glob("state*/*") for one in local_runs(path) if one.progress is not None]
+    newest = max((one.run for one in seen), default="")
+    return any(one.progress is not None and one.progress.ended is not None for one in seen if one.run == newest)
 
 
 def power_cut(plan: Path) -> None:

@@ -12,6 +12,8 @@ from recoup.assembly.recover_context import RecoverWish
 from recoup.assembly.recover_end import abandon, open_run
 from recoup.assembly.recover_runs import local_runs, run_folder, runs_seen
 from recoup.assembly.system import System
+from recoup.demo.host import wait_until
+from recoup.kernel import clock, ids
 from recoup.kernel.errors import DamageError, RefusedError, UsageError
 from recoup.recovery import progress as written
 from recoup.recovery.attained import attained
@@ -161,6 +163,19 @@ def test_a_repository_that_was_lost_in_between_gets_the_whole_journal_again(plan
     on("beta")
     assert recover(plan).lines[: len(again.lines)] == again.lines
     assert again.run == first.run
+
+
+def test_a_run_that_another_one_overtook_is_not_gone_on_with(plan: Path, on: Machine) -> None:
+    first = recover(plan, pause_before="swap-postgres").run
+    shutil.rmtree(plan.parent / "repository" / layout.RUNS)  # the machine was lost before anything was copied
+    on("beta")
+    assert wait_until(lambda: ids.stamp(clock.now()) > first[:15], limit_seconds=10), "ids are sorted by their second"
+    second = recover(plan)
+    assert second.run != first
+    on("alpha")
+    with pytest.raises(RefusedError, match=f"the run {second.run} was begun after {first}"):
+        recover(plan, run=first)
+    assert recover(plan, pause_before="hold").run not in (first, second.run)
 
 
 def test_a_run_that_was_given_up_is_not_gone_on_with_anywhere(plan: Path, on: Machine) -> None:

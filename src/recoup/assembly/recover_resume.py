@@ -9,7 +9,7 @@ from recoup.assembly.access import Readable, open_for_reading
 from recoup.assembly.plan_from_repository import plan_here
 from recoup.assembly.recover_context import RecoverWish
 from recoup.assembly.recover_hold import LEASE
-from recoup.assembly.recover_runs import RunSeen, runs_seen
+from recoup.assembly.recover_runs import RunSeen, runs_seen, under_way
 from recoup.assembly.system import System
 from recoup.kernel import clock
 from recoup.kernel.errors import RecoupError, UsageError
@@ -59,7 +59,7 @@ def carried_out_by(opened: Readable, system: str) -> str | None:
 
 def find_run(runs: tuple[RunSeen, ...], wanted: str | None) -> RunSeen:
     """The run called ``wanted``, or the newest. Raise ``UsageError`` when there is none."""
-    begun = [one for one in runs if one.damage is not None or one.progress is not None]
+    begun = [one for one in runs if one.was_begun]
     found = [one for one in begun if wanted in (None, one.run)]
     if not found:
         there = ", ".join(one.run for one in begun[-5:]) or "none was ever begun"
@@ -76,13 +76,13 @@ def wish_to_resume(given: RecoverWish, wanted: str | None) -> RecoverWish:
     What it goes back to, and what it brings back, stays what it was when it began.
     """
     _, runs = runs_here(given.file, given.source, given.key_file)
-    unfinished = tuple(one for one in runs if one.damage is not None or _goes_on(one.progress))
-    if not unfinished and wanted is None:
+    newest = under_way(runs)
+    if newest is None and wanted is None:
         raise UsageError(
             "there is no recovery to go on with: every one that was begun has ended",
             hint="A new one begins with `recoup recover SITUATION`; `recoup diagnose` says which.",
         )
-    found = find_run(unfinished if wanted is None else runs, wanted)
+    found = newest if newest is not None and wanted is None else find_run(runs, wanted)
     progress = found.progress
     if progress is None:
         assert found.damage is not None, "only runs that were begun are found"
@@ -115,7 +115,3 @@ def require_same_wish(progress: Progress, wish: RecoverWish) -> None:
         hint=f"Go on with it as it is: `recoup recover --resume`. Or give it up, and begin anew: "
         f"`recoup recover --abandon {progress.run} --because TEXT`.",
     )
-
-
-def _goes_on(progress: Progress | None) -> bool:
-    return progress is not None and progress.ended is None

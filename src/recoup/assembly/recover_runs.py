@@ -39,6 +39,11 @@ class RunSeen:
         return read_progress(self.lines)
 
     @property
+    def was_begun(self) -> bool:
+        """Whether there is anything of it, be it damaged."""
+        return self.damage is not None or self.progress is not None
+
+    @property
     def goes_on(self) -> bool:
         """Whether it was begun and has not ended, as far as one can see."""
         return self.damage is not None or (self.progress is not None and self.progress.ended is None)
@@ -116,16 +121,32 @@ def _seen(run: str, copies: Sequence[Copy], silent: tuple[str, ...] = ()) -> Run
     )
 
 
+def under_way(runs: Sequence[RunSeen]) -> RunSeen | None:
+    """The newest run, when it has not ended. An older one that has not was overtaken: it is not gone on with.
+
+    That happens when a machine is lost before the first lines of its journal are copied, and comes back later.
+    """
+    newest = next((one for one in reversed(runs) if one.was_begun), None)
+    return newest if newest is not None and newest.goes_on else None
+
+
 def unfinished(runs: Sequence[RunSeen], situation: str, wanted: str | None) -> RunSeen | None:
     """The run to go on with: the ``wanted`` one, or the one that has not ended; None when a new one is to be begun.
 
-    Raise ``UsageError`` when there is no run ``wanted``, ``RefusedError`` when a run of another situation is under way.
+    Raise ``UsageError`` when there is no run ``wanted``, ``RefusedError`` when it was overtaken, or when a run of
+    another situation is under way.
     """
-    found = next((one for one in reversed(runs) if one.goes_on), None)
+    found = under_way(runs)
     if wanted is not None:
-        found = next((one for one in runs if one.run == wanted and one.lines), None)
+        found = next((one for one in runs if one.run == wanted and one.was_begun), None)
         if found is None:
             raise UsageError(f"there is no run {wanted}", hint="`recoup recover --show` names those there are.")
+        newest = next(one for one in reversed(runs) if one.was_begun)
+        if found.goes_on and newest is not found:
+            raise RefusedError(
+                f"the run {newest.run} was begun after {wanted}, which is not gone on with any more",
+                hint=f"What it did would be mixed with what came later. End it: `recoup recover --abandon {wanted}`.",
+            )
     if found is None or found.progress is None:
         return found
     progress = found.progress
