@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 from recoup.assembly.homes import PostgresHome
 from recoup.assembly.postgres import postgres_place
+from recoup.assembly.stack import default_files
 from recoup.assembly.symptoms import look_at_services
 from recoup.engines.postgres.damage_look import look_for_damage
 from recoup.kernel import clock
-from recoup.kernel.errors import RecoupError
+from recoup.kernel.errors import RecoupError, UsageError
 from recoup.kernel.finding import Verdict
 from recoup.plan.services import PostgresService
 from recoup.recovery.confirming import Hurt
@@ -40,6 +41,8 @@ def confirm(recovery: Recovery, step: Step) -> Done:  # noqa: ARG001
             recovery.voice.say(f"{one.service}: {said}")
         if situation == "database-corruption" and isinstance(system.plan.services[one.service], PostgresService):
             hurt += _looked_closer(recovery, one)
+    if situation == "application-loss":
+        hurt += _missing_files(system)
     finding = judge(situation, seen, hurt, services=recovery.wish.services)
     if recovery.wish.force and finding.verdict is Verdict.FAILED:
         # Somebody said that they know: what was seen is still told, and the run does not count as well.
@@ -75,3 +78,17 @@ def _folder(service: str, compose_service: str, system: System) -> Iterator[Hurt
     if occupant.identity is None:
         what = occupant.what or "nothing: it is empty"
         yield Hurt(service=service, what=occupant.place, said=f"it holds {what}")
+
+
+def _missing_files(system: System) -> Iterator[Hurt]:
+    """The files that make the Compose project, where they are gone: then nothing in it can be asked."""
+    if system.plan.compose is None:
+        return
+    try:
+        files = [system.resolver.path(one) for one in system.plan.compose.all_files()] or default_files(system.folder)
+    except UsageError as missing:
+        yield Hurt(service="compose", what=str(system.folder), said=missing.message)
+        return
+    for file in files:
+        if not file.exists():
+            yield Hurt(service="compose", what=str(file), said="it is missing")

@@ -42,7 +42,7 @@ def confirm(
     mine = [one for one in seen if not services or one.service in services or situation not in _FITS]
     fits = _FITS.get(situation)
     fitting = [one for one in mine if fits is not None and fits(one)]
-    named = [one for one in hurt if not services or one.service in services]
+    named = [one for one in hurt if not services or one.service in services or situation == "application-loss"]
     if fitting or named:
         return _ok(situation, fitting, named)
     found = diagnose(seen)

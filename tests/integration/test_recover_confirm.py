@@ -1,0 +1,66 @@
+"""What a recovery sees before it stops anything, on real servers: damage is named, and what is well is left alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from recoup.assembly.recover_confirm import confirm
+from recoup.demo.programs import find_postgres
+from recoup.demo.servers import PostgresServer
+from recoup.kernel.finding import Verdict
+from recoup.recovery.runbook import Situation
+from recoup.recovery.step import Done
+from tests.integration.logical import small_database
+from tests.integration.planted_cluster import without_checksums
+from tests.integration.planted_damage import flip_in_header
+from tests.integration.recovery_place import RecoveryPlace, recovering, recovery_place
+from tests.real import require_found
+
+
+def confirmed(place: RecoveryPlace, situation: Situation, service: str, said: list[str] | None = None) -> Done:
+    with recovering(place, situation, service, said=said) as (recovery, step):
+        return confirm(recovery, step)
+
+
+def test_a_table_that_is_hurt_is_named_and_one_that_is_well_is_not_replaced(server_folder: Path) -> None:
+    with PostgresServer(require_found(lambda: find_postgres(17))) as server:
+        name = small_database(server, rows=2000)
+        without_checksums(server)
+        url = json.dumps(server.url(name))
+        place = recovery_place(server_folder / "plan", f"{{postgres: {{engine: postgres, url: {url}}}}}")
+        place.repository  # noqa: B018 - it is made
+
+        (well,) = confirmed(place, "database-corruption", "postgres").findings
+        assert well.verdict is Verdict.FAILED
+        assert "nothing is wrong" in well.detail
+        assert "--skip confirm --because" in (well.hint or "")
+
+        with server.connect(name) as connection:
+            ((path,),) = connection.execute("SELECT pg_relation_filepath('orders')").fetchall()
+            connection.execute("CREATE EXTENSION amcheck")
+        server.stop()
+        flip_in_header(server.data_folder / path)
+        server.start()
+        said: list[str] = []
+        done = confirmed(place, "database-corruption", "postgres", said)
+        (hurt,) = done.findings
+        assert hurt.verdict is Verdict.OK, hurt
+        assert "public.orders" in hurt.detail
+        assert "page 0" in hurt.detail
+        assert {one["what"] for one in done.data["hurt"]} >= {f"{name}: public.orders"}
+        assert any("to name what is hurt" in one for one in said)
+
+        server.stop()
+        (silent,) = confirmed(place, "database-corruption", "postgres").findings
+        assert silent.verdict is Verdict.UNKNOWN, "whether it is stopped or damaged cannot be seen by an address"
+
+
+def test_an_application_whose_compose_file_is_gone_is_lost(server_folder: Path) -> None:
+    place = recovery_place(
+        server_folder / "plan", "{api: {engine: compose}}", more="compose: {file: docker-compose.yml}\n"
+    )
+    place.repository  # noqa: B018 - it is made
+    (found,) = confirmed(place, "application-loss", "api").findings
+    assert found.verdict is Verdict.OK, found
+    assert "docker-compose.yml (it is missing)" in found.detail
