@@ -12,17 +12,21 @@ import pytest
 
 from recoup.assembly.recover_keeper import Claim, keeping
 from recoup.demo.host import wait_until
+from recoup.demo.s3_server import S3Server
 from recoup.kernel import clock
 from recoup.kernel.errors import BusyError, StorageError
 from recoup.kernel.presence import Presence, is_dead, myself
+from recoup.kernel.secret import Secret
 from recoup.recovery.journal import Journal
 from recoup.repository import layout, run_lease
 from recoup.repository.repository import Repository, create_repository
 from recoup.repository.run_journals import read_journal, runs_in
 from recoup.repository.run_lease import Rhythm
 from recoup.repository.seal import Key
+from recoup.storage.local import LocalStore
 from recoup.storage.memory import MemoryStore
-from recoup.storage.object_store import ObjectInfo
+from recoup.storage.object_store import ObjectInfo, ObjectStore
+from recoup.storage.s3 import S3Store
 
 KEY = Key.from_text("4" * 64)
 RUN = "20261123-020000-abcdef"
@@ -77,7 +81,25 @@ def test_two_systems_in_one_repository_do_not_keep_each_other_away(repository: R
         assert keepers.held_in() == ("local",)
 
 
-def test_of_many_who_begin_at_once_exactly_one_gets_it(repository: Repository) -> None:
+@pytest.fixture(params=["memory", "folder", pytest.param("s3", marks=pytest.mark.s3)])
+def any_repository(request: pytest.FixtureRequest, tmp_path: Path) -> Repository:
+    kept: ObjectStore = MemoryStore()
+    if request.param == "folder":
+        kept = LocalStore(tmp_path / "repository", create=True)
+    if request.param == "s3":
+        kept = bucket_of(request.getfixturevalue("s3"))
+    return create_repository("local", kept, KEY)
+
+
+def bucket_of(server: S3Server) -> S3Store:
+    return S3Store(
+        server.new_bucket(), endpoint_url=server.endpoint, region=server.region, access_key=server.access_key,
+        secret_key=Secret(server.secret_key),
+    )  # fmt: skip
+
+
+def test_of_many_who_begin_at_once_exactly_one_gets_it(any_repository: Repository) -> None:
+    repository = any_repository
     got: list[str] = []
     begin, done = threading.Barrier(6), threading.Event()
 
@@ -93,7 +115,7 @@ def test_of_many_who_begin_at_once_exactly_one_gets_it(repository: Repository) -
     threads = [threading.Thread(target=contend, args=(f"who{number}",)) for number in range(6)]
     for one in threads:
         one.start()
-    assert wait_until(lambda: sum(one.is_alive() for one in threads) == 1, limit_seconds=10)
+    assert wait_until(lambda: sum(one.is_alive() for one in threads) == 1, limit_seconds=60)
     done.set()
     for one in threads:
         one.join(10)
@@ -255,7 +277,7 @@ def test_a_repository_that_fails_or_hangs_neither_stops_nor_slows_the_run_and_is
         for number in range(10):
             journal.append("event", number=number)
             keepers.at_boundary()
-        assert clock.monotonic() - begun < 2.0
+        assert clock.monotonic() - begun < 15, "ten times two seconds, if each line waited for it"
         assert [one for one in said if "bad" in one] == [said[0]]
         assert "no route to host" in said[0]
         assert set(keepers.uncopied()) == {"bad"}
@@ -266,7 +288,7 @@ def test_a_repository_that_fails_or_hangs_neither_stops_nor_slows_the_run_and_is
         for number in range(10):
             journal.append("event", number=number)
             keepers.at_boundary()
-        assert clock.monotonic() - begun < 5.0
+        assert clock.monotonic() - begun < 15
         hang.set()
     assert stored(good) == stored(bad) == journal.path.read_bytes()
 
