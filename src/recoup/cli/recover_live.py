@@ -112,11 +112,13 @@ class LiveView(PlainView):
         if found.healthy is not None:
             text.append(f"\nusers are back, after {show_duration(found.before + found.healthy)}", style="green")
         elif left is None:
-            text.append("\nusers back: time unknown, these steps were never measured", style="not bold")
+            text.append(
+                "\nwhen users are back is not known: the steps that are left were never measured", style="not bold"
+            )
         else:
-            more = f", and {unknown} {'step' if unknown == 1 else 'steps'} never measured" if unknown else ""
-            back = now + left.p50
-            text.append(f"\nusers back {short(left)} from now (likely {back:%H:%M}{more})", style="not bold")
+            never = f"; {unknown} of the steps left were never measured" if unknown else ""
+            at = f"likely at {now + left.p50:%H:%M}"
+            text.append(f"\nusers are back in {short(left)}: {at}{never}", style="not bold")
         return text
 
     def _budget(self, found: Attained) -> RenderableType | None:
@@ -154,7 +156,8 @@ class LiveView(PlainView):
         text.append(f"{_MARKS[standing]} {number:>2} {clean(one.step.title)}")
         likely = None if self.state.outlook is None else self.state.outlook.steps[one.step.id].forecast
         if standing == "begun" and self.state.step_since is not None:
-            text.append(f"  {show_duration(clock.monotonic() - self.state.step_since)}, {short(likely)}")
+            of = "" if likely is None else f" of {short(likely)}"
+            text.append(f"  {show_duration(clock.monotonic() - self.state.step_since)}{of}")
         elif standing == "done":
             text.append(f"  {show_duration(one.machine + one.people)}")
         elif standing == "waiting" and likely is not None:
