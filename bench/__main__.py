@@ -27,7 +27,7 @@ from bench.wal_load import measure_wal_load
 from recoup.demo.programs import find_postgres
 from recoup.demo.servers import PostgresServer
 
-_PARTS = ("backup", "restore", "incremental", "memory", "load", "wal", "wal-load", "catalog", "grades")
+_PARTS = ("backup", "restore", "incremental", "memory", "load", "wal", "wal-load", "catalog", "grades", "recover")
 
 
 def _say(text: str) -> None:
@@ -95,6 +95,12 @@ def main() -> int:
             _say("grades")
             parts += measure_grades(options.size_mib, options.rounds, work / "grades", _say)
             shutil.rmtree(work / "grades")
+        if "recover" in wanted:
+            from bench.recover import measure_recover  # the pretend machines of the tests need what those need
+
+            _say("recover")
+            parts.append(measure_recover(options.size_mib, options.rounds, work / "recover", _say))
+            shutil.rmtree(work / "recover")
     finally:
         shutil.rmtree(work, ignore_errors=True)
     _say(write(parts, machine, {"rounds": options.rounds, "after": "one warm-up", "asked for MiB": options.size_mib}))

@@ -1,0 +1,199 @@
+"""Files and source back on a machine that lost them: once, whole, and without undoing what somebody repaired."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from recoup.assembly.access import Readable, open_for_reading
+from recoup.assembly.place_files import Placing, place_newest
+from recoup.assembly.plan_from_repository import sets_with_a_plan
+from recoup.assembly.recover_blank import open_blank, open_to_look
+from recoup.assembly.recover_context import RecoverWish
+from recoup.engines.engine import Progress
+from recoup.engines.files.git_clone import clone_into, stands_at
+from recoup.kernel.errors import EngineError, Exit, NoRepositoryError, RefusedError, UsageError
+from tests.real import require
+from tests.unit.cli.test_main import recoup
+
+PLAN = """
+recoup: 1
+system: shop
+compose: {file: compose.yml}
+services:
+  photographs: {engine: files, paths: [photographs]}
+  configuration: {engine: files, paths: [recoup.yaml, app.conf]}
+  api: {engine: compose}
+repositories: {local: {path: ../backups}}
+key: {file: recoup.key}
+"""
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "init.defaultBranch=main")
+    done = subprocess.run([require("git"), *identity, *arguments], cwd=folder, check=True, capture_output=True)
+    return done.stdout.decode().strip()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder ``lost`` that was copied when it was ``srv``, and the key beside it."""
+    root = tmp_path_factory.mktemp("place")
+    folder = root / "srv"
+    (folder / "photographs").mkdir(parents=True)
+    (folder / "photographs" / "cat.jpg").write_bytes(b"cat")
+    (folder / "app.conf").write_text("listen 80\n")
+    (folder / "recoup.yaml").write_text(PLAN)
+    assert recoup("key", "generate", folder=folder).returncode == Exit.OK
+    for service in ("configuration", "photographs"):
+        taken = recoup("backup", service, folder=folder)
+        assert taken.returncode == Exit.OK, taken.stdout + taken.stderr
+    (folder / "recoup.key").rename(root / "recoup.key")
+    folder.rename(root / "lost")
+    return root
+
+
+@pytest.fixture
+def production(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where production was; nothing is there. The last two tests change what is in the repository."""
+    monkeypatch.setenv("RECOUP_STATE", str(tmp_path / "state"))
+    shutil.rmtree(root / "srv", ignore_errors=True)
+    return root / "srv"
+
+
+def wish(production: Path, folder: Path | None = None) -> RecoverWish:
+    return RecoverWish(
+        situation="server-loss",
+        source=str(production.parent / "backups"),
+        key_file=production.parent / "recoup.key",
+        folder=folder,
+    )
+
+
+def opened(production: Path) -> Readable:
+    return open_for_reading(None, str(production.parent / "backups"), production.parent / "recoup.key")
+
+
+def placing(readable: Readable, folder: Path, *, force: bool = False) -> Placing:
+    return Placing(opened=readable, folder=folder, run="run", force=force, on_progress=_nobody)
+
+
+def _nobody(_progress: Progress) -> None:
+    pass
+
+
+def test_the_plan_goes_where_it_was_and_a_set_without_it_is_not_read(production: Path) -> None:
+    _, system = open_blank(wish(production))
+    assert system.folder == production
+    assert (production / "app.conf").read_text() == "listen 80\n"
+    assert not (production / "photographs").exists()
+    assert [one.manifest.service for one in sets_with_a_plan(opened(production), None)] == ["configuration"]
+
+
+def test_what_is_only_looked_at_is_not_there_afterwards(production: Path) -> None:
+    _, system = open_to_look(wish(production))
+    assert system.plan.system == "shop"
+    assert not production.exists()
+
+
+def test_the_same_command_finds_the_plan_it_brought_and_leaves_what_somebody_repaired(production: Path) -> None:
+    first, _ = open_blank(wish(production))
+    (production / "app.conf").write_text("listen 8080\n")
+    second, system = open_blank(wish(production))
+    assert first.state_folder == second.state_folder, "a run that was begun is found again"
+    placed = place_newest(placing(second, system.folder), "configuration")
+    assert placed.edited == ("app.conf",)
+    assert (production / "app.conf").read_text() == "listen 8080\n"
+    (production / "app.conf").unlink()
+    assert place_newest(placing(second, system.folder), "configuration").restored is not None
+    assert (production / "app.conf").read_text() == "listen 80\n"
+
+
+def test_what_is_there_and_is_not_ours_is_refused_and_set_aside_only_when_forced(production: Path) -> None:
+    production.mkdir()
+    (production / "app.conf").write_text("somebody else's\n")
+    with pytest.raises(RefusedError) as raised:
+        open_blank(wish(production))
+    assert "app.conf" in raised.value.message
+    done = place_newest(placing(opened(production), production, force=True), "configuration")
+    assert (production / ".recoup-replaced-run" / "app.conf").read_text() == "somebody else's\n"
+    assert "set aside" in str(done)
+
+
+def test_another_folder_can_be_named(production: Path, tmp_path: Path) -> None:
+    _, system = open_blank(wish(production, tmp_path / "elsewhere"))
+    assert system.folder == tmp_path / "elsewhere"
+    assert not production.exists()
+
+
+def test_a_clone_is_checked_out_beside_files_that_are_there_and_these_win(tmp_path: Path) -> None:
+    forge, place = tmp_path / "forge", tmp_path / "place"
+    forge.mkdir()
+    place.mkdir()
+    git(forge, "init", "-q", ".")
+    (forge / "compose.yml").write_text("services: {}\n")
+    (forge / "app").mkdir()
+    (forge / "app" / "main.py").write_text("print()\n")
+    git(forge, "add", ".")
+    git(forge, "commit", "-q", "-m", "first")
+    wanted = git(forge, "rev-parse", "HEAD")
+    (forge / "app" / "main.py").write_text("later\n")
+    git(forge, "commit", "-q", "-a", "-m", "second")
+    (place / "compose.yml").write_text("services: {changed: {}}\n")
+    assert clone_into(str(forge), place, commit=wanted, branch="main") == wanted
+    assert stands_at(place, wanted)
+    assert (place / "compose.yml").read_text() == "services: {changed: {}}\n"
+    assert (place / "app" / "main.py").read_text() == "print()\n"
+    assert not (place / ".recoup-restoring-git").exists()
+    other = tmp_path / "other"
+    assert clone_into(str(forge), other, commit=None, branch=None) == git(forge, "rev-parse", "HEAD")
+
+
+def test_a_forge_that_does_not_answer_or_lacks_the_commit_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    with pytest.raises(EngineError):
+        clone_into(str(tmp_path / "nowhere"), place, commit="1" * 40, branch=None)
+    forge = tmp_path / "forge"
+    forge.mkdir()
+    git(forge, "init", "-q", ".")
+    git(forge, "commit", "-q", "--allow-empty", "-m", "first")
+    with pytest.raises(EngineError, match="does not have the commit") as raised:
+        clone_into(str(forge), place, commit="1" * 40, branch=None)
+    assert raised.value.hint
+    assert list(place.iterdir()) == []
+
+
+def test_of_a_damaged_copy_the_one_before_it_is_taken_and_that_is_said(production: Path) -> None:
+    lost = production.parent / "lost"
+    lost.rename(production)
+    (production.parent / "recoup.key").rename(production / "recoup.key")
+    (production / "app.conf").write_text("listen 81\n")
+    assert recoup("backup", "configuration", folder=production).returncode == Exit.OK
+    (production / "recoup.key").rename(production.parent / "recoup.key")
+    production.rename(lost)
+    readable = opened(production)
+    newest = next(one for one in readable.catalog().entries if one.service == "configuration")
+    (data,) = (production.parent / "backups").glob(f"artefacts/*/*/{newest.id}/files.tar.zst.enc")
+    broken = bytearray(data.read_bytes())
+    broken[len(broken) // 2] ^= 1
+    data.chmod(0o600)
+    data.write_bytes(broken)
+    placed = place_newest(placing(readable, production), "configuration")
+    assert placed.found.manifest.id != newest.id
+    assert placed.passed_over
+    assert (production / "app.conf").read_text() == "listen 80\n"
+
+
+def test_a_repository_without_a_plan_and_a_set_without_a_copy_say_so(production: Path) -> None:
+    with pytest.raises(NoRepositoryError):
+        place_newest(placing(opened(production), production), "absent")
+    readable = opened(production)
+    manifests = production.parent / "backups" / "manifests"
+    for entry in readable.catalog().entries:
+        if entry.service == "configuration":
+            (manifests / f"{entry.id}.json").unlink()
+    with pytest.raises(UsageError, match="holds a plan"):
+        open_blank(wish(production))
