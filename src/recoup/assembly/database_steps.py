@@ -15,6 +15,7 @@ from typing import Final
 from recoup.assembly.access import Found, Readable
 from recoup.assembly.drill_record import Outcome
 from recoup.assembly.heartbeats import Beat, in_postgres, in_redis
+from recoup.assembly.homes import IDENTITY
 from recoup.assembly.postgres import postgres_place
 from recoup.assembly.prove_stack import ServerOfPlan
 from recoup.assembly.recovered_home import RecoveredHome
@@ -36,8 +37,6 @@ from recoup.recovery.step import Done, Step
 
 #: How long a database may take until it is well: it may have to work through a crash first.
 WELL_SECONDS: Final = 180.0
-#: What a database that came back must be; all else that its check says may be unknown, and is then not compared.
-IDENTITY: Final = "the running cluster is the one of the copy"
 
 
 def place_member(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from recoup.assembly.feed import SCRIPT_SECONDS, feed
 from recoup.assembly.postgres import PostgresPlace
@@ -20,6 +21,8 @@ from recoup.kernel.errors import EngineError, RefusedError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.recovery.in_place import Occupant
 
+#: What a database that came back must be.
+IDENTITY: Final = "the running cluster is the one of the copy"
 #: Combining writes as much as the cluster has: a day for several terabytes.
 _COMBINE_SECONDS = 24 * 3600.0
 
@@ -142,7 +145,7 @@ def check_copied(place: PostgresPlace, reader: CopyReader) -> list[Finding]:
         found = str(session.query("SELECT system_identifier FROM pg_control_system()")[0][0])
     wanted = str(reader.facts["system_identifier"])
     identity = Finding(
-        check="the running cluster is the one of the copy",
+        check=IDENTITY,
         subject=place.name,
         verdict=Verdict.OK if found == wanted else Verdict.FAILED,
         detail=f"system identifier {found}" + ("" if found == wanted else f", not {wanted}"),

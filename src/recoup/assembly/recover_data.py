@@ -100,8 +100,9 @@ def stop(recovery: Recovery, step: Step) -> Done:  # noqa: ARG001
 
 def all_stopped(recovery: Recovery) -> bool:
     """Whether everything stands still that has to."""
-    running = Surroundings(plan=recovery.system.plan, stack=open_stack(recovery.system)).running()
-    return not running & set(facts_of_run(recovery).stopped)
+    stopped = facts_of_run(recovery).stopped
+    found = [one for one in open_stack(recovery.system).client.containers() if one.service in stopped]
+    return all(one.state in ("created", "exited", "dead") for one in found)  # one that is restarting comes again
 
 
 def restore(recovery: Recovery, step: Step) -> Done:
@@ -114,6 +115,10 @@ def restore(recovery: Recovery, step: Step) -> Done:
         _stand_still(recovery)
         occupant = member.home.look()
         placement = recovery.placement(member.artefact_id)
+        begun_before = recovery.progress.steps[step.id].attempts > 1
+        if begun_before and occupant.unfinished is None and member.discard is not None:
+            member.discard(placement)  # half a copy takes the room that the whole one needs
+            occupant = member.home.look()
         _require_account(recovery, member, occupant, placement)
         if occupant.unfinished is None:  # else it is complete, and was about to be put in place
             member.home.stage(member.reader, placement, recovery.voice.on_progress)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from urllib.parse import quote
 
 from recoup.assembly.feed import SCRIPT_SECONDS, feed
@@ -287,7 +288,18 @@ class RedisHome:
         return self._seen
 
     def _look_at_settings(self) -> FolderLayout:
-        layout = layout_of(self.facts)
+        return self._as_commanded(self._as_it_runs(layout_of(self.facts)))
+
+    def _as_commanded(self, layout: FolderLayout) -> FolderLayout:
+        """What stands in the service's command holds for the next start, whatever was set meanwhile, or copied.
+
+        A server with an append-only log that it does not find begins empty, whatever snapshot lies beside.
+        """
+        words = " ".join(self.stack.project.service(self.compose_service).command or ()).split()
+        said = [value for word, value in pairwise(words) if word == "--appendonly"]
+        return replace(layout, appendonly=said[-1] == "yes") if said else layout
+
+    def _as_it_runs(self, layout: FolderLayout) -> FolderLayout:
         if self.place.program is None:
             return layout
         try:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from recoup.engines.postgres.recovery_script import RECOVER, SPOOL
-from recoup.engines.postgres.volume_script import INCOMING
+from recoup.engines.postgres.volume_script import INCOMING, PARTS
 
 _PROLOGUE: Final = f"""
 set -eu
@@ -65,7 +65,7 @@ echo sealed
 
 DISCARD: Final = (
     _PROLOGUE
-    + """
-rm -rf "$incoming"
+    + f"""
+rm -rf "$incoming" "$data/{PARTS}"
 """
 )
