@@ -51,6 +51,12 @@ def bucket(s3: S3Server) -> str:
     return s3.new_bucket()
 
 
+@pytest.fixture(scope="module")
+def in_bucket(s3: S3Server, bucket: str) -> dict[str, S3Store]:
+    """The stores in it, by their prefix. They keep nothing but a client, which takes longer to make than most tests."""
+    return {prefix: s3_store(s3, bucket, prefix) for prefix in ("", "stacks/one")}
+
+
 def emptied(store: ObjectStore) -> ObjectStore:
     for info in store.list():
         store.delete(info.key)
@@ -87,8 +93,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
             return DECORATED[name](MemoryStore())
         case "local":
             return LocalStore(tmp_path / "store", create=True)
-    server, bucket = request.getfixturevalue("s3"), request.getfixturevalue("bucket")
-    return emptied(s3_store(server, bucket, "stacks/one" if "prefix" in request.param else ""))
+    stores = request.getfixturevalue("in_bucket")
+    return emptied(stores["stacks/one" if "prefix" in request.param else ""])
 
 
 def keys(store: ObjectStore, prefix: str = "") -> list[str]:
