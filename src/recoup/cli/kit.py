@@ -25,7 +25,6 @@ def register(app: typer.Typer) -> None:
         examples=(
             "recoup kit                                        # the page, to read; without secrets",
             "recoup kit --with-key --output /media/usb/kit     # the page to print, and the file; both open everything",
-            "recoup recover server-loss --kit recovery-kit.tar # on the new machine",
         ),
     )
 
