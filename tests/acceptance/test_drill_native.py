@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ from recoup.kernel.secret import Secret
 from recoup.repository.repository import open_or_create
 from recoup.repository.seal import Key
 from recoup.storage.local import LocalStore
-from tests.acceptance.workplace import KEY, Workplace
+from tests.acceptance.workplace import KEY, Workplace, kill
 from tests.integration.wal_story import story
 from tests.receiver import receiver
 
@@ -36,6 +38,21 @@ communication: {{critical: {{notify: [ops]}}}}
 def _plan(work: Workplace, table: str, expect: str) -> None:
     work.extra = _DRILL.format(table=table, expect=expect)
     work.write_plan()
+
+
+def _answering(work: Workplace, answers: str, *arguments: str) -> dict[str, Any]:
+    """Call ``recoup`` with somebody at a terminal who types ``answers``; the document that it prints."""
+    ours, theirs = os.openpty()
+    try:
+        os.write(ours, answers.encode())
+        process = work.start(*arguments, terminal=theirs)
+        try:
+            return work.finish(process).json
+        finally:
+            kill(process)
+    finally:
+        os.close(ours)
+        os.close(theirs)
 
 
 def _nothing_left(work: Workplace) -> bool:
@@ -60,8 +77,8 @@ def test_databases_come_back_natively_and_production_does_not_move(
         work.extra = _DRILL.format(table="orders", expect="at_least: 500") + _TEAM.format(address=phone.address)
         work.write_plan()
         work.recoup("backup")
-        asked = ("--situation", "data-loss", "--announce", "--absent", "lead")
-        document = work.json("drill", *asked)
+        asked = ("--situation", "server-loss", "--announce", "--absent", "lead", "--json")
+        document = _answering(work, "done\nyes\n", "drill", *asked)
     first, last = (json.loads(one.body) for one in phone.received)
     assert "THIS IS A DRILL. Nothing is wrong with Shop." in first["message"]
     assert "lead may not help" in first["message"]
@@ -69,9 +86,12 @@ def test_databases_come_back_natively_and_production_does_not_move(
     record = document["record"]
     assert document["verdict"] == "ok", record
     assert [one["key"] for one in record["steps"]] == [
-        *("restore-postgres", "start-postgres", "restore-redis", "start-redis", "checks-postgres", "checks-redis"),
-        "flows",
+        *("new-server", "restore-postgres", "start-postgres", "restore-redis", "start-redis"),
+        *("checks-postgres", "checks-redis", "flows", "let-users-in"),
     ]
+    people = [one for one in record["steps"] if one["kind"] == "person"]
+    assert [(one["verdict"], one["waiting"] > 0) for one in people] == [("ok", True), ("ok", True)]
+    assert {one["role"]: one["part"] for one in record["participants"]}["second"] == "asked to do what people do"
     how = {one["service"]: one["how"] for one in record["rpo"]}
     assert how["postgres"] == "end of the copy"
     assert how["redis"].startswith("heartbeat key; end of the copy: ")
@@ -79,7 +99,9 @@ def test_databases_come_back_natively_and_production_does_not_move(
     assert record["absent"] == ["lead"]
     assert {one["role"]: one["part"] for one in record["participants"]}["lead"] == "absent; second takes over"
     assert [one["verdict"] for one in record["production"]] == ["ok", "ok"]
-    assert set(record["proves_data"]) == {"flow: the newest orders are there", "check of postgres: orders"}
+    assert set(record["proves_data"]) == {
+        "flow: the newest orders are there", "check of postgres: orders", "check of redis: GET basket:7",
+    }  # fmt: skip
     assert _nothing_left(work)
 
     shown = work.json("drill", "--plan")

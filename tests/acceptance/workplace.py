@@ -123,13 +123,15 @@ class Workplace:
         )
         return path
 
-    def start(self, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-        """Start ``recoup`` in a process group of its own, which ``kill`` ends."""
+    def start(
+        self, *arguments: str, environment: Mapping[str, str] | None = None, terminal: int = subprocess.DEVNULL
+    ) -> subprocess.Popen[str]:
+        """Start ``recoup`` in a process group of its own, which ``kill`` ends. ``terminal``: where it reads answers."""
         return subprocess.Popen(
             [RECOUP, *arguments],
             cwd=self.folder,
             env=self._environment(environment or {}),
-            stdin=subprocess.DEVNULL,
+            stdin=terminal,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

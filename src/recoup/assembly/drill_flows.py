@@ -9,9 +9,10 @@ from recoup.drill.expect import Expect
 from recoup.drill.flows import FlowSpec, StepSpec
 from recoup.drill.model import ActKind
 from recoup.drill.proving import Question, query_proves
+from recoup.kernel.finding import subject_of
 from recoup.plan.model import Plan
 from recoup.plan.people import Flow, FlowStep
-from recoup.plan.services import PostgresService
+from recoup.plan.services import Check, PostgresService, RedisService
 from recoup.plan.template import Template
 
 _METHODS: tuple[ActKind, ...] = ("get", "post", "put", "patch", "delete")
@@ -23,18 +24,18 @@ def flow_specs(plan: Plan) -> tuple[FlowSpec, ...]:
 
 
 def questions_of(plan: Plan) -> tuple[Question, ...]:
-    """The checks of a plan's PostgreSQL services."""
+    """The checks of a plan's databases, by the names that their findings have."""
     return tuple(
         Question(
             service=name,
-            name=one.name or one.sql,
-            sql=one.sql,
+            name=subject_of(one.name, one.sql if isinstance(one, Check) else one.redis),
+            sql=one.sql if isinstance(one, Check) else None,
             at_least=one.at_least,
             at_most=one.at_most,
             equals=one.equals,
         )
         for name, service in plan.services.items()
-        if isinstance(service, PostgresService)
+        if isinstance(service, PostgresService | RedisService)
         for one in service.checks
     )
 

@@ -43,11 +43,14 @@ class Proof:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A check of the plan: a query, and what its first value must be."""
+    """A check of the plan: a query, and what its first value must be; or a command to Redis, which has no ``sql``.
+
+    What a command reads cannot be told from its words. That it would not pass without the data is tried in the drill.
+    """
 
     service: str
     name: str
-    sql: str
+    sql: str | None
     at_least: int | float | None = None
     at_most: int | float | None = None
     equals: Scalar | None = None
@@ -78,7 +81,7 @@ def planned_proofs(
     found = [
         Proof(kind="check", name=one.name, service=one.service)
         for one in questions
-        if query_proves(one.sql, at_least=one.at_least, equals=one.equals)
+        if (one.sql is None or reads_a_table(one.sql)) and refuses_nothing(at_least=one.at_least, equals=one.equals)
     ]
     found += [Proof(kind="flow", name=one.name) for one in flows if any(step.reads_data for step in one.steps)]
     found += [Proof(kind="fingerprint", name=name, service=name) for name, rows in fingerprints.items() if rows > 0]

@@ -5,8 +5,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from recoup.kernel.errors import Exit
+
+_LONGEST_SUBJECT: Final = 120
 
 
 class Verdict(enum.StrEnum):
@@ -28,6 +31,12 @@ class Finding:
     hint: str | None = None  #: what to do; a full sentence
     not_checked: str = ""  #: what this verdict does not cover
     left_to: str = ""  #: the grade that covers it, when one does: who comes that far need not hear of it
+
+
+def subject_of(name: str | None, asked: str) -> str:
+    """What reports call a check of the plan: its name, or what it asks, on one line that is not too long."""
+    text = name or " ".join(asked.split())
+    return text if len(text) <= _LONGEST_SUBJECT else text[: _LONGEST_SUBJECT - 1] + "…"
 
 
 def overall(findings: Iterable[Finding]) -> Verdict:

@@ -89,6 +89,10 @@ def test_a_drill_in_which_nothing_proves_data_is_refused_and_shows_how_to_write_
 
 def test_a_check_a_flow_and_a_fingerprint_of_rows_prove_data_when_they_passed() -> None:
     strong = Question(service="postgres", name="orders", sql="select count(*) from orders", at_least=1)
+    keys = Question(service="redis", name="GET basket:7", sql=None, equals="three apples")
+    assert planned_proofs((keys, replace(keys, equals=None, at_most=9)), (), {}) == (
+        Proof(kind="check", name="GET basket:7", service="redis"),
+    )
     planned = planned_proofs([strong], [flow(reads=True)], {"postgres": 12, "redis": 0})
     require_proof(planned)
     assert [str(one) for one in planned] == [

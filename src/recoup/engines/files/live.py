@@ -23,7 +23,7 @@ from recoup.engines.files.git import DIFF, Git, without_credentials
 from recoup.engines.files.restore import FilesRestored, restore_files
 from recoup.engines.files.restored import OnDisk, compare_restored, named, read_restored
 from recoup.kernel.errors import EngineError, UncheckedError
-from recoup.kernel.finding import Finding, Verdict
+from recoup.kernel.finding import Finding, Verdict, subject_of
 from recoup.kernel.process import Completed, run
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 CHECK = "the plan's check holds"
 _PIECE = 1 << 20
-_LONGEST_SUBJECT = 120
 _ANOTHER = "Use another copy, and take a new one now."
 _HOW = (
     "Write one under the service in the plan: checks: [{file: 'uploads/*', at_least: 100}]. It is asked of every "
@@ -51,8 +50,7 @@ class FilesCheck:
     @property
     def subject(self) -> str:
         """What reports call it."""
-        text = self.name or self.file
-        return text if len(text) <= _LONGEST_SUBJECT else text[: _LONGEST_SUBJECT - 1] + "…"
+        return subject_of(self.name, self.file)
 
 
 @contextlib.contextmanager

@@ -17,12 +17,11 @@ from recoup.engines.postgres.plan_answers import Expectation, judge
 from recoup.engines.postgres.restored_server import RestoredServer
 from recoup.engines.postgres.session import Row, Session, SqlError
 from recoup.kernel.errors import EngineError
-from recoup.kernel.finding import Finding, Verdict
+from recoup.kernel.finding import Finding, Verdict, subject_of
 
 CHECK: Final = "the plan's check holds"
 
 _ALLOWED_SECONDS: Final = 300.0
-_LONGEST_SUBJECT: Final = 120
 _HOW: Final = (
     "Write one under the service in the plan, a question whose answer only the real data give: "
     'checks: [{name: orders are there, sql: "SELECT count(*) FROM orders", at_least: 1000}].'
@@ -54,8 +53,7 @@ class PlanCheck(Expectation):
     @property
     def subject(self) -> str:
         """What reports call it."""
-        text = self.name or " ".join(self.sql.split())
-        return text if len(text) <= _LONGEST_SUBJECT else text[: _LONGEST_SUBJECT - 1] + "…"
+        return subject_of(self.name, self.sql)
 
 
 def check_plan(

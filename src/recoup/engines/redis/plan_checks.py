@@ -15,12 +15,11 @@ from typing import Protocol
 
 from recoup.engines.redis.connection import Connection, RefusedByServerError, Reply
 from recoup.kernel.errors import EngineError
-from recoup.kernel.finding import Finding, Verdict
+from recoup.kernel.finding import Finding, Verdict, subject_of
 
 CHECK = "the plan's check holds"
 
 _ANSWER_SECONDS = 120.0
-_LONGEST_SUBJECT = 120
 _NEVER = frozenset(("write", "admin", "blocking", "pubsub"))
 _READ_ONLY_HINT = (
     "Use a command that only reads (GET, EXISTS, DBSIZE, LLEN, HGET …); a function by FCALL_RO, a script by EVAL_RO."
@@ -44,8 +43,7 @@ class RedisCheck:
     @property
     def subject(self) -> str:
         """What reports call it."""
-        text = self.name or " ".join(self.command.split())
-        return text if len(text) <= _LONGEST_SUBJECT else text[: _LONGEST_SUBJECT - 1] + "…"
+        return subject_of(self.name, self.command)
 
 
 class AskedRedis(Protocol):
