@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from recoup.demo.host import temporary_folder
 from recoup.demo.programs import find_postgres, find_redis, find_weed
 from recoup.demo.servers import PostgresServer, RedisServer, S3Server
-from tests import clusters, order, scratch
+from tests import clusters, leftovers, order, scratch
 from tests.real import require_found
 from tests.testhost.fixtures import hall, second_host, stack, standing_stack, testhost
 
@@ -42,6 +42,21 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 PostgresServer._make_cluster = clusters.copying(PostgresServer._make_cluster)  # type: ignore[method-assign]
+PostgresServer.new_database = leftovers.noting(PostgresServer.new_database)  # type: ignore[method-assign]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object]) -> Generator[None, object, object]:
+    """Note for whom databases are made."""
+    with leftovers.making(fixturedef.scope):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, None, None]:
+    """Drop databases that nobody needs any more."""
+    yield
+    leftovers.after_test(last_of_file=nextitem is None or nextitem.path != item.path)
 
 
 def pytest_configure(config: pytest.Config) -> None:
