@@ -204,10 +204,11 @@ def _unreachable(subject: _Subject, stack: Stack | None, failure: RecoupError) -
     try:
         state, words = _container(stack, subject.compose_service)
         data = volumes_of(stack, subject.compose_service)
+        damage = _last_words(subject, stack, data)
     except RecoupError as silent:
         return replace(seen, answers=None, detail=silent.message)
     detail = f"{words}; {failure.message}" if state == "running" else words
-    return replace(seen, state=state, data=data, detail=detail, damage=_last_words(subject, stack, data))
+    return replace(seen, state=state, data=data, detail=detail, damage=damage)
 
 
 def _last_words(subject: _Subject, stack: Stack, data: Data) -> tuple[str, ...]:
