@@ -125,7 +125,7 @@ def start_others(around: Surroundings, services: Collection[str]) -> Done:
         except EngineError:
             # A job that nobody waits for has ended when it is looked at. Others must be well.
             ended = around.stack.client.of_service(name)
-            if not ended or any(one.state != "exited" or one.exit_status != 0 for one in ended):
+            if not ended or not all(around.stack.client.is_over(one) for one in ended):
                 raise
     return Done(detail=", ".join(others) or "there is no other")
 
@@ -134,8 +134,7 @@ def runs_well(stack: Stack, compose: str | None, subject: str) -> Sequence[Findi
     """What was started must still be well when the next step begins. ``compose`` None: all of the stack."""
     client = stack.client
     found = client.of_service(compose) if compose is not None else client.containers()
-    done = [one for one in found if one.state == "exited" and one.exit_status == 0]
-    bad = [one for one in found if not one.well and one not in done]
+    bad = [one for one in found if not one.well and not client.is_over(one)]
     return (
         Finding(
             check="it runs and is healthy",

@@ -134,6 +134,7 @@ def _containers(system: System) -> tuple[tuple[Container, ...] | None, str]:
     if system.plan.compose is None:
         return None, ""
     found: list[Container] = []
+    named = {getattr(one, "compose", None) or name for name, one in system.plan.services.items()}
     try:
         stack = open_stack(system)
         there = stack.client.containers()
@@ -141,18 +142,11 @@ def _containers(system: System) -> tuple[tuple[Container, ...] | None, str]:
         return (), failure.message
     for name in taking_part(system.plan, stack.project):
         mine = [one for one in there if one.service == name]
-        over = [one for one in mine if one.state == "exited" and one.exit_status == 0]
-        bad = [one for one in mine if not one.well and one not in over]
+        # What the plan names serves users, and does not end by itself.
+        bad = [one for one in mine if not one.well and (name in named or not stack.client.is_over(one))]
         words = ", ".join(" ".join(filter(None, (one.state, one.health))) for one in bad or mine) or "no container"
-        # A job that ended well is well; a service that ended with 0 is one that somebody stopped.
-        stopped = bool(over) and name in _always_up(system)
-        found.append(Container(service=name, well=bool(mine) and not bad and not stopped, words=words))
+        found.append(Container(service=name, well=bool(mine) and not bad, words=words))
     return tuple(found), ""
-
-
-def _always_up(system: System) -> set[str]:
-    """The Compose services that the plan names: they serve users, and do not end by themselves."""
-    return {getattr(one, "compose", None) or name for name, one in system.plan.services.items()}
 
 
 def _database(recovery: Recovery, name: str, seen: Seen, known: Survey) -> Database:

@@ -292,9 +292,16 @@ class ComposeProject:
         return tuple(found.values())
 
     def _restarts(self, service: str) -> bool:
-        return self.project.service(service).restart in ("always", "unless-stopped") or self.project.service(
-            service
-        ).restart.startswith("on-failure")
+        described = self.project.services.get(service)  # none of a container that the file does not know any more
+        policy = "no" if described is None else described.restart
+        return policy in ("always", "unless-stopped") or policy.startswith("on-failure")
+
+    def is_over(self, container: Container) -> bool:
+        """Whether it has done its job: it ended with 0, and the engine would not start it again.
+
+        A service that should always run and ended with 0 is one that somebody stopped.
+        """
+        return container.state == "exited" and container.exit_status == 0 and not self._restarts(container.service)
 
     def _done(self, container: Container) -> bool:
         """Whether it is a job (migrations and the like) that others wait for, and it has ended well."""

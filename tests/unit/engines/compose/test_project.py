@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from recoup.engines.compose.answers import Answer, ask, wait_until_answers
-from recoup.engines.compose.client import ComposeProject
+from recoup.engines.compose.client import ComposeProject, Container
 from recoup.engines.compose.docker import ComposeSource, ContainerEngineError
 from recoup.engines.compose.project import read_project
 from recoup.kernel.errors import EngineError, UsageError
@@ -174,3 +174,26 @@ def test_waiting_asks_at_least_once_and_gives_the_last_answer() -> None:
 def test_no_answer_within_the_limit_is_an_error_that_names_the_address() -> None:
     with pytest.raises(EngineError, match=r"http://127\.0\.0\.1:1/ is not well after 0\.3 s: no answer"):
         wait_until_answers("http://127.0.0.1:1/", seconds=0.3, every_seconds=0.1)
+
+
+@pytest.mark.parametrize(
+    ("service", "state", "exit_status", "over"),
+    [
+        ("job", "exited", 0, True),
+        ("job", "exited", 1, False),
+        ("job", "running", None, False),
+        ("web", "exited", 0, False),  # a proxy that somebody stopped ends with 0 as well
+        ("retried", "exited", 0, False),
+        ("unknown", "exited", 0, True),
+    ],
+)
+def test_what_ended_well_has_done_its_job_only_where_nobody_wants_it_to_run_on(
+    tmp_path: Path, environment: dict[str, str], service: str, state: str, exit_status: int | None, over: bool
+) -> None:
+    text = "{job: {image: x}, web: {image: x, restart: unless-stopped}, retried: {image: x, restart: 'on-failure:3'}}"
+    client = ComposeProject(read_project(source(tmp_path, f"name: shop\nservices: {text}\n", environment)))
+    container = Container(
+        id="1", name="1", service=service, state=state, health=None, exit_status=exit_status, started=None,
+        image_id="", image="", restarts=0, out_of_memory=False, mounts=(),
+    )  # fmt: skip
+    assert client.is_over(container) is over
