@@ -225,9 +225,11 @@ def test_a_second_backup_and_a_restore_are_refused_while_a_backup_runs(
     work.services["files"] = "{engine: files, paths: [data]}"
     work.write_plan()
     dump = work.backup("postgres", "--kind", "dump")
+    there = set(work.local.glob(".incoming/*"))
     first = work.start("backup", "postgres", "--kind", "base")
     try:
-        wait_for(lambda: any(work.state.glob("*/unfinished/*.json")) or first.poll() is not None, "the backup begins")
+        # Not earlier: a connection that is being made would run into its time-out meanwhile.
+        wait_for(lambda: set(work.local.glob(".incoming/*")) - there or first.poll() is not None, "bytes arrive")
         first.send_signal(19)  # SIGSTOP: it holds the lease for as long as this takes
         before = databases_of(postgres18)
         for command in (("backup", "postgres", "--kind", "dump"), ("restore", dump, "--force")):
