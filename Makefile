@@ -5,7 +5,8 @@
 # make soak    ten minutes of load, kills and restores (SECONDS=3600 SEED=7), then long series of the tests (ROUNDS=20)
 # make clean   remove everything these have made here
 
-JOBS ?= 2
+# One worker more than processors: for much of its time a test waits for servers.
+JOBS ?= 3
 TESTS ?= tests
 ARGS ?=
 ROUNDS ?= 20

@@ -2,7 +2,7 @@
 
 ``slowest.txt`` has the seconds of each file that takes long. It is made anew from a run's report:
 
-    python -m pytest -n 2 --dist loadfile --junitxml report.xml tests; python -m tests.order report.xml
+    python -m pytest -n 3 --dist loadfile --junitxml report.xml tests; python -m tests.order report.xml
 """
 
 from __future__ import annotations
