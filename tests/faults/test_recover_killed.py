@@ -175,3 +175,18 @@ def test_of_two_orchestrators_one_is_told_that_another_is_at_it(starter: Starter
         assert sorted(one.exitcode or 0 for one in both) == [0, 6]
         for path in world.iterdir():
             path.rmdir() if path.is_dir() else path.unlink()
+
+
+def test_who_is_taken_over_from_stops_and_its_children_are_ended(starter: Starter, plan: Path) -> None:
+    world = plan.parent / "world"
+    (world / "hold").touch()
+    first = starter.start(plan, fated(plan))
+    assert wait_until(lambda: (world / "lock-hold").exists(), limit_seconds=60)
+    second = starter.start(plan, fated(plan, state=state(plan, "state-elsewhere"), take_over=True))
+    first.join(60)
+    assert first.exitcode == 6
+    assert second.exitcode is None
+    (world / "hold").unlink()
+    second.join(60)
+    assert second.exitcode == 0
+    require_well(plan, "state-elsewhere")

@@ -44,6 +44,11 @@ def repository(store: MemoryStore) -> Repository:
     return create_repository("local", store, KEY)
 
 
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "journal", who="alice", host="h", boot="b")
+
+
 def claim(who: str, rhythm: Rhythm = QUICK, **more: object) -> Claim:
     elsewhere = Presence(host=f"host-of-{who}", machine=who, boot=who, namespace="n", pid=1, started="1")
     return Claim(
@@ -195,6 +200,19 @@ def test_who_is_taken_over_from_hears_of_it_and_does_not_take_it_back(repository
     assert (seen.who, seen.released) == ("bob", True)
 
 
+def test_before_data_are_replaced_it_is_looked_up_whose_the_run_is_now(
+    repository: Repository, journal: Journal
+) -> None:
+    with keeping([repository], claim("alice", SLOW), silent) as first:
+        first.copy_from_now(layout.run_journal("shop", RUN), journal.raw)
+        first.make_sure()
+        assert first.lost() is None
+        run_lease.take(repository, claim("bob").lease(), run_lease.look(repository, "shop"))
+        assert first.lost() is None, "it would be a minute until it looks again"
+        first.make_sure()
+        assert "bob on host-of-bob" in str(first.lost())
+
+
 def test_where_a_store_lets_two_make_it_one_of_them_soon_finds_out(store: MemoryStore, repository: Repository) -> None:
     class Careless(MemoryStore):
         def put(self, key: str, data: bytes, *, if_absent: bool = False) -> ObjectInfo:
@@ -236,11 +254,6 @@ class Moody(MemoryStore):
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> ObjectInfo:
         self.mood()
         return super().put(key, data, if_absent=if_absent)
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "journal", who="alice", host="h", boot="b")
 
 
 def stored(repository: Repository) -> bytes:

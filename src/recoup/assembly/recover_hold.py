@@ -13,6 +13,7 @@ from recoup.assembly.recover_fence import mark_of
 from recoup.assembly.recover_keeper import Claim, Keepers, keeping
 from recoup.assembly.recover_runs import JOURNAL, RunSeen, Settled, decide, run_folder, runs_seen, settle
 from recoup.assembly.system import System
+from recoup.kernel.files import sync_folder
 from recoup.kernel.marked import marking
 from recoup.kernel.presence import myself
 from recoup.recovery import progress as written
@@ -102,6 +103,8 @@ def lines_of(there: RunSeen | None, who: Who) -> Sequence[Line]:
 def _journal(folder: Path, who: str) -> Journal:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for above in (folder.parent, folder.parent.parent):  # a power cut must not take the folder away
+            sync_folder(above)
     except OSError as failure:
         raise cannot_note(folder, failure) from failure
     me = myself()

@@ -28,7 +28,7 @@ from recoup.repository.run_lease import Rhythm, RunLease
 BOUNDARY_SECONDS: Final = 2.0
 #: How long it waits in the beginning for those that answer, and at its end for what is still to be copied.
 _BEGIN_SECONDS: Final = 30.0
-_END_SECONDS: Final = 20.0
+_END_SECONDS: Final = 10.0
 _TURN_SECONDS: Final = 0.2
 _FIRST_PAUSE_SECONDS: Final = 2.0
 _LONGEST_PAUSE_SECONDS: Final = 60.0
@@ -79,6 +79,7 @@ class Keeper:
         self._folder = ""
         self._wake, self._stop, self._at_rest = threading.Event(), threading.Event(), threading.Condition()
         self._renew_at = 0.0
+        self.renewed = 0  #: how often it was made sure that the lease is still held
         self._thread = threading.Thread(target=self._work, name=f"keeper of {repository.name}", daemon=True)
 
     def start(self) -> None:
@@ -93,6 +94,18 @@ class Keeper:
     def wake(self) -> None:
         """There are more lines."""
         self._wake.set()
+
+    def make_sure(self) -> None:
+        """Look now whether the lease is still held, and not when the time has come."""
+        self._renew_at = 0.0
+        self._wake.set()
+
+    def wait_renewed(self, number: int, deadline: float) -> None:
+        """Wait until it was made sure so often, or it turned out that it cannot be."""
+        with self._at_rest:
+            self._at_rest.wait_for(
+                lambda: self.renewed >= number or not self.keeps_up(), max(0.0, deadline - clock.monotonic())
+            )
 
     def keeps_up(self) -> bool:
         """Whether it is worth waiting for."""
@@ -117,6 +130,14 @@ class Keeper:
     # -- its thread ------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
+        try:
+            self._keep()
+        finally:
+            self.asked.set()
+            if not self._stop.is_set() and self.lost is None:
+                self._note(StorageError("what keeps the lease there has ended"))
+
+    def _keep(self) -> None:
         pause = _FIRST_PAUSE_SECONDS
         while True:
             stopping = self._stop.is_set()
@@ -192,6 +213,7 @@ class Keeper:
         if other is not None:
             raise run_lease.held(self.repository, other)
         self._renew_at = clock.monotonic() + rhythm.every_seconds
+        self.renewed += 1
 
 
 class Keepers:
@@ -227,6 +249,15 @@ class Keepers:
             if failure is None and self._said.get(name):
                 self._say(f"{name}: lease and journal of this run are kept there again")
             self._said[name] = failure is not None
+
+    def make_sure(self) -> None:
+        """Look in every repository that keeps up, for a moment, whether the lease is still held. Never raises."""
+        asked = [(one, one.renewed + 1) for one in self._keepers if one.keeps_up()]
+        for one, _ in asked:
+            one.make_sure()
+        deadline = clock.monotonic() + BOUNDARY_SECONDS
+        for one, number in asked:
+            one.wait_renewed(number, deadline)
 
     def problems(self) -> Mapping[str, str]:
         """The repositories in which the lease is not held, and why."""

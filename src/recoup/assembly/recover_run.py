@@ -195,5 +195,6 @@ def _control(control: RecoverControl, stack: Stack) -> Control:
         ends=control.ends,
         at_boundary=stack.keepers.at_boundary,
         lost=stack.keepers.lost,
+        make_sure=stack.keepers.make_sure,
         pause=control.pause,
     )

@@ -34,7 +34,7 @@ from recoup.kernel.units import show_duration
 from recoup.recovery import progress as written
 from recoup.recovery.journal import Line
 from recoup.recovery.progress import Approve, Carry, Finished, Progress, Stuck, is_agreed, next_move, read_progress
-from recoup.recovery.step import Done, Step
+from recoup.recovery.step import Consent, Done, Step
 from recoup.recovery.step_document import step_document
 
 #: What clears up after a step whose time is over may take so long; then it is interrupted as well.
@@ -112,7 +112,9 @@ class Control:
     ``skip`` are steps to be left out, each with the reason; ``pause_before`` ends the run in front of a step, to be
     resumed later. ``at_boundary`` is called after each line of the journal: it copies it elsewhere, and must not
     raise. ``lost`` says why this process may not go on any more, when it may not; then nothing more is written down.
-    ``pause`` waits so many seconds between two attempts.
+    ``make_sure`` brings ``lost`` up to date: it is called before a step that somebody had to agree to,
+    and before one is tried again. ``pause`` waits
+    so many seconds between two attempts.
     """
 
     approve: Callable[[Step], Agreement | None]
@@ -123,6 +125,7 @@ class Control:
     ends: Callable[[Step, Verdict, str], None] = lambda _step, _verdict, _detail: None
     at_boundary: Callable[[], None] = lambda: None
     lost: Callable[[], str | None] = lambda: None
+    make_sure: Callable[[], None] = lambda: None
     pause: Callable[[float], None] = clock.pause
 
 
@@ -250,6 +253,9 @@ class _Run:
         for tries in range(1, step.attempts + 1):
             self._control.begins(step, attempt)
             self._write(written.STEP_BEGUN, step=step.id, attempt=attempt)
+            if step.consent is not Consent.NONE or tries > 1:
+                self._control.make_sure()
+            self._require_ours()
             failure = self._attempt(step, attempt)
             if failure is None:
                 return None
