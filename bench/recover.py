@@ -22,6 +22,7 @@ from pathlib import Path
 from bench.contenders import OPENSSL
 from bench.measure import Say
 from bench.report import Part
+from recoup.demo.programs import find_weed
 from recoup.demo.s3_server import S3Server
 from tests.acceptance.blank_place import BlankPlace, blank_place
 from tests.cable import Cable, listen_on
@@ -56,7 +57,7 @@ def measure_recover(size_mib: int, rounds: int, work: Path, say: Say) -> Part:
     work.mkdir(parents=True)
     ours: list[Timed] = []
     theirs: list[Timed] = []
-    with Hall() as hall, S3Server() as s3:
+    with Hall() as hall, S3Server(find_weed()) as s3:
         alpha = hall.machine("alpha")
         beta = hall.machine("beta", images_of=alpha)
         file = copy_stack(work / "stack" / "marketplace")
