@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,8 @@ class Terminal:
         self.lost = False
         self.log: Path | None = None
         self._written = False
+        # Which of the outputs are the terminal; a file or a pipe stays what it is.
+        self._ours = tuple(number for number in (1, 2) if os.isatty(number))
 
     def hang_up(self, _number: int = 0, _frame: FrameType | None = None) -> None:
         """It is gone: what is still written to it goes nowhere, so that writing does not fail."""
@@ -45,16 +46,11 @@ class Terminal:
                 os.dup2(handle, number)
             os.close(handle)
 
-    def watch(self) -> None:
-        """Remember which of the outputs are the terminal; a file or a pipe stays what it is."""
-        self._ours = tuple(number for number in (1, 2) if os.isatty(number))
-
 
 @contextlib.contextmanager
 def outliving_the_terminal() -> Iterator[Terminal]:
     """While inside, the loss of the terminal (SIGHUP) ends nothing. Somebody's own choice (nohup) is kept."""
     terminal = Terminal()
-    terminal.watch()
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         yield terminal
         return
@@ -64,4 +60,3 @@ def outliving_the_terminal() -> Iterator[Terminal]:
     finally:
         if not terminal.lost:
             signal.signal(signal.SIGHUP, before)
-        sys.stderr.flush()
