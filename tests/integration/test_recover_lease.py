@@ -302,6 +302,9 @@ def test_a_repository_that_fails_or_hangs_neither_stops_nor_slows_the_run_and_is
             journal.append("event", number=number)
             keepers.at_boundary()
         assert clock.monotonic() - begun < 15
+        assert [one for one in said if "slowly" in one] == [
+            "bad: it answers slowly; the copy of the journal follows behind"
+        ]
         hang.set()
     assert stored(good) == stored(bad) == journal.path.read_bytes()
 

@@ -73,6 +73,7 @@ class Keeper:
         self.lost: BusyError | None = None  #: who has it instead
         self.problem: RecoupError | None = None
         self.copied = 0  #: so many lines are there
+        self.slow = False  #: the last lines took long: it is not waited for until some go quickly again
         self.said: queue.SimpleQueue[str] = queue.SimpleQueue()  #: for people
         self._claim, self._lease = claim, claim.lease()
         self._lines: Lines | None = None
@@ -171,7 +172,9 @@ class Keeper:
         if self._lines is not None and self.generation is not None:
             data, last = self._lines(self.copied)
             if data:
+                begun = clock.monotonic()
                 put_lines(self.repository, self._folder, self.generation, self.copied + 1, data)
+                self.slow = clock.monotonic() - begun > BOUNDARY_SECONDS / 2
             self.copied = last
 
     def _note(self, failure: RecoupError | None) -> None:
@@ -221,7 +224,7 @@ class Keepers:
 
     def __init__(self, keepers: Sequence[Keeper], say: Callable[[str], None]) -> None:
         self._keepers, self._say = keepers, say
-        self._said: dict[str, bool] = {}
+        self._said: set[str] = set()
         self._lines: Lines | None = None
 
     def lost(self) -> str | None:
@@ -244,11 +247,15 @@ class Keepers:
         for one in self._keepers:
             _pass_on(one, self._say)
             name, failure = one.repository.name, one.problem
-            if failure is not None and not self._said.get(name):
+            if failure is not None and name not in self._said:
                 self._say(f"{name}: neither lease nor journal of this run are kept there for now: {failure.message}")
-            if failure is None and self._said.get(name):
+                self._said.add(name)
+            elif failure is None and name in self._said:
                 self._say(f"{name}: lease and journal of this run are kept there again")
-            self._said[name] = failure is not None
+                self._said.remove(name)
+            elif one.slow and f"{name} is slow" not in self._said:
+                self._say(f"{name}: it answers slowly; the copy of the journal follows behind")
+                self._said.add(f"{name} is slow")
 
     def make_sure(self) -> None:
         """Look in every repository that keeps up, for a moment, whether the lease is still held. Never raises."""
@@ -278,17 +285,17 @@ class Keepers:
 
     def finish(self) -> None:
         """Wait, not for ever, until every repository has all lines. Call it before what it says is read."""
-        self._wait(_END_SECONDS)
+        self._wait(_END_SECONDS, also_slow=True)
 
-    def _wait(self, seconds: float) -> None:
+    def _wait(self, seconds: float, *, also_slow: bool = False) -> None:
         if self._lines is None:
             return
         number, deadline = self._lines(0)[1], clock.monotonic() + seconds
         for one in self._keepers:
             one.wake()
         for one in self._keepers:
-            if one.keeps_up() and not one.wait_copied(number, deadline):
-                one.problem = _late()
+            if one.keeps_up() and (also_slow or not one.slow) and not one.wait_copied(number, deadline):
+                one.slow = True
 
 
 @contextlib.contextmanager
