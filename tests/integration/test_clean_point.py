@@ -191,9 +191,14 @@ def test_after_the_loss_of_a_server_the_newest_point_is_taken_without_a_look(sho
     told = shop.story
     base = told.base()
     told.commit(2)
+    lacking = told.base().manifest.id
     told.archive()
-    with recovering(shop.place, "server-loss", "postgres") as (recovery, step):
+    for part in [path for path in (shop.place.folder / "backups").rglob("base*") if lacking in str(path)]:
+        part.unlink()
+    said: list[str] = []
+    with recovering(shop.place, "server-loss", "postgres", said=said) as (recovery, step):
         done = choose(recovery, step)
+    assert [one for one in said if one.startswith(f"passed over: {lacking}")], said
     assert (done.data["base"], done.data["target"], done.data["looks"]) == (base.manifest.id, {"latest": True}, [])
     (finding,) = done.findings
     assert finding.verdict is Verdict.OK

@@ -27,14 +27,15 @@ def choose(recovery: Recovery, step: Step) -> Done:
     nothing to go back to, or nothing that is not damaged.
     """
     service, text = step.subject, recovery.wish.instant
-    looks = MOST_LOOKS if recovery.wish.situation in _DAMAGED else 0
+    damaged = recovery.wish.situation in _DAMAGED
     search = Search(recovery=recovery, service=service, step=step.id)
     if text not in (None, "latest"):
         instant = parse_instant(str(text), recovery.system.plan.timezone)
         member = choose_database(recovery.opened, recovery.opened.catalog(), service, instant)
-        findings = search.only(member) if looks else ()
+        findings = search.only(member) if damaged else ()
         because = "the instant that was asked for"
         return Done(findings=findings, detail=f"{what_of(member)}: {because}", data=data_of(member, because))
-    found = search.newest_clean(points_of(recovery, service), looks)
+    points = points_of(recovery, service)
+    found = search.newest_clean(points, MOST_LOOKS) if damaged else search.newest(points)
     member_of(recovery.opened, found.data)  # it can be read again from what is written down
     return Done(findings=found.findings, detail=found.because, data=found.data)

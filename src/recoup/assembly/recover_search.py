@@ -7,10 +7,11 @@ that a run that goes on after a kill does not make them again), and put into wor
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from recoup.assembly.access import Found
+from recoup.assembly.checks import check_content
 from recoup.assembly.live import clean
 from recoup.assembly.recover_forecast import stack_objective
 from recoup.assembly.recover_lines import Points, postgres_points, redis_points
@@ -18,11 +19,13 @@ from recoup.assembly.recover_looks import Looked, Looker
 from recoup.assembly.recover_member import member_of
 from recoup.assembly.restore_stack_time import TimedMember
 from recoup.kernel import clock
-from recoup.kernel.errors import DamageError, RefusedError
+from recoup.kernel.errors import DamageError, MissingObjectError, RefusedError, StorageError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.kernel.units import show_duration
 from recoup.plan.services import RedisService
 from recoup.recovery.clean_point import Changes, Count, Seen, Settled, Spot, next_move
+from recoup.verification.grade import Grade
+from recoup.verification.verify import verify_artefact
 
 if TYPE_CHECKING:
     from recoup.assembly.recover_context import Recovery
@@ -76,9 +79,8 @@ class Search:
         """
         resolution = 1 if points.keys is None else _REDIS_RESOLUTION
         deadline, most, longest = self._deadline(), most_looks, 0.0
-        seen = self._from_before() if most_looks else []
-        if most_looks:
-            clean(self.recovery.opened.state_folder)  # what a dead look left behind
+        seen = self._from_before()
+        clean(self.recovery.opened.state_folder)  # what a dead look left behind
         for one in points.said:
             self.recovery.voice.say(f"passed over: {one}")
         counts: list[Changes] = []
@@ -97,9 +99,40 @@ class Search:
             longest = max(longest, looked.seconds)
         if move.spot is None:
             raise self._nothing(points)
-        if most_looks and len(seen) >= most_looks and not self._ended:
+        if len(seen) >= most_looks and not self._ended:
             self._ended = f"it was looked at {len(seen)} points, the most there may be"
-        return self._chosen(points, move, move.spot, looked_for=most_looks > 0)
+        return self._chosen(points, move, move.spot, looked_for=True)
+
+    def newest(self, points: Points) -> Chosen:
+        """The newest point whose base is all there, without a look at what is in it.
+
+        Asking each object for its size costs a moment, and a base that lacks one would stop the recovery halfway.
+        Raise ``RefusedError`` when there is none.
+        """
+        while isinstance(move := next_move(points.lines, (), most_looks=0), Settled) and move.spot is not None:
+            wrong = self._lacking(move.spot.start)
+            if not wrong:
+                return self._chosen(points, move, move.spot, looked_for=False)
+            self.recovery.voice.say(f"passed over: {move.spot.start}: {wrong}")
+            points = _without(points, move.spot.start, wrong)
+        raise self._nothing(points)
+
+    def _lacking(self, identifier: str) -> str:
+        """What is not as it was stored, of a copy and those it builds on, in every repository that has them."""
+        opened = self.recovery.opened
+        try:
+            found = opened.find(identifier, service=self.service)
+            for part in (found, *(opened.find(one, service=self.service) for one in found.manifest.depends_on)):
+                content = check_content(part.manifest.kind)
+                seen = [verify_artefact(part.manifest, (one,), Grade.STORED, content) for one in part.holders]
+                if all(one.verdict is Verdict.FAILED for one in seen):
+                    bad = next(one for one in seen[0].rungs[0].findings if one.verdict is Verdict.FAILED)
+                    return f"{bad.subject}: {bad.detail}"
+        except (DamageError, MissingObjectError) as damage:
+            return damage.message
+        except StorageError:
+            return ""  # that is not known now, and the restore tries longer
+        return ""
 
     def only(self, member: Found | TimedMember) -> tuple[Finding, ...]:
         """Look at one point that was asked for by name."""
@@ -221,7 +254,7 @@ class Search:
         return next((one.why for one in self._looks.values() if one.seen.faults is None), "no look was made")
 
     def _nothing(self, points: Points) -> RefusedError:
-        looks = [f"{points.show(one.seen.spot)}: {one.why}" for one in self._looks.values()]
+        looks = [f"{points.show(one.seen.spot)}: {one.why}" for one in self._looks.values()] or [self._over(points)]
         return RefusedError(
             f"every recovery point of {self.service} is damaged: {'; '.join(looks[:4])}",
             hint=f"`recoup list --service {self.service}` shows all copies, also those in other repositories (--from). "
@@ -232,6 +265,17 @@ class Search:
         return Finding(
             check=CHECK, subject=self.service, verdict=verdict, detail=detail, hint=hint, not_checked=not_checked
         )
+
+
+def _without(points: Points, start: str, because: str) -> Points:
+    """The points without what begins at a copy that is known to be bad."""
+    lines = tuple(
+        replace(line, starts=tuple(
+            replace(one, proven=False, because=because) if one.id == start else one for one in line.starts
+        ))
+        for line in points.lines
+    )  # fmt: skip
+    return replace(points, lines=lines)
 
 
 def _said(looked: Looked) -> str:
