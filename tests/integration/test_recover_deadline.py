@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from recoup.assembly.recover_fence import FencedActor, mark_of
+from recoup.assembly.recover_fence import TO_STAY, FencedActor, mark_of
 from recoup.demo.host import wait_until
 from recoup.kernel import clock, ids
 from recoup.kernel.finding import Finding, Verdict
@@ -80,3 +82,15 @@ def test_only_what_carries_the_mark_of_this_run_is_ended(run_id: str) -> None:
         assert end_processes(mark_of(run_id), strangers_only=True) == 1
         assert processes_of(mark_of(run_id)) == []
         assert stranger.alive()
+
+
+def test_what_is_started_to_stay_is_not_ended_with_the_run(run_id: str) -> None:
+    start = ["sh", "-c", "setsid sleep 600 >/dev/null 2>&1 & echo $!"]
+    with marking(mark_of(run_id)):
+        engine = int(run(Command(argv=start, environment=TO_STAY)).stdout)
+    try:
+        assert processes_of(mark_of(run_id)) == []
+        assert end_processes(mark_of(run_id)) == 0
+        os.kill(engine, 0)
+    finally:
+        os.kill(engine, signal.SIGKILL)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from recoup.kernel.finding import Finding
@@ -12,6 +12,8 @@ from recoup.recovery.step import Done, Step
 
 #: In the environment of everything that a run starts. Its value is the run's id.
 RUN_VARIABLE: Final = "RECOUP_RUN"
+#: In the environment of what is started to stay when the run is over: an engine of containers, say.
+TO_STAY: Final[Mapping[str, str]] = {RUN_VARIABLE: ""}
 
 
 def mark_of(run: str) -> Mark:

@@ -17,6 +17,7 @@ from recoup.assembly.drill_leftovers import ENGINE
 from recoup.assembly.kept_images import kept_images
 from recoup.assembly.recorded_images import recorded_images
 from recoup.assembly.recover_context import Recovery
+from recoup.assembly.recover_fence import TO_STAY
 from recoup.assembly.stack import Stack, open_stack
 from recoup.assembly.system import System
 from recoup.engines.compose.engine_facts import EngineFacts, engine_facts, image_id
@@ -176,7 +177,7 @@ def _install(recovery: Recovery, lacks: Sequence[Lack]) -> tuple[str, ...]:
     for argv in found.commands:
         recovery.voice.say(f"installing: {shlex.join(argv)}")
     for argv in found.commands:
-        environment = {"DEBIAN_FRONTEND": "noninteractive"}
+        environment = {"DEBIAN_FRONTEND": "noninteractive", **TO_STAY}  # it may start the engine itself
         run(Command(argv=argv, environment=environment, timeout_seconds=_INSTALL_SECONDS))
     return tuple(shlex.join(one) for one in found.commands)
 
