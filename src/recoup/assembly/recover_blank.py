@@ -82,7 +82,7 @@ def _open(wish: RecoverWish, place: Path | None) -> tuple[Readable, System]:
 
 
 def _plan_at_hand(wish: RecoverWish) -> System | None:
-    """The plan that is named, or the one beside whoever types; a new server's is in the repository, whatever lies here."""
+    """The plan that is named, or the one beside whoever types; a new server's comes from the repository."""
     if wish.file is not None:
         return System.from_file(wish.file)
     if wish.situation == "server-loss":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -44,13 +43,16 @@ class Host:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remote:
-    """What is to be typed there. ``words`` are the arguments after ``recoup``, without the key's file."""
+    """What is to be typed there. ``words`` are the arguments after ``recoup``, without the key's file. ``terminal``:
+    somebody is here, and is asked from there.
+    """
 
     host: Host
     words: tuple[str, ...]
     key: Secret = field(repr=False)
     key_id: str
     environment: Mapping[str, str | Secret] = field(default_factory=dict, repr=False)
+    terminal: bool = False
 
 
 def parse_host(address: str) -> Host:
@@ -88,7 +90,7 @@ def recover_there(remote: Remote, say: Callable[[str], None]) -> Exit:
     _send(host, f"{place}/environment", exports.encode())
     words = shlex.join([program, *remote.words, "--key-file", f"{place}/recoup.key"])
     say(f"on {host.target}: {words}")
-    terminal = ("-t",) if sys.stdin.isatty() else ()
+    terminal = ("-t",) if remote.terminal else ()
     code = run_attached(Command(argv=(*_argv(host, *terminal), f". {place}/environment && exec {words}")))
     if code == _SSH_FAILED:
         raise EngineError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -93,6 +94,7 @@ def on_host(output: Output, asked: Asked) -> Exit:
         words=words_there(asked),
         key=key,
         key_id=Key.from_text(key.reveal()).id,
+        terminal=sys.stdin.isatty(),
         environment={name: Secret(os.environ[name]) for name in _CREDENTIALS if os.environ.get(name)},
     )
     return recover_there(remote, output.note)
