@@ -133,7 +133,8 @@ def _production(situation: Situation, facts: Facts) -> list[Step]:
     found += [make.choose(one.service, one.what) for one in lost]
     if facts.stopped and lost:
         found.append(make.stop(facts.stopped))
-    found += [make.restore(one.service, one.what) for one in lost if not one.at_once]
+    # From what is known only when it was chosen: the newest may turn out not to be the one.
+    found += [make.restore(one.service, "") for one in lost if not one.at_once]
     found += [make.place(one.service) if one.by_hand else make.swap(one.service, one.replaces) for one in lost]
     started = facts.databases if situation in ("server-loss", "application-loss") else lost
     found += [make.start(one.service, facts.compose_name(one.service)) for one in started]

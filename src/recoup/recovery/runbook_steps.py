@@ -46,7 +46,7 @@ def choose(service: str, what: str) -> Step:
     """Prove the recovery point before it replaces anything."""
     return Step(
         id=f"choose-{service}",
-        title=f"prove what {service} goes back to: {what}",
+        title=f"prove what {service} goes back to, the newest first: {what}",
         meaning="A copy can carry the damage that one wants to leave behind. It is looked at before it replaces "
         "anything; when it is not good, the next older one is.",
         act=Act.CHOOSE,
