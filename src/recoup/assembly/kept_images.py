@@ -6,6 +6,7 @@ depends on the artefacts that hold the others: each image is stored once, and wh
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -16,7 +17,7 @@ from recoup.assembly.stack import Stack, open_stack
 from recoup.assembly.system import System
 from recoup.backup.take import take_copy
 from recoup.engines.compose.client import ImageDigest
-from recoup.engines.compose.image_archive import save_image, stream_of
+from recoup.engines.compose.image_archive import LIST, save_image, stream_of
 from recoup.engines.engine import CopyFacts, ProgressListener, Sink
 from recoup.kernel.errors import DamageError, RecoupError, UsageError
 from recoup.repository.catalog import IMAGES, Catalog, Entry, read_catalog
@@ -113,11 +114,14 @@ class _ImagesSource:
     def take(self, sink: Sink, begun_stamp: str, on_progress: ProgressListener) -> CopyFacts:  # noqa: ARG002
         """See ``Source``."""
         wanted = dict.fromkeys(one.image_id for one in self.running)
+        facts = [asdict(one) for one in self.running]
+        with sink.stream(LIST) as stream:  # there is always something to read back, also when each image is held
+            stream.write((json.dumps(facts, indent=1) + "\n").encode())
         for identity in wanted:
             if identity not in self.held:
                 save_image(self.stack.client.source, identity, sink, on_progress)
         earlier = dict.fromkeys(self.held[one] for one in wanted if one in self.held)
-        return CopyFacts(facts={"images": [asdict(one) for one in self.running]}, depends_on=tuple(sorted(earlier)))
+        return CopyFacts(facts={"images": facts}, depends_on=tuple(sorted(earlier)))
 
 
 def _held(catalog: Catalog, repositories: Sequence[Repository]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from recoup.assembly.live import Allowed, open_live
 from recoup.kernel import clock
 from recoup.kernel.errors import RecoupError, UsageError, WrongKeyError
 from recoup.kernel.finding import overall
-from recoup.repository.catalog import STACK
+from recoup.repository.catalog import IMAGES, STACK
 from recoup.repository.proofs import ProofRecord, Proofs
 from recoup.verification.expiry import Held, held
 from recoup.verification.grade import LIVE_GRADES, Grade
@@ -80,7 +80,8 @@ def prove(opened: Readable, found: Found, grade: str, allowed: Allowed | None = 
         stored, *others = verification.rungs
         stored = replace(stored, findings=(*stored.findings, *check_members(manifest, found.holders)))
         verification = replace(verification, rungs=(stored, *others))
-    if asked not in LIVE_GRADES:
+    # An image is no data that could come to life by itself: what runs from it is shown by its service.
+    if asked not in LIVE_GRADES or manifest.kind == IMAGES:
         return verification
     return climb(verification, asked, open_live(opened, found, allowed), allowed.watch)
 

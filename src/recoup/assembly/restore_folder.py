@@ -52,6 +52,9 @@ def into_folder(job: Job, folder: Path) -> Report:
         kept = None if files.aside is None else f"{files.aside} ({len(files.replaced)} files)"
         return Report(what=what, where=str(folder), kept=kept, notes=tuple(notes))
     names = write_streams(reader, folder, on_progress)
+    if manifest.kind == "images":
+        notes = [f"{', '.join(names)}; into the engine with: docker load --input FILE.tar"]
+        return Report(what=what, where=str(folder), kept=None, notes=tuple(notes))
     notes = [f"{', '.join(names)} as pg_dump wrote them; RESTORE.md says how to load them by hand"]
     return Report(what=what, where=str(folder), kept=None, notes=tuple(notes))
 

@@ -17,6 +17,8 @@ from recoup.kernel.errors import DamageError, EngineError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.kernel.process import open_child
 
+#: The stream that says which service ran which image.
+LIST: Final = "images.json"
 _PIECE_BYTES: Final = 1 << 20
 _REPORT_EVERY: Final = 64 << 20
 _SAVE_SECONDS: Final = 60.0

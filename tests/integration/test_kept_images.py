@@ -1,0 +1,114 @@
+"""Copies of images among the others: proven as far as they can be, kept while they are needed, and in nobody's way."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from recoup.assembly.access import Readable
+from recoup.assembly.kept_images import kept_images
+from recoup.assembly.system import System
+from recoup.backup.take import take_copy
+from recoup.engines.compose.image_archive import LIST, stream_of
+from recoup.engines.engine import Content, CopyFacts, Progress, ProgressListener, Sink
+from recoup.kernel.errors import Exit
+from recoup.plan.load import load
+from recoup.repository.copy_writer import Packing
+from tests.unit.cli.test_main import recoup
+
+CONFIG = b'{"architecture": "amd64"}'
+IDENTITY = "sha256:" + hashlib.sha256(CONFIG).hexdigest()
+RUNNING = [{"service": "api", "image": "api:1", "image_id": IDENTITY, "repository_digests": ()}]
+
+
+class Images:
+    """A source as the real one, without an engine: with ``held`` the image is in an earlier artefact."""
+
+    service = kind = "images"
+    engine = "compose"
+
+    def __init__(self, held: tuple[str, ...] = ()) -> None:
+        self.held = held
+
+    def take(self, sink: Sink, begun_stamp: str, on_progress: ProgressListener) -> CopyFacts:
+        with sink.stream(LIST) as stream:
+            stream.write(json.dumps(RUNNING).encode())
+        if not self.held:
+            with sink.stream(stream_of(IDENTITY), content=Content.TAR) as stream:
+                stream.write(saved())
+        return CopyFacts(facts={"images": RUNNING}, depends_on=self.held)
+
+
+def saved() -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        for name, data in (("manifest.json", b'[{"Config": "c", "Layers": []}]'), ("c", CONFIG)):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return made.getvalue()
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> System:
+    """A plan with a copy of files, and two of images: the second builds on the first."""
+    folder = tmp_path_factory.mktemp("images")
+    (folder / "recoup.yaml").write_text(
+        "recoup: 1\nsystem: shop\nservices: {configuration: {engine: files, paths: [recoup.yaml]}}\n"
+        "repositories: {local: {path: backups}}\nkey: {file: recoup.key}\n"
+    )
+    assert recoup("key", "generate", folder=folder).returncode == Exit.OK
+    assert recoup("backup", folder=folder).returncode == Exit.OK
+    system = System(load(folder / "recoup.yaml"))
+    take(system, Images(held=(take(system, Images()),)))
+    return system
+
+
+def take(system: System, source: Images) -> str:
+    taken = take_copy(
+        source, system.open(writing=True).repositories, system="shop", label=None, packing=Packing(),
+        state_folder=system.state_folder, on_progress=_nobody,
+    )  # fmt: skip
+    return taken.outcome.manifest.id
+
+
+def _nobody(_progress: Progress) -> None:
+    pass
+
+
+def test_an_image_is_found_in_the_artefact_that_holds_it_and_comes_back_byte_for_byte(system: System) -> None:
+    opened = system.open()
+    readable = Readable(repositories=opened.repositories, failed={}, state_folder=system.state_folder, system=system)
+    kept = kept_images(readable)
+    assert set(kept) == {IDENTITY}
+    assert b"".join(kept[IDENTITY].pieces()) == saved()
+    assert kept[IDENTITY].plain_bytes == len(saved())
+
+
+def test_images_are_proven_as_far_as_they_can_be_and_make_no_verification_unknown(system: System) -> None:
+    proven = recoup("verify", "--all", "--grade", "boots", folder=system.folder)
+    assert proven.returncode == Exit.OK, proven.stdout + proven.stderr
+    assert proven.stdout.count("ok      images images") == 2
+
+
+def test_what_another_copy_of_images_builds_on_stays(system: System) -> None:
+    assert recoup("verify", "--all", folder=system.folder).returncode == Exit.OK
+    shown = recoup("prune", "--plan", folder=system.folder)
+    assert shown.returncode == Exit.OK, shown.stderr
+    assert "depends on it" in shown.stdout
+    assert "not proven" not in shown.stdout
+
+
+def test_latest_means_data_and_not_images(system: System, tmp_path: Path) -> None:
+    back = recoup("restore", "latest", "--destination", str(tmp_path / "back"), folder=system.folder)
+    assert back.returncode == Exit.OK, back.stderr
+    assert "restored configuration files" in back.stdout
+    images = recoup(
+        "restore", "latest", "--service", "images", "--destination", str(tmp_path / "images"), folder=system.folder
+    )
+    assert "docker load --input" in images.stdout
