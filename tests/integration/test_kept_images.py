@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import subprocess
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,11 @@ from tests.unit.cli.test_main import recoup
 CONFIG = b'{"architecture": "amd64"}'
 IDENTITY = "sha256:" + hashlib.sha256(CONFIG).hexdigest()
 RUNNING = [{"service": "api", "image": "api:1", "image_id": IDENTITY, "repository_digests": ()}]
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Call ``recoup`` beside the plan, with the state that this process uses."""
+    return recoup(*arguments, folder=folder, RECOUP_STATE=str(folder / "state"))
 
 
 class Images:
@@ -55,15 +62,21 @@ def saved() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> System:
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A plan with a copy of files, and two of images: the second builds on the first."""
     folder = tmp_path_factory.mktemp("images")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECOUP_STATE", str(folder / "state"))
+        yield _system(folder)
+
+
+def _system(folder: Path) -> System:
     (folder / "recoup.yaml").write_text(
         "recoup: 1\nsystem: shop\nservices: {configuration: {engine: files, paths: [recoup.yaml]}}\n"
         "repositories: {local: {path: backups}}\nkey: {file: recoup.key}\n"
     )
-    assert recoup("key", "generate", folder=folder).returncode == Exit.OK
-    assert recoup("backup", folder=folder).returncode == Exit.OK
+    assert run(folder, "key", "generate").returncode == Exit.OK
+    assert run(folder, "backup").returncode == Exit.OK
     system = System(load(folder / "recoup.yaml"))
     take(system, Images(held=(take(system, Images()),)))
     return system
@@ -91,24 +104,22 @@ def test_an_image_is_found_in_the_artefact_that_holds_it_and_comes_back_byte_for
 
 
 def test_images_are_proven_as_far_as_they_can_be_and_make_no_verification_unknown(system: System) -> None:
-    proven = recoup("verify", "--all", "--grade", "boots", folder=system.folder)
+    proven = run(system.folder, "verify", "--all", "--grade", "boots")
     assert proven.returncode == Exit.OK, proven.stdout + proven.stderr
     assert proven.stdout.count("ok      images images") == 2
 
 
 def test_what_another_copy_of_images_builds_on_stays(system: System) -> None:
-    assert recoup("verify", "--all", folder=system.folder).returncode == Exit.OK
-    shown = recoup("prune", "--plan", folder=system.folder)
+    assert run(system.folder, "verify", "--all").returncode == Exit.OK
+    shown = run(system.folder, "prune", "--plan")
     assert shown.returncode == Exit.OK, shown.stderr
     assert "depends on it" in shown.stdout
     assert "not proven" not in shown.stdout
 
 
 def test_latest_means_data_and_not_images(system: System, tmp_path: Path) -> None:
-    back = recoup("restore", "latest", "--destination", str(tmp_path / "back"), folder=system.folder)
+    back = run(system.folder, "restore", "latest", "--destination", str(tmp_path / "back"))
     assert back.returncode == Exit.OK, back.stderr
     assert "restored configuration files" in back.stdout
-    images = recoup(
-        "restore", "latest", "--service", "images", "--destination", str(tmp_path / "images"), folder=system.folder
-    )
+    images = run(system.folder, "restore", "latest", "--service", "images", "--destination", str(tmp_path / "images"))
     assert "docker load --input" in images.stdout

@@ -49,7 +49,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "recoup.yaml").write_text(PLAN)
     assert recoup("key", "generate", folder=folder).returncode == Exit.OK
     for service in ("configuration", "photographs"):
-        taken = recoup("backup", service, folder=folder)
+        taken = recoup("backup", service, folder=folder, RECOUP_STATE=str(root / "state"))
         assert taken.returncode == Exit.OK, taken.stdout + taken.stderr
     (folder / "recoup.key").rename(root / "recoup.key")
     folder.rename(root / "lost")
