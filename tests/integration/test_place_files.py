@@ -127,6 +127,10 @@ def test_another_folder_can_be_named(production: Path, tmp_path: Path) -> None:
     _, system = open_blank(wish(production, tmp_path / "elsewhere"))
     assert system.folder == tmp_path / "elsewhere"
     assert not production.exists()
+    _, same = open_blank(wish(production))
+    assert same.folder == tmp_path / "elsewhere", "who says nothing means the one that was brought here"
+    _, other = open_blank(wish(production, tmp_path / "a-larger-disk"))
+    assert other.folder == tmp_path / "a-larger-disk"
 
 
 def test_a_clone_is_checked_out_beside_files_that_are_there_and_these_win(tmp_path: Path) -> None:

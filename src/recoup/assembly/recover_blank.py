@@ -64,7 +64,7 @@ def _open(wish: RecoverWish, place: Path | None) -> tuple[Readable, System]:
         at_hand.key = opened.repositories[0].key
         return replace(opened, system=at_hand, state_folder=at_hand.state_folder), at_hand
     here = plan_here(opened) if place is None else None
-    if here is not None:
+    if here is not None and wish.folder in (None, here[1].folder):
         return here
     for found in sets_with_a_plan(opened, None):
         folder = place or folder_of(wish, found)
