@@ -86,9 +86,9 @@ def roll_back(recovery: Recovery) -> Undone:
         open_stack(recovery.system).client.stop(stopped or [member.compose for _, member in volumes])
         for service, member in volumes:
             with hold_lease(recovery.opened.state_folder, service, f"rollback of {service}"):
-                kept = _put_back(recovery, service, member)
-            recovery.journal.append(written.PUT_BACK, service=service, kept=kept)
-            said.append(f"{service}: {kept}")
+                how = _put_back(recovery, service, member)
+            recovery.journal.append(written.PUT_BACK, service=service, how=how)
+            said.append(f"{service}: {how}")
         findings += _start(recovery, stopped or [member.compose for _, member in volumes])
     if recovery.progress.ended != written.ROLLED_BACK:
         recovery.journal.append(written.RUN_ENDED, outcome=written.ROLLED_BACK)
