@@ -74,7 +74,7 @@ def look_at_server(recovery: Recovery, service: str, chosen: Found | TimedMember
 def _started(place: PostgresPlace, service: str, restored: datetime, folder: Path) -> Finding:
     with open_maintenance(place.access) as session:
         query = "SELECT extract(epoch FROM pg_postmaster_start_time()), extract(epoch FROM now())"
-        began, now = (float(value) for value in session.query(query)[0])
+        began, now = (float(str(value)) for value in session.query(query)[0])
     age = clock.now() - restored
     fresh = now - began < age.total_seconds()  # by durations: the server's clock may be another machine's
     return Finding(
