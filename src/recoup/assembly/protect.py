@@ -124,9 +124,7 @@ def protect(system: System, task: Task, options: Options, on_progress: ProgressL
         return Protected(task=task, taken=None, verification=None, unopened=failed, error=failure)
     verification = _proven(system, opened, taken)
     not_kept = _keep_images(system, on_progress) if task.kind == "files" else None
-    return Protected(
-        task=task, taken=taken, verification=verification, unopened=failed, error=None, not_kept=not_kept
-    )
+    return Protected(task=task, taken=taken, verification=verification, unopened=failed, error=None, not_kept=not_kept)
 
 
 def _keep_images(system: System, on_progress: ProgressListener) -> RecoupError | None:
