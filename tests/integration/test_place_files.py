@@ -5,19 +5,27 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from recoup.assembly.access import Readable, open_for_reading
 from recoup.assembly.place_files import Placing, place_newest
 from recoup.assembly.plan_from_repository import sets_with_a_plan
-from recoup.assembly.recover_blank import open_blank, open_to_look
+from recoup.assembly.recover_blank import files, open_blank, open_to_look
 from recoup.assembly.recover_context import RecoverWish
 from recoup.engines.engine import Progress
 from recoup.engines.files.git_clone import clone_into, stands_at
+from recoup.engines.files.place import Target
 from recoup.kernel.errors import EngineError, Exit, NoRepositoryError, RefusedError, UsageError
+from recoup.kernel.finding import Verdict
+from recoup.recovery.step import Act, Phase, Step
 from tests.real import require
 from tests.unit.cli.test_main import recoup
+
+if TYPE_CHECKING:
+    from recoup.assembly.recover_context import Recovery
 
 PLAN = """
 recoup: 1
@@ -121,6 +129,69 @@ def test_what_is_there_and_is_not_ours_is_refused_and_set_aside_only_when_forced
     done = place_newest(placing(opened(production), production, force=True), "configuration")
     assert (production / ".recoup-replaced-run" / "app.conf").read_text() == "somebody else's\n"
     assert "set aside" in str(done)
+
+
+def refused(production: Path) -> None:
+    with pytest.raises(RefusedError, match=r"app\.conf"):
+        place_newest(placing(opened(production), production), "configuration")
+
+
+def differing(production: Path) -> None:
+    """All paths of the configuration are there, and one is not as it was copied."""
+    shutil.copytree(production.parent / "lost", production)
+    (production / "app.conf").write_text("somebody else's\n")
+
+
+def test_a_refusal_stays_one_however_often_it_is_asked_for(production: Path) -> None:
+    differing(production)
+    refused(production)
+    refused(production)
+    assert (production / "app.conf").read_text() == "somebody else's\n"
+
+
+def test_force_counts_after_a_refusal_and_again_when_a_file_was_altered_once_more(production: Path) -> None:
+    differing(production)
+    refused(production)
+    for content in ("somebody else's\n", "altered once more\n"):
+        (production / "app.conf").write_text(content)
+        done = place_newest(placing(opened(production), production, force=True), "configuration")
+        assert done.restored is not None
+        assert (production / "app.conf").read_text() == "listen 80\n"
+
+
+def test_what_was_killed_while_it_replaced_files_by_force_goes_on_with_the_rest(
+    production: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    differing(production)
+    (production / "recoup.yaml").write_text("another plan\n")
+    place_file = Target.file
+
+    def until_the_first(target: Target, path: str, *rest: Any) -> None:
+        place_file(target, path, *rest)
+        raise EngineError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Target, "file", until_the_first)
+        with pytest.raises(EngineError, match="killed"):
+            place_newest(placing(opened(production), production, force=True), "configuration")
+    done = place_newest(placing(opened(production), production, force=True), "configuration")
+    assert done.restored is not None
+    assert (done.restored.same, done.restored.placed) == (1, 1), "it was stopped between the two"
+    assert (production / "app.conf").read_text() == "listen 80\n"
+    assert (production / "recoup.yaml").read_text() == PLAN
+
+
+def test_files_that_somebody_changed_since_are_not_said_to_be_in_their_place(production: Path) -> None:
+    readable, system = open_blank(wish(production))
+    known = {"system": system, "run": "run", "wish": wish(production), "opened": readable}
+    recovery = cast("Recovery", SimpleNamespace(**known, voice=SimpleNamespace(on_progress=_nobody)))
+    step = Step(id="files", title="", meaning="", act=Act.FILES, phase=Phase.PREPARE, subject="configuration")
+    (finding,) = files(recovery, step).findings
+    assert finding.verdict is Verdict.OK
+    (production / "app.conf").write_text("listen 8080\n")
+    (finding,) = files(recovery, step).findings
+    assert finding.verdict is Verdict.UNKNOWN
+    assert "app.conf" in finding.detail
 
 
 def test_another_folder_can_be_named(production: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Copies of files back where they were, on a machine that lost them: the newest that is whole, and only once.
 
 What was put there before and changed since by somebody who repairs a machine stays as he made it: the same command,
-given again, must not undo his work.
+given again, must not undo his work. With force it does, and sets his work aside.
 """
 
 from __future__ import annotations
@@ -89,13 +89,14 @@ def _newest_first(opened: Readable, service: str) -> Iterator[Found]:
 def place_set(how: Placing, found: Found, passed_over: tuple[str, ...] = ()) -> PlacedSet:
     """Put one copy of files in place. Raise as ``place_newest`` does."""
     reader, folder, artefact = ArtefactReader(found.manifest, found.holders), how.folder, found.manifest.id
-    if artefact in _placed(how.opened.state_folder, folder):
+    if not how.force and artefact in _placed(how.opened.state_folder, folder):
         differing = differences(reader, folder) if folder.is_dir() else ["."]
         if all(os.path.lexists(folder / path) for path in differing) and _has_git(found, folder):
             return PlacedSet(found=found, restored=None, edited=tuple(differing), passed_over=passed_over)
     _make(folder)
-    note_placed(how.opened.state_folder, folder, artefact)
     restored = restore_files(reader, folder, force=how.force, run_id=how.run, on_progress=how.on_progress)
+    # Not before: what was refused, or killed half way, is not a copy that somebody changed since.
+    note_placed(how.opened.state_folder, folder, artefact)
     return PlacedSet(found=found, restored=restored, passed_over=passed_over)
 
 

@@ -107,16 +107,18 @@ def files(recovery: Recovery, step: Step) -> Done:
     if outside:
         said.append(f"{outside} files outside of {folder}")
     said += _bring_key(recovery.system)
-    findings = [
-        Finding(
-            check="every file of the copy is in its place",
-            subject=step.subject,
-            verdict=Verdict.UNKNOWN if differing else Verdict.OK,
-            detail=f"left as they are: {', '.join(differing[:5])}" if differing else str(placed),
-            hint=f"Compare them with those in {folder}/_outside." if differing else None,
-        )
-    ]
-    return Done(findings=tuple(findings), detail="; ".join(said), data={"copy": placed.found.manifest.id})
+    left = [*(str(folder / one) for one in placed.edited), *differing]
+    hints = [f"Compare them with those in {folder}/_outside."] if differing else []
+    if placed.edited:
+        hints.append(f"To see the copy's: recoup restore {placed.found.manifest.id} --destination ANOTHER-FOLDER.")
+    finding = Finding(
+        check="every file of the copy is in its place",
+        subject=step.subject,
+        verdict=Verdict.UNKNOWN if left else Verdict.OK,
+        detail=f"left as they are: {', '.join(left[:5])}" if left else str(placed),
+        hint=" ".join(hints) or None,
+    )
+    return Done(findings=(finding,), detail="; ".join(said), data={"copy": placed.found.manifest.id})
 
 
 def _bring_key(system: System) -> list[str]:
