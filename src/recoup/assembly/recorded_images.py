@@ -8,7 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from recoup.assembly.access import Readable
+from recoup.assembly.drill_leftovers import ENGINE
 from recoup.assembly.drill_members import newest
+from recoup.engines.compose.engine_facts import image_id
 from recoup.repository.catalog import STACK
 from recoup.repository.stack_points import read_point
 
@@ -26,6 +28,12 @@ class RecordedImage:
     def references(self) -> tuple[str, ...]:
         """Everything that means exactly this image, the most telling first."""
         return (*self.digests, self.image_id)
+
+    def here(self) -> str | None:
+        """What the engine of this machine calls it; None when it is not here. Engines with the containerd image store
+        call an image by its manifest, and others by its configuration: the recorded id may be another one than this.
+        """
+        return next((found for one in self.references if (found := image_id(ENGINE, one)) is not None), None)
 
 
 def recorded_images(opened: Readable, instant: datetime | None = None) -> dict[str, RecordedImage]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from recoup.assembly.drill_leftovers import ENGINE
 from recoup.assembly.kept_images import KeptImage, kept_images
@@ -10,9 +11,12 @@ from recoup.assembly.recorded_images import RecordedImage, recorded_images
 from recoup.assembly.recover_context import Recovery
 from recoup.assembly.stack import open_stack
 from recoup.engines.compose.engine_facts import image_id, load_images, pull, tag
-from recoup.kernel.errors import EngineError, RecoupError, UsageError
+from recoup.kernel.errors import EngineError, InterruptedRunError, RecoupError, UsageError, WrongKeyError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.recovery.step import Done, Step
+
+#: Gets an image; the names that the engine says it has it by now, where it says them.
+Fetch = Callable[[], tuple[str, ...]]
 
 _BUILT = "is built here, from the source of the recorded commit"
 
@@ -45,34 +49,47 @@ def images(recovery: Recovery, step: Step) -> Done:  # noqa: ARG001
 
 
 def _get(image: RecordedImage, kept: Mapping[str, KeptImage]) -> str:
-    """Have one image here; where it came from. Raise what the registry said when nobody has it."""
+    """Have one image here; where it came from. Raise what the last way ended in when nobody has it."""
+    last: RecoupError | None = None
     for way, fetch in _ways(image, kept):
-        fetch()
-        if image_id(ENGINE, image.image_id) is not None:
-            _name(image)
+        try:
+            loaded = fetch()
+        except (InterruptedRunError, WrongKeyError):
+            raise
+        except RecoupError as failure:  # a damaged copy, a registry that refuses: the next one may have it
+            last = failure
+            continue
+        found = image.here() or next((one for name in loaded if (one := image_id(ENGINE, name)) is not None), None)
+        if found is not None:
+            _name(image, found)
             return way
-    raise EngineError(
+    raise last or EngineError(
         f"{image.image or image.image_id} was built there or is in no registry, and was not kept"
         if not image.digests
         else f"{image.digests[0]} is another image now"
     )
 
 
-def _ways(image: RecordedImage, kept: Mapping[str, KeptImage]) -> list[tuple[str, Callable[[], None]]]:
+def _ways(image: RecordedImage, kept: Mapping[str, KeptImage]) -> list[tuple[str, Fetch]]:
     """Where an image may come from, and how, the surest first."""
-    here = ("was here already", lambda: None)
-    found, mine = kept.get(image.image_id), []
+    here: tuple[str, Fetch] = ("was here already", lambda: ())
+    found, mine = kept.get(image.image_id), list[tuple[str, Fetch]]()
     if found is not None:
         mine.append((f"was kept in {found.found.manifest.id}", lambda: load_images(ENGINE, found.pieces())))
-    theirs = [(f"came from its registry as {one}", lambda one=one: pull(ENGINE, one)) for one in image.digests]
+    theirs = [(f"came from its registry as {one}", partial(_pull, one)) for one in image.digests]
     return [here, *mine, *theirs]
 
 
-def _name(image: RecordedImage) -> None:
+def _pull(digest: str) -> tuple[str, ...]:
+    pull(ENGINE, digest)
+    return (digest,)
+
+
+def _name(image: RecordedImage, found: str) -> None:
     """Let the name in the Compose file mean this image, as it did there."""
     nameable = image.image and "@" not in image.image and not image.image.startswith("sha256:")
-    if nameable and image_id(ENGINE, image.image) != image.image_id:
-        tag(ENGINE, image.image_id, image.image)
+    if nameable and image_id(ENGINE, image.image) != found:
+        tag(ENGINE, found, image.image)
 
 
 def _built_here(recovery: Recovery) -> frozenset[str]:

@@ -20,7 +20,7 @@ from recoup.assembly.recover_context import Recovery
 from recoup.assembly.recover_fence import TO_STAY
 from recoup.assembly.stack import Stack, open_stack
 from recoup.assembly.system import System
-from recoup.engines.compose.engine_facts import EngineFacts, engine_facts, image_id
+from recoup.engines.compose.engine_facts import EngineFacts, engine_facts
 from recoup.engines.compose.project import Port
 from recoup.kernel.errors import EngineError, UsageError
 from recoup.kernel.finding import Finding, Verdict
@@ -130,8 +130,8 @@ def _rooms(opened: Readable, system: System, engine: EngineFacts | None) -> tupl
 def _missing_images(opened: Readable, engine: EngineFacts) -> int:
     """The bytes of the kept images that are not on this machine. Those of a registry do not say how large they are."""
     kept = kept_images(opened)
-    wanted = {one.image_id for one in recorded_images(opened).values()} & set(kept)
-    return sum(kept[one].plain_bytes for one in wanted if engine.engine is None or image_id(ENGINE, one) is None)
+    wanted = {one.image_id: one for one in recorded_images(opened).values() if one.image_id in kept}
+    return sum(kept[name].plain_bytes for name, one in wanted.items() if engine.engine is None or one.here() is None)
 
 
 def _existing(place: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from recoup.kernel.process import open_child
 
 PULL_SECONDS = 3600.0
 _LOAD_SECONDS = 3600.0
+#: What ``docker load`` says of each image: one with a name by that, others by their id.
+_LOADED = re.compile(r"^Loaded image(?: ID)?: (\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,15 +68,20 @@ def tag(source: ComposeSource, identity: str, name: str) -> None:
     call(source.docker("tag", identity, name), doing=f"call {identity} {name}")
 
 
-def load_images(source: ComposeSource, pieces: Iterable[bytes]) -> None:
-    """Put what ``docker save`` wrote into the engine. Raise ``EngineError`` when the engine does not take it."""
-    with open_child(source.docker("load", "--quiet", timeout_seconds=None), stdin=True, stdout=False) as child:
+def load_images(source: ComposeSource, pieces: Iterable[bytes]) -> tuple[str, ...]:
+    """Put what ``docker save`` wrote into the engine; the ids and names that the engine says it has them by.
+
+    Raise ``EngineError`` when the engine does not take it.
+    """
+    with open_child(source.docker("load", "--quiet", timeout_seconds=None), stdin=True) as child:
         try:
             for piece in pieces:
                 child.stdin.write(piece)
             child.stdin.close()
         except BrokenPipeError:
             pass  # it says why below
-        completed = child.wait(_LOAD_SECONDS)
-    if completed.exit_status != 0:
-        raise EngineError(f"cannot load the kept images: {said_by(completed)}")
+        completed = child.wait(_LOAD_SECONDS)  # what it says is a line for each image, and waits in the pipe
+        if completed.exit_status != 0:
+            raise EngineError(f"cannot load the kept images: {said_by(completed)}")
+        said = child.stdout.read().decode(errors="replace")
+    return tuple(_LOADED.findall(said))
