@@ -161,6 +161,8 @@ def _why_taken(port: Port) -> str | None:
             if kind == socket.SOCK_STREAM:
                 trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that just closed is no hindrance
             trial.bind((port.host or ("::" if family == socket.AF_INET6 else "0.0.0.0"), port.published))  # noqa: S104
+    except PermissionError:
+        return None  # a low port, and this user is not root; the engine is, and says itself when it is taken
     except OSError as failure:
         return (failure.strerror or str(failure)).lower()
     return None

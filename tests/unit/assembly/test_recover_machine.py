@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from pathlib import Path
@@ -78,3 +79,12 @@ def test_a_port_is_taken_when_somebody_listens_and_free_when_nobody_does() -> No
     assert _why_taken(Port(target=80, published=number, host="127.0.0.1")) is None
     assert _why_taken(Port(target=80, published=None)) is None
     assert _why_taken(Port(target=80, published=number, host="203.0.113.9")) == "cannot assign requested address"
+
+
+def test_a_port_that_only_root_may_bind_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OfAUser(socket.socket):
+        def bind(self, address: Any) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket, "socket", OfAUser)
+    assert _why_taken(Port(target=80, published=443)) is None, "the engine binds it, and it is root"
