@@ -8,14 +8,16 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import subprocess
 import sys
 import termios
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from recoup.assembly import recover_run
 from recoup.assembly.recover_context import Recovery
@@ -30,6 +32,9 @@ from recoup.recovery.step import Done, Step
 from tests.integration.recover_world import FileActor, parts_of
 
 _SECONDS = 60.0
+SITUATION = "database-corruption"
+#: What agrees to everything beforehand.
+AGREED = ("--yes", "--confirm", "marketplace")
 
 
 @dataclass
@@ -78,6 +83,39 @@ def ordered_parts(world: Path) -> Parts:
         return OrderedActor(recovery, world)
 
     return replace(parts_of(world), actor=actor)
+
+
+class Desk:
+    """Where the command is typed."""
+
+    def __init__(self, plan: Path, capture: Callable[[], tuple[str, str]]) -> None:
+        self.plan, self._capture = plan, capture
+        self.orders = plan.parent / "orders"
+        self.orders.mkdir()
+        self.out = self.err = ""
+
+    def recover(self, *arguments: str, expect: int = 0) -> str:
+        """Type it, and read everything it says."""
+        code = main(["recover", *arguments, "-f", str(self.plan)])
+        self.out, self.err = self._capture()
+        said = self.out + self.err
+        assert code == expect, said
+        assert "Traceback" not in said
+        return said
+
+    def json(self, *arguments: str, expect: int = 0) -> dict[str, Any]:
+        """Type it with --json."""
+        self.recover(*arguments, "--json", expect=expect)
+        found: dict[str, Any] = json.loads(self.out)
+        return found
+
+    def order(self, name: str) -> None:
+        """Say what a step shall do."""
+        (self.orders / name).touch()
+
+    def done(self) -> set[str]:
+        """The steps that were done."""
+        return {one.name for one in (self.plan.parent / "world").iterdir()}
 
 
 @dataclass

@@ -5,73 +5,17 @@ from __future__ import annotations
 import json
 import re
 import signal
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from recoup.assembly import recover_run
 from recoup.assembly.recover_runs import local_runs
 from recoup.assembly.system import System
 from recoup.cli.main import main
 from recoup.kernel import clock
 from recoup.repository.lease import hold_lease
-from tests.integration.recover_command import at_terminal, ordered_parts
-from tests.integration.recover_world import make_place
-
-SITUATION = "database-corruption"
-#: What agrees to everything beforehand.
-AGREED = ("--yes", "--confirm", "marketplace")
-
-
-class Desk:
-    """Where the command is typed."""
-
-    def __init__(self, plan: Path, capture: Callable[[], tuple[str, str]]) -> None:
-        self.plan, self._capture = plan, capture
-        self.orders = plan.parent / "orders"
-        self.orders.mkdir()
-        self.out = self.err = ""
-
-    def recover(self, *arguments: str, expect: int = 0) -> str:
-        """Type it, and read everything it says."""
-        code = main(["recover", *arguments, "-f", str(self.plan)])
-        self.out, self.err = self._capture()
-        said = self.out + self.err
-        assert code == expect, said
-        assert "Traceback" not in said
-        return said
-
-    def json(self, *arguments: str, expect: int = 0) -> dict[str, Any]:
-        """Type it with --json."""
-        self.recover(*arguments, "--json", expect=expect)
-        found: dict[str, Any] = json.loads(self.out)
-        return found
-
-    def order(self, name: str) -> None:
-        """Say what a step shall do."""
-        (self.orders / name).touch()
-
-    def done(self) -> set[str]:
-        """The steps that were done."""
-        return {one.name for one in (self.plan.parent / "world").iterdir()}
-
-
-@pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Desk:
-    monkeypatch.setenv("RECOUP_STATE", str(tmp_path / "state"))
-    plan = make_place(tmp_path)
-    text = plan.read_text().replace("services:\n", "tiers: {all: {rto: 1h, rpo: 5min}}\nservices:\n", 1)
-    plan.write_text(text.replace("engine: postgres\n", "engine: postgres\n    tier: all\n", 1))
-    monkeypatch.setattr(recover_run, "production_parts", lambda: ordered_parts(tmp_path / "world"))
-
-    def capture() -> tuple[str, str]:
-        read = capsys.readouterr()
-        return read.out, read.err
-
-    return Desk(plan, capture)
+from tests.integration.recover_command import AGREED, SITUATION, Desk, at_terminal
 
 
 def test_the_plan_shows_exactly_the_steps_of_the_run_and_does_nothing(desk: Desk) -> None:

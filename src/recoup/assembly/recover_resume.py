@@ -14,7 +14,7 @@ from recoup.assembly.system import System
 from recoup.kernel import clock
 from recoup.kernel.errors import RecoupError, UsageError
 from recoup.kernel.presence import myself
-from recoup.recovery.progress import Progress
+from recoup.recovery.progress import Progress, require_not_rolling_back
 from recoup.recovery.runbook import RECOVERED
 from recoup.repository.lease import holder_of
 from recoup.repository.run_lease import look, standing
@@ -87,6 +87,7 @@ def wish_to_resume(given: RecoverWish, wanted: str | None) -> RecoverWish:
     if progress is None:
         assert found.damage is not None, "only runs that were begun are found"
         raise found.damage
+    require_not_rolling_back(progress)
     situation = next((one for one in RECOVERED if one == progress.situation), None)
     if situation is None:
         raise UsageError(

@@ -12,7 +12,7 @@ from recoup.kernel import clock, files, ids
 from recoup.kernel.errors import DamageError, RecoupError, RefusedError, UsageError, WrongKeyError
 from recoup.recovery.journal import Line
 from recoup.recovery.journal_copies import HERE, Copy, chosen, in_common, longest, read_copy, trouble
-from recoup.recovery.progress import Progress, read_progress
+from recoup.recovery.progress import Progress, read_progress, require_not_rolling_back
 from recoup.repository.lease import cannot_note
 from recoup.repository.repository import Repository
 from recoup.repository.run_journals import read_journal, runs_in
@@ -133,8 +133,8 @@ def under_way(runs: Sequence[RunSeen]) -> RunSeen | None:
 def unfinished(runs: Sequence[RunSeen], situation: str, wanted: str | None) -> RunSeen | None:
     """The run to go on with: the ``wanted`` one, or the one that has not ended; None when a new one is to be begun.
 
-    Raise ``UsageError`` when there is no run ``wanted``, ``RefusedError`` when it was overtaken, or when a run of
-    another situation is under way.
+    Raise ``UsageError`` when there is no run ``wanted``, ``RefusedError`` when it was overtaken, when it is being
+    rolled back, or when a run of another situation is under way.
     """
     found = under_way(runs)
     if wanted is not None:
@@ -150,6 +150,7 @@ def unfinished(runs: Sequence[RunSeen], situation: str, wanted: str | None) -> R
     if found is None or found.progress is None:
         return found
     progress = found.progress
+    require_not_rolling_back(progress)
     if progress.ended is not None and not found.damage:
         raise UsageError(f"the run {found.run} has ended: {progress.ended}", hint="Without --resume a new one begins.")
     if progress.situation != situation:

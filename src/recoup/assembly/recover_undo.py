@@ -20,6 +20,7 @@ from recoup.engines.postgres.volume_script import BACK
 from recoup.kernel.errors import RecoupError, RefusedError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.recovery import progress as written
+from recoup.recovery.in_place import Occupant
 from recoup.recovery.stack_in_place import OpenMember, VolumeMember
 from recoup.recovery.step import Act, Consent, Phase, Step
 from recoup.repository.lease import hold_lease
@@ -70,7 +71,6 @@ def roll_back(recovery: Recovery) -> Undone:
     Raise ``RefusedError`` when something else was restored since, ``EngineError`` when it fails; repeated, it goes on.
     """
     services = _replaced(recovery)
-    recovery.journal.append(written.ROLLBACK_BEGUN, services=list(services))
     said: list[str] = []
     findings: list[Finding] = []
     volumes: list[tuple[str, VolumeMember]] = []
@@ -80,8 +80,13 @@ def roll_back(recovery: Recovery) -> Undone:
             volumes.append((service, member))
         else:
             findings.append(_must_be_doneby_hand(recovery, service, member))
+    # What must not be put back is found before it is written that this was begun: from there on it has to be finished.
     if volumes:
         fence_stack(recovery)
+    for service, member in volumes:
+        _require_ours(recovery, service, member, member.home.look())
+    recovery.journal.append(written.ROLLBACK_BEGUN, services=list(services))
+    if volumes:
         stopped = facts_of_run(recovery).stopped
         open_stack(recovery.system).client.stop(stopped or [member.compose for _, member in volumes])
         for service, member in volumes:
@@ -90,16 +95,17 @@ def roll_back(recovery: Recovery) -> Undone:
             recovery.journal.append(written.PUT_BACK, service=service, how=how)
             said.append(f"{service}: {how}")
         findings += _start(recovery, stopped or [member.compose for _, member in volumes])
-    if recovery.progress.ended != written.ROLLED_BACK:
-        recovery.journal.append(written.RUN_ENDED, outcome=written.ROLLED_BACK)
+    recovery.journal.append(written.RUN_ENDED, outcome=written.ROLLED_BACK)
     return Undone(said=tuple(said), findings=tuple(findings))
 
 
 def close(recovery: Recovery, *, keep: bool = False) -> Undone:
     """End the hold of a run and remove what it set aside, or leave that (``keep``).
 
-    Raise ``RefusedError`` when the run is not over, or something on the list of what must be well again is open.
+    Raise ``RefusedError`` when the run or its rollback is not over, or something on the list of what must be well again
+    is open.
     """
+    written.require_not_rolling_back(recovery.progress)
     ended = recovery.progress.ended
     if ended is None:
         raise RefusedError(
@@ -160,17 +166,27 @@ def _put_back(recovery: Recovery, service: str, member: VolumeMember) -> str:
     occupant = member.home.look()
     if occupant.unfinished == placement:
         member.home.swap(placement)
-    elif not {placement, placement + BACK} & {occupant.placed, occupant.begun}:
-        if recovery.progress.steps[f"swap-{service}"].standing == "done":
-            raise RefusedError(
-                f"{occupant.place}: the data there are not those that this run put in place",
-                hint="Something else was restored since. What this run replaced is kept beside; look at its journal.",
-            )
+    elif not _is_ours(placement, occupant):
+        _require_ours(recovery, service, member, occupant)
         return "nothing was replaced yet"
     kept = member.undo.put_back(placement)
     if kept is None:
         return "nothing had been there before; what the recovery brought stays"
     return f"the old data are back; what the recovery brought is kept: {kept}"
+
+
+def _is_ours(placement: str, occupant: Occupant) -> bool:
+    return bool({placement, placement + BACK} & {occupant.unfinished, occupant.placed, occupant.begun})
+
+
+def _require_ours(recovery: Recovery, service: str, member: VolumeMember, occupant: Occupant) -> None:
+    """Raise ``RefusedError`` when this run has put its data in place, and others are there now."""
+    ours = _is_ours(_placement(recovery, service, member), occupant)
+    if not ours and recovery.progress.steps[f"swap-{service}"].standing == "done":
+        raise RefusedError(
+            f"{occupant.place}: the data there are not those that this run put in place",
+            hint="Something else was restored since. What this run replaced is kept beside; look at its journal.",
+        )
 
 
 def _placement(recovery: Recovery, service: str, member: VolumeMember) -> str:

@@ -111,6 +111,9 @@ def show(output: Output, asked: Asked) -> Exit:
 def _standing(found: Attained, going: str | None, last: datetime, asked: Asked) -> str:
     progress = found.progress
     said = f"recovery from {progress.situation}, run {progress.run}: "
+    if progress.rolling_back:
+        how = f"finish it: {asked.command('--rollback', progress.run)}" if going is None else f"carried out by: {going}"
+        return f"{said}putting back what it replaced was begun and is not over; {how}"
     if progress.ended is not None:
         return said + _ENDED.get(progress.ended, "done, and not everything could be proven") + _closed(found)
     current = next((one for one in found.steps if one.progress.standing in ("begun", "failed", "waiting")), None)

@@ -68,6 +68,7 @@ class Progress:
     frozen: tuple[str, ...]
     steps: Mapping[str, StepProgress] = field(default_factory=dict)
     ended: str | None = None  #: how it ended; None while it goes on
+    rolling_back: bool = False  #: putting back what it replaced was begun, and is not over
     begun_by: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)  #: what was chosen when it began, and must not change
 
@@ -133,8 +134,11 @@ def read_progress(lines: Sequence[Line]) -> Progress | None:
 
 
 def _after(progress: Progress, line: Line) -> Progress:
+    if line.event == ROLLBACK_BEGUN:
+        return replace(progress, rolling_back=True)
     if line.event == RUN_ENDED:
-        return replace(progress, ended=str(line.data["outcome"]))
+        outcome = str(line.data["outcome"])
+        return replace(progress, ended=outcome, rolling_back=progress.rolling_back and outcome != ROLLED_BACK)
     if line.event == RUN_RESUMED:
         # What failed may be tried again now; what was begun is begun again.
         again = {
@@ -168,6 +172,15 @@ def _after(progress: Progress, line: Line) -> Progress:
     elif line.event == APPROVED:
         now = replace(before, approved_by=str(line.data.get("by") or line.who))
     return replace(progress, steps={**progress.steps, str(step): now})
+
+
+def require_not_rolling_back(progress: Progress) -> None:
+    """Raise ``RefusedError`` while some of the data may be from before the run, and some from what it recovered."""
+    if progress.rolling_back:
+        raise RefusedError(
+            f"putting back what the run {progress.run} replaced was begun and is not over",
+            hint=f"Finish it: recoup recover --rollback {progress.run}.",
+        )
 
 
 def require_same_run(progress: Progress, steps: Sequence[Step]) -> None:

@@ -1,0 +1,107 @@
+"""Taking a recovery back and closing it, as it is typed: what a kill leaves, and what may be repeated.
+
+The steps are files, and the volume is an object that knows what is in place and what was set aside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import pytest
+
+from recoup.assembly import recover_undo
+from recoup.assembly.recover_context import Recovery
+from recoup.engines.postgres.volume_script import BACK
+from recoup.kernel.finding import Finding
+from recoup.recovery.in_place import Occupant
+from recoup.recovery.stack_in_place import VolumeMember
+from tests.integration.recover_command import AGREED, SITUATION, Desk
+
+
+@dataclass
+class Volume:
+    """A volume with what a run has put there, and what it set aside: a placement and its undoing are words."""
+
+    placed: str | None = None
+    aside: list[str] = field(default_factory=lambda: ["old data"])
+    forgotten: int = 0
+    ends: list[Callable[[], None]] = field(default_factory=list)  #: what happens when everything is started again
+
+    def member(self, recovery: Recovery, service: str) -> VolumeMember:
+        self.placed = self.placed or recovery.placement("copy")
+        return VolumeMember(
+            service=service, compose=service, what="copy", home=self, reader=None, artefact_id="copy", identity=None,  # type: ignore[arg-type]
+            undo=self,
+        )  # fmt: skip
+
+    def look(self) -> Occupant:
+        return Occupant(
+            place="the volume", identity=None, what="a cluster", unfinished=None, free_bytes=1 << 30, placed=self.placed
+        )
+
+    def put_back(self, restore_id: str) -> str | None:
+        assert self.placed in (restore_id, restore_id + BACK)
+        self.placed, self.aside = restore_id + BACK, ["recovered data"]
+        return "beside"
+
+    def forget(self, restore_id: str) -> list[str]:
+        assert self.placed is not None
+        assert self.placed.startswith(restore_id)
+        self.forgotten += 1
+        gone, self.aside = self.aside, []
+        return gone
+
+    def start(self, *_: object) -> list[Finding]:
+        if self.ends:
+            self.ends.pop()()
+        return []
+
+    def stop(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def volume(monkeypatch: pytest.MonkeyPatch) -> Volume:
+    found = Volume()
+    monkeypatch.setattr(recover_undo, "place_of", found.member)
+    monkeypatch.setattr(recover_undo, "open_stack", lambda _system: SimpleNamespace(client=found))
+    monkeypatch.setattr(recover_undo, "_start", found.start)
+    return found
+
+
+def test_a_rollback_that_was_cut_off_is_finished_and_nothing_else_is_done_to_the_run(
+    desk: Desk, volume: Volume
+) -> None:
+    def killed() -> None:
+        raise KeyboardInterrupt
+
+    desk.order("fail-start-postgres")
+    desk.recover(SITUATION, *AGREED, expect=1)
+    (desk.orders / "fail-start-postgres").unlink()
+    volume.ends.append(killed)
+    desk.recover("--rollback", "--confirm", "marketplace", expect=130)
+    assert volume.aside == ["recovered data"]
+    shown = desk.recover("--show", expect=3)
+    assert "putting back what it replaced was begun and is not over; finish it: recoup recover --rollback" in shown
+    for refused in (("--resume", *AGREED), (SITUATION, *AGREED), ("--close", "--yes")):
+        said = desk.recover(*refused, expect=5)
+        assert "was begun and is not over" in said
+        assert "recoup recover --rollback" in said
+    assert "start-postgres" not in desk.done()
+    desk.recover("--abandon", "--because", "nobody has the time")
+    assert "was begun and is not over" in desk.recover("--close", "--yes", expect=5)
+    assert volume.aside == ["recovered data"]
+    for _ in range(2):
+        assert "is rolled back" in desk.recover("--rollback", "--confirm", "marketplace")
+        assert "rolled back: production is as it was before it; it is not closed" in desk.recover("--show", expect=3)
+    assert "removed recovered data" in desk.recover("--close", "--yes")
+
+
+def test_what_must_not_be_put_back_is_refused_before_a_rollback_begins(desk: Desk, volume: Volume) -> None:
+    desk.recover(SITUATION, *AGREED)
+    volume.placed = "of another restore"
+    said = desk.recover("--rollback", "--confirm", "marketplace", expect=5)
+    assert "the data there are not those that this run put in place" in said
+    assert "done and proven" in desk.recover("--show")
