@@ -256,6 +256,50 @@ class Moody(MemoryStore):
         return super().put(key, data, if_absent=if_absent)
 
 
+class Forgetful(MemoryStore):
+    """A store that does as it is asked, and fails once to say so, or each time that something is to be removed."""
+
+    fails = ""
+    keeps_all = False
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False) -> ObjectInfo:
+        found = super().put(key, data, if_absent=if_absent)
+        self._fail("put", key)
+        return found
+
+    def get(self, key: str, *, limit_bytes: int = 64 << 20) -> bytes:
+        found = super().get(key, limit_bytes=limit_bytes)
+        self._fail("get", key)
+        return found
+
+    def delete(self, key: str) -> None:
+        self._fail("delete", key)
+        if self.keeps_all:
+            raise StorageError(f"you may not remove {key}")
+        super().delete(key)
+
+    def _fail(self, what: str, key: str) -> None:
+        # Not before the second lease: the first look reads the one that was left behind.
+        if self.fails == what and key == layout.run_lease_key("shop", 1 if what == "delete" else 2):
+            self.fails = ""
+            raise StorageError("the connection was cut")
+
+
+@pytest.mark.parametrize("fails", ["put", "get", "delete", "every delete"])
+def test_nobody_takes_their_own_lease_for_that_of_somebody_else(fails: str) -> None:
+    store = Forgetful()
+    repository = create_repository("local", store, KEY)
+    leave_behind(repository, claim("alice", SLOW, presence=replace(myself(), pid=2**22 + 1)))
+    store.fails, store.keeps_all = fails, fails == "every delete"
+    with keeping([repository], claim("bob", SLOW, presence=myself()), silent) as keepers:
+        assert wait_until(lambda: keepers.held_in() == ("local",) or keepers.lost() is not None, limit_seconds=10)
+        assert keepers.lost() is None
+        seen = run_lease.look(repository, "shop")
+        assert seen.lease is not None
+        assert (seen.generation, seen.lease.who) == (2, "bob")
+    assert store.fails in ("", "every delete"), "it was not tried"
+
+
 def stored(repository: Repository) -> bytes:
     return read_journal(repository, runs_in(repository, "shop")[RUN])
 

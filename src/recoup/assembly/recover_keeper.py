@@ -12,7 +12,7 @@ import queue
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
 
@@ -184,6 +184,10 @@ class Keeper:
 
     def _take(self) -> None:
         claim, seen = self._claim, self._look()
+        if seen.lease is not None and seen.lease.token == self._lease.token:
+            # It was made earlier, and what came after that failed. It is written anew at once: time has passed since.
+            self.generation, self._renew_at = seen.generation, 0.0
+            return
         stands = "free" if claim.take_over else run_lease.standing(seen.lease, claim.presence, clock.now())
         if stands == "watch":
             seconds = claim.rhythm.watch_seconds
@@ -197,7 +201,7 @@ class Keeper:
             stands = "free" if seen == before else "held"
         if stands == "held" and seen.lease is not None:
             raise run_lease.held(self.repository, seen.lease)
-        self._lease = claim.lease()
+        self._lease = replace(claim.lease(), token=self._lease.token)  # by which it is known again
         self.generation = run_lease.take(self.repository, self._lease, seen)
         # Soon, for a store that may have let two of us make it.
         self._renew_at = clock.monotonic() + claim.rhythm.look_again_seconds

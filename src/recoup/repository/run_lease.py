@@ -11,6 +11,7 @@ it until the first of them looks again (``look_again_seconds``).
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
@@ -105,21 +106,22 @@ def newest_generation(repository: Repository, system: str) -> int:
 
 
 def take(repository: Repository, lease: RunLease, seen: Seen) -> int:
-    """Make the next lease after the ``seen`` one; return its generation. Older ones are removed.
+    """Make the next lease after the ``seen`` one; return its generation. Older ones are removed, where that may be.
 
-    Raise ``BusyError`` when somebody else was quicker, ``StorageError``.
+    Raise ``BusyError`` when somebody else was quicker. After a ``StorageError`` it may be there all the same: look, and
+    compare the token.
     """
     generation = seen.generation + 1
     key = layout.run_lease_key(lease.system, generation)
-    try:
+    # What is there already may be ours, when an answer was lost and the store's client asked again.
+    with contextlib.suppress(ObjectExistsError):
         repository.store.put(key, _text(repository, key, lease), if_absent=True)
-    except ObjectExistsError:
-        raise held(repository, _read(repository, lease.system, generation)) from None
     there = _read(repository, lease.system, generation)
     if there.token != lease.token:
         raise held(repository, there)
-    for number in range(max(1, generation - 8), generation):
-        repository.store.delete(layout.run_lease_key(lease.system, number))
+    with contextlib.suppress(StorageError):  # only the newest counts, so that those that stay do no harm
+        for number in range(max(1, generation - 8), generation):
+            repository.store.delete(layout.run_lease_key(lease.system, number))
     return generation
 
 
