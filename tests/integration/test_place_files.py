@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -18,7 +20,7 @@ from recoup.assembly.recover_context import RecoverWish
 from recoup.engines.engine import Progress
 from recoup.engines.files.git_clone import clone_into, stands_at
 from recoup.engines.files.place import Target
-from recoup.kernel.errors import EngineError, Exit, NoRepositoryError, RefusedError, UsageError
+from recoup.kernel.errors import DamageError, EngineError, Exit, NoRepositoryError, RefusedError, UsageError
 from recoup.kernel.finding import Verdict
 from recoup.recovery.step import Act, Phase, Step
 from tests.real import require
@@ -33,7 +35,7 @@ system: shop
 compose: {file: compose.yml}
 services:
   photographs: {engine: files, paths: [photographs]}
-  configuration: {engine: files, paths: [recoup.yaml, app.conf]}
+  configuration: {engine: files, paths: [recoup.yaml, app.conf, zones.db]}
   api: {engine: compose}
 repositories: {local: {path: ../backups}}
 key: {file: recoup.key}
@@ -54,6 +56,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "photographs").mkdir(parents=True)
     (folder / "photographs" / "cat.jpg").write_bytes(b"cat")
     (folder / "app.conf").write_text("listen 80\n")
+    (folder / "zones.db").write_text("zones\n")
     (folder / "recoup.yaml").write_text(PLAN)
     assert recoup("key", "generate", folder=folder).returncode == Exit.OK
     for service in ("configuration", "photographs"):
@@ -65,11 +68,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def production(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where production was; nothing is there. The last two tests change what is in the repository."""
+def production(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where production was; nothing is there. What a test does to the repository is undone."""
     monkeypatch.setenv("RECOUP_STATE", str(tmp_path / "state"))
     shutil.rmtree(root / "srv", ignore_errors=True)
-    return root / "srv"
+    shutil.copytree(root / "backups", tmp_path / "backups")
+    yield root / "srv"
+    shutil.rmtree(root / "backups")
+    shutil.copytree(tmp_path / "backups", root / "backups")
 
 
 def wish(production: Path, folder: Path | None = None) -> RecoverWish:
@@ -176,7 +182,7 @@ def test_what_was_killed_while_it_replaced_files_by_force_goes_on_with_the_rest(
             place_newest(placing(opened(production), production, force=True), "configuration")
     done = place_newest(placing(opened(production), production, force=True), "configuration")
     assert done.restored is not None
-    assert (done.restored.same, done.restored.placed) == (1, 1), "it was stopped between the two"
+    assert (done.restored.same, done.restored.placed) == (2, 1), "it was stopped between the two"
     assert (production / "app.conf").read_text() == "listen 80\n"
     assert (production / "recoup.yaml").read_text() == PLAN
 
@@ -241,25 +247,83 @@ def test_a_forge_that_does_not_answer_or_lacks_the_commit_is_named_and_nothing_i
     assert list(place.iterdir()) == []
 
 
-def test_of_a_damaged_copy_the_one_before_it_is_taken_and_that_is_said(production: Path) -> None:
-    lost = production.parent / "lost"
-    lost.rename(production)
-    (production.parent / "recoup.key").rename(production / "recoup.key")
-    (production / "app.conf").write_text("listen 81\n")
-    assert recoup("backup", "configuration", folder=production).returncode == Exit.OK
-    (production / "recoup.key").rename(production.parent / "recoup.key")
-    production.rename(lost)
-    readable = opened(production)
-    newest = next(one for one in readable.catalog().entries if one.service == "configuration")
-    (data,) = (production.parent / "backups").glob(f"artefacts/*/*/{newest.id}/files.tar.zst.enc")
+def copied_again(production: Path, **contents: bytes) -> str:
+    """One more copy of the configuration, with other contents of its files; which one it is."""
+    shutil.copytree(production.parent / "lost", production)
+    shutil.copy2(production.parent / "recoup.key", production)
+    for name, content in contents.items():
+        (production / name.replace("_", ".")).write_bytes(content)
+    taken = recoup("backup", "configuration", folder=production)
+    assert taken.returncode == Exit.OK, taken.stdout + taken.stderr
+    shutil.rmtree(production)
+    return newest(production, "configuration")
+
+
+def newest(production: Path, service: str) -> str:
+    return next(one.id for one in opened(production).catalog().entries if one.service == service)
+
+
+def damage(production: Path, artefact: str, *, at: float = 0.5, name: str = "files.tar.zst.enc") -> None:
+    """Change a byte of a stored object; ``at`` is where, of the whole."""
+    (data,) = (production.parent / "backups").glob(f"artefacts/*/*/{artefact}/{name}")
     broken = bytearray(data.read_bytes())
-    broken[len(broken) // 2] ^= 1
+    broken[int(len(broken) * at)] ^= 1
     data.chmod(0o600)
     data.write_bytes(broken)
-    placed = place_newest(placing(readable, production), "configuration")
-    assert placed.found.manifest.id != newest.id
-    assert placed.passed_over
+
+
+def test_of_a_damaged_copy_the_one_before_it_is_taken_and_that_is_said(production: Path) -> None:
+    artefact = copied_again(production, app_conf=b"listen 81\n")
+    damage(production, artefact)
+    placed = place_newest(placing(opened(production), production), "configuration")
+    assert placed.found.manifest.id != artefact
+    assert list(placed.damaged) == [artefact]
     assert (production / "app.conf").read_text() == "listen 80\n"
+
+
+def test_what_a_copy_brought_before_its_damage_was_met_makes_way_for_the_one_before_it(production: Path) -> None:
+    artefact = copied_again(production, app_conf=b"listen 82\n", zones_db=os.urandom(9 << 20))
+    damage(production, artefact, at=0.95)
+    placed = place_newest(placing(opened(production), production), "configuration")
+    assert placed.restored is not None
+    assert placed.restored.replaced == ("app.conf",), "the damage is behind the first file"
+    assert (production / "app.conf").read_text() == "listen 80\n"
+    assert (production / "zones.db").read_text() == "zones\n"
+
+
+def test_a_file_of_somebody_else_is_refused_by_the_copy_before_a_damaged_one_too(production: Path) -> None:
+    artefact = copied_again(production, app_conf=b"listen 83\n")
+    production.mkdir()
+    (production / "app.conf").write_text("listen 83\n")
+    damage(production, artefact)
+    with pytest.raises(RefusedError, match=r"app\.conf"):
+        place_newest(placing(opened(production), production), "configuration")
+    assert (production / "app.conf").read_text() == "listen 83\n"
+
+
+@pytest.mark.parametrize("name", ["files.tar.zst.enc", "files.tar.index.enc"])
+def test_a_server_comes_back_with_the_newest_whole_copy_of_its_plan(production: Path, name: str) -> None:
+    artefact = copied_again(production, app_conf=b"listen 84\n")
+    damage(production, artefact, name=name)
+    readable, system = open_blank(wish(production))
+    assert system.plan.system == "shop"
+    again = place_newest(placing(readable, production), "configuration")
+    assert again.restored is None, "the step of this set finds what was brought for its plan"
+    assert artefact in again.damaged
+    assert (production / "app.conf").read_text() == "listen 80\n"
+
+
+def test_damage_of_another_set_does_not_keep_the_plan_from_being_found(production: Path) -> None:
+    damage(production, newest(production, "photographs"), name="files.tar.index.enc")
+    _, system = open_blank(wish(production))
+    assert system.plan.system == "shop"
+
+
+def test_without_another_plan_the_damage_is_said(production: Path) -> None:
+    for entry in opened(production).catalog().entries:
+        damage(production, entry.id, name="files.tar.index.enc")
+    with pytest.raises(DamageError):
+        open_blank(wish(production))
 
 
 def test_a_repository_without_a_plan_and_a_set_without_a_copy_say_so(production: Path) -> None:

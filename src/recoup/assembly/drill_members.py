@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -60,11 +60,17 @@ def newest(
     opened: Readable, catalog: Catalog, service: str, kinds: Sequence[str], instant: datetime | None
 ) -> Found | None:
     """The newest copy of a service from before ``instant``; None when there is none."""
+    return next(copies_newest_first(opened, catalog, service, kinds, instant), None)
+
+
+def copies_newest_first(
+    opened: Readable, catalog: Catalog, service: str, kinds: Sequence[str], instant: datetime | None
+) -> Iterator[Found]:
+    """The copies of a service from before ``instant``, the newest first."""
     for entry in catalog.entries:
         early = instant is None or entry.ended <= instant
         if entry.service == service and entry.kind in kinds and entry.label != REPLACED and early:
-            return opened.find(entry.id, catalog=catalog)
-    return None
+            yield opened.find(entry.id, catalog=catalog)
 
 
 def choose_database(opened: Readable, catalog: Catalog, name: str, instant: datetime | None) -> Found | TimedMember:

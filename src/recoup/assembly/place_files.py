@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from recoup.assembly.access import Found, Readable
 from recoup.assembly.notes import read_note, write_note
 from recoup.engines.engine import ProgressListener
-from recoup.engines.files.restore import FilesRestored, differences, restore_files
+from recoup.engines.files.restore import FilesRestored, differences, paths_in, restore_files
 from recoup.engines.files.walk import OUTSIDE
-from recoup.kernel.errors import DamageError, EngineError, NoRepositoryError
+from recoup.kernel.errors import DamageError, EngineError, MissingObjectError, NoRepositoryError
 from recoup.repository.catalog import REPLACED
 from recoup.repository.copy_reader import ArtefactReader
 
@@ -27,14 +27,15 @@ _NOTE: Final = "placed-files.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacedSet:
-    """A copy of files in its place. ``edited``: was put there earlier and is different now. ``passed_over``: newer
-    copies that could not be used, and why.
+    """A copy of files in its place. ``edited``: was put there earlier and is different now. ``damaged``: newer
+    copies that could not be used, and why. ``newer``: whole files of those, which this copy does not have.
     """
 
     found: Found
     restored: FilesRestored | None
     edited: tuple[str, ...] = ()
-    passed_over: tuple[str, ...] = ()
+    damaged: Mapping[str, str] = field(default_factory=dict)
+    newer: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         done = self.restored
@@ -44,8 +45,10 @@ class PlacedSet:
             said += f"; changed here since: {_few(self.edited)}"
         if done is not None and done.aside is not None:
             said += f"; what differed was set aside: {done.aside}"
-        if self.passed_over:
-            said += f"; not taken: {'; '.join(self.passed_over)}"
+        if self.damaged:
+            said += f"; not taken: {'; '.join(self.damaged.values())}"
+        if self.newer:
+            said += f"; whole and only there: {_few(self.newer)}"
         return said
 
 
@@ -63,52 +66,66 @@ class Placing:
 def place_newest(how: Placing, service: str) -> PlacedSet:
     """Put the newest copy of a file set in place that is not damaged. Harmless when repeated.
 
-    Raise ``NoRepositoryError`` when there is no copy, ``DamageError`` when each is damaged, ``RefusedError`` when
-    something else is in the way, ``EngineError`` when the folder cannot be written.
+    Raise ``NoRepositoryError`` when there is no copy, the newest's ``DamageError`` or ``MissingObjectError`` when each
+    is damaged, ``RefusedError`` when something else is in the way, ``EngineError`` when the folder cannot be written.
     """
-    damage: list[DamageError] = []
-    for found in _newest_first(how.opened, service):
+    damage: dict[str, DamageError | MissingObjectError] = {}
+    known = {} if how.force else _damaged(how.opened.state_folder, how.folder)
+    ours: set[str] = set()  # what a copy placed before its damage was met: the next one may replace it
+    catalog = how.opened.catalog()
+    for entry in catalog.entries:
+        if entry.service != service or entry.kind != "files" or entry.label == REPLACED:
+            continue
+        if entry.id in known:
+            damage[entry.id] = DamageError(known[entry.id])
+            continue
         try:
-            return place_set(how, found, tuple(one.message for one in damage))
-        except DamageError as failure:
-            damage.append(failure)
+            found = how.opened.find(entry.id, catalog=catalog)
+            return _place_set(how, found, {one: failure.message for one, failure in damage.items()}, ours)
+        except (DamageError, MissingObjectError) as failure:
+            damage[entry.id] = failure
     if damage:
-        raise damage[0]
+        raise next(iter(damage.values()))
     raise NoRepositoryError(
         f"there is no copy of the files of {service}", hint="Look what there is: recoup list --from ADDRESS."
     )
 
 
-def _newest_first(opened: Readable, service: str) -> Iterator[Found]:
-    catalog = opened.catalog()
-    for entry in catalog.entries:
-        if entry.service == service and entry.kind == "files" and entry.label != REPLACED:
-            yield opened.find(entry.id, catalog=catalog)
-
-
-def place_set(how: Placing, found: Found, passed_over: tuple[str, ...] = ()) -> PlacedSet:
-    """Put one copy of files in place. Raise as ``place_newest`` does."""
+def _place_set(how: Placing, found: Found, damaged: Mapping[str, str], ours: set[str]) -> PlacedSet:
     reader, folder, artefact = ArtefactReader(found.manifest, found.holders), how.folder, found.manifest.id
     if not how.force and artefact in _placed(how.opened.state_folder, folder):
         differing = differences(reader, folder) if folder.is_dir() else ["."]
         if all(os.path.lexists(folder / path) for path in differing) and _has_git(found, folder):
-            return PlacedSet(found=found, restored=None, edited=tuple(differing), passed_over=passed_over)
+            return PlacedSet(found=found, restored=None, edited=tuple(differing), damaged=damaged)
     _make(folder)
-    restored = restore_files(reader, folder, force=how.force, run_id=how.run, on_progress=how.on_progress)
+    before = frozenset(ours)
+    restored = restore_files(reader, folder, force=how.force, run_id=how.run, ours=ours, on_progress=how.on_progress)
     # Not before: what was refused, or killed half way, is not a copy that somebody changed since.
-    note_placed(how.opened.state_folder, folder, artefact)
-    return PlacedSet(found=found, restored=restored, passed_over=passed_over)
+    note_placed(how.opened.state_folder, folder, artefact, damaged)
+    newer = tuple(sorted(before - paths_in(reader))) if before else ()
+    return PlacedSet(found=found, restored=restored, damaged=damaged, newer=newer)
 
 
-def note_placed(state_folder: Path, folder: Path, artefact: str) -> None:
-    """Remember that a copy was put into a folder by us. Without the note its files are compared again, no more."""
+def note_placed(state_folder: Path, folder: Path, artefact: str, damaged: Mapping[str, str]) -> None:
+    """Remember that a copy was put into a folder by us, and which newer ones could not be, and why.
+
+    Without the note its files are compared again, no more, and what is there by an older copy is refused by a newer.
+    """
     known = read_note(state_folder / _NOTE)
-    write_note(state_folder / _NOTE, {**known, str(folder): [*{*_placed(state_folder, folder), artefact}]})
+    placed = [*{*_placed(state_folder, folder), artefact}]
+    bad = {**_damaged(state_folder, folder), **damaged}
+    write_note(state_folder / _NOTE, {**known, str(folder): placed, f"damaged, not in {folder}": bad})
 
 
 def _placed(state_folder: Path, folder: Path) -> tuple[str, ...]:
     said = read_note(state_folder / _NOTE).get(str(folder))
     return tuple(str(one) for one in said) if isinstance(said, list) else ()
+
+
+def _damaged(state_folder: Path, folder: Path) -> Mapping[str, str]:
+    """The copies that an older one was put into a folder for, and what was wrong with them."""
+    said = read_note(state_folder / _NOTE).get(f"damaged, not in {folder}")
+    return {str(one): str(why) for one, why in said.items()} if isinstance(said, dict) else {}
 
 
 def _has_git(found: Found, folder: Path) -> bool:

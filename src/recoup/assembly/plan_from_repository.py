@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from recoup.assembly.access import Found, Readable
-from recoup.assembly.drill_members import newest
+from recoup.assembly.drill_members import copies_newest_first
 from recoup.assembly.notes import read_note, write_note
 from recoup.assembly.system import System
 from recoup.engines.files.copy import FILES_TAR, UNTRACKED_TAR
-from recoup.kernel.errors import UsageError
+from recoup.kernel.errors import DamageError, MissingObjectError, UsageError
 from recoup.plan.load import FILE_NAME, load
 from recoup.repository.copy_reader import ArtefactReader
 
@@ -22,21 +22,34 @@ _NOTE: Final = "plan-here.json"
 
 def sets_with_a_plan(opened: Readable, instant: datetime | None) -> Iterator[Found]:
     """The newest copy of each file set that may hold a plan, the most likely first: it is seen in the index, or it may
-    be among what Git keeps. Others are not read: a plan must not wait for a set of photographs.
+    be among what Git keeps. Others are not read: a plan must not wait for a set of photographs. Of a set whose newest
+    copy has a damaged index an older one is asked; when none can be, the set comes last.
     """
     catalog = opened.catalog()
     kept_by_git: list[Found] = []
+    damaged: list[Found] = []
     for service in dict.fromkeys(one.service for one in catalog.entries if one.kind == "files"):
-        found = newest(opened, catalog, service, ("files",), instant)
-        if found is None:
-            continue
-        reader = ArtefactReader(found.manifest, found.holders)
-        tars = {one.name for one in reader.streams()} & {FILES_TAR, UNTRACKED_TAR}
-        if any(member.path == FILE_NAME for tar in sorted(tars) for member in reader.members(tar)):
-            yield found
-        elif found.manifest.facts.get("git"):
-            kept_by_git.append(found)
-    yield from kept_by_git
+        unread: list[Found] = []
+        for found in copies_newest_first(opened, catalog, service, ("files",), instant):
+            try:
+                there = _lists_a_plan(found)
+            except (DamageError, MissingObjectError):
+                unread.append(found)
+                continue
+            if there:
+                yield found
+            elif found.manifest.facts.get("git"):
+                kept_by_git.append(found)
+            break
+        else:
+            damaged += unread[:1]
+    yield from (*kept_by_git, *damaged)
+
+
+def _lists_a_plan(found: Found) -> bool:
+    reader = ArtefactReader(found.manifest, found.holders)
+    tars = {one.name for one in reader.streams()} & {FILES_TAR, UNTRACKED_TAR}
+    return any(member.path == FILE_NAME for tar in sorted(tars) for member in reader.members(tar))
 
 
 def with_plan_in(opened: Readable, folder: Path) -> tuple[Readable, System] | None:

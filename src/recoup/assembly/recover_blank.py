@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from recoup.assembly.access import Found, Readable, open_for_reading
-from recoup.assembly.place_files import Placing, note_placed, place_newest, place_outside, place_set
+from recoup.assembly.place_files import Placing, note_placed, place_newest, place_outside
 from recoup.assembly.plan_from_repository import no_plan, note_plan, plan_here, sets_with_a_plan, with_plan_in
 from recoup.assembly.recover_context import RecoverWish, Recovery
 from recoup.assembly.recover_images import images
@@ -27,7 +27,7 @@ from recoup.assembly.recover_stack import stack
 from recoup.assembly.system import System
 from recoup.engines.engine import Progress
 from recoup.kernel import clock, ids
-from recoup.kernel.errors import EngineError, PlanError
+from recoup.kernel.errors import DamageError, EngineError, MissingObjectError, PlanError, RecoupError
 from recoup.kernel.files import write_atomically
 from recoup.kernel.finding import Finding, Verdict
 from recoup.recovery.step import Done, Step
@@ -39,8 +39,9 @@ def open_blank(wish: RecoverWish) -> tuple[Readable, System]:
     """The repositories and the plan: the plan at hand, else the one in the repository, brought to this machine.
 
     Its files are put where they were; the same call, repeated, finds them there. Raise ``WrongKeyError``,
-    ``UsageError`` when the repository holds no plan, ``RefusedError`` when something else is where the stack was,
-    ``EngineError`` when the folder cannot be written.
+    ``UsageError`` when the repository holds no plan, ``DamageError`` or ``MissingObjectError`` when it holds none that
+    is whole, ``RefusedError`` when something else is where the stack was, ``EngineError`` when the folder cannot be
+    written.
     """
     return _open(wish, None)
 
@@ -66,19 +67,24 @@ def _open(wish: RecoverWish, place: Path | None) -> tuple[Readable, System]:
     here = plan_here(opened) if place is None else None
     if here is not None and wish.folder in (None, here[1].folder):
         return here
+    damage: RecoupError | None = None
     for found in sets_with_a_plan(opened, None):
         folder = place or folder_of(wish, found)
         how = Placing(opened=opened, folder=folder, run=ids.new_id(clock.now()), force=wish.force, on_progress=_nobody)
-        place_set(how, found)
+        try:
+            placed = place_newest(how, found.manifest.service)
+        except (DamageError, MissingObjectError) as failure:
+            damage = damage or failure
+            continue
         made = with_plan_in(opened, folder)
         if made is not None:
             readable, system = made
             # From here on everything is by the plan, as for whoever types the next command beside it.
-            note_placed(system.state_folder, folder, found.manifest.id)
+            note_placed(system.state_folder, folder, placed.found.manifest.id, placed.damaged)
             if place is None:
                 note_plan(opened, system)
             return replace(readable, state_folder=system.state_folder), system
-    raise no_plan()
+    raise damage or no_plan()
 
 
 def _plan_at_hand(wish: RecoverWish) -> System | None:

@@ -54,6 +54,7 @@ class Target:
         self._special = special
         self._root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.set_aside: list[str] = []
+        self.placed: list[str] = []
         self.stripped: list[str] = []
 
     def close(self) -> None:
@@ -130,6 +131,7 @@ class Target:
                     self._write(handle, path, data, attributes, expected_digest)
                     self._make_way(path, folder, name)
                     os.rename(_TEMPORARY, name, src_dir_fd=folder, dst_dir_fd=folder)
+                    self.placed.append(path)
                     os.fsync(folder)
                 finally:
                     with contextlib.suppress(FileNotFoundError):
@@ -145,6 +147,7 @@ class Target:
             with self._open(first_parents) as source, self._open(parents, make=True) as folder:
                 self._make_way(path, folder, name)
                 os.link(first_name, name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
+                self.placed.append(path)
         except OSError as failure:
             raise self._failed(path, failure) from failure
 
@@ -155,6 +158,7 @@ class Target:
             with self._open(parents, make=True) as folder:
                 self._make_way(path, folder, name)
                 os.symlink(target, name, dir_fd=folder)
+                self.placed.append(path)
                 if self._own:
                     os.chown(name, attributes.uid, attributes.gid, dir_fd=folder, follow_symlinks=False)
                 times = (attributes.mtime_ns, attributes.mtime_ns)
@@ -177,6 +181,7 @@ class Target:
             with self._open(parents, make=True) as folder:
                 self._make_way(path, folder, name)
                 os.rename(source, name, dst_dir_fd=folder)
+                self.placed.append(path)
                 os.fsync(folder)
         except OSError as failure:
             raise self._failed(path, failure) from failure

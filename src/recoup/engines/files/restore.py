@@ -63,6 +63,7 @@ def restore_files(
     force: bool = False,
     special_modes: bool = False,
     run_id: str | None = None,
+    ours: set[str] | None = None,
     on_progress: ProgressListener | None = None,
 ) -> FilesRestored:
     """Restore a copy into ``folder``, which is made when it is not there.
@@ -70,7 +71,8 @@ def restore_files(
     Raise ``RefusedError``, before anything is changed, when a file is there that differs; with ``force`` it is set
     aside into ``.recoup-replaced-<run id>`` in the folder instead. Owners are set when root calls it. Setuid and
     setgid bits are dropped, and said so, unless ``special_modes``. Raise ``DamageError`` when a file of the copy is
-    not what was copied; what was placed before stays, and is whole.
+    not what was copied; what was placed before stays, and is whole. Its paths are added to ``ours``: given with another
+    copy, these are set aside without ``force``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / f".recoup-replaced-{run_id or new_id(now())}"
@@ -80,7 +82,7 @@ def restore_files(
         same, conflicts = _compare(reader, target, sources)
         with _staged(reader, folder / ".recoup-restoring-git") as tree:
             checkout = {} if tree is None else _compare_tree(reader, target, tree, sources, conflicts)
-            _decide(conflicts, folder, force=force)
+            _decide({one: why for one, why in conflicts.items() if one not in (ours or ())}, folder, force=force)
             for path, why in conflicts.items():
                 if why == _NO_FOLDER:
                     target.put_aside(path)
@@ -97,6 +99,8 @@ def restore_files(
             notes=tuple(f"setuid or setgid dropped: {path}" for path in target.stripped[:_MOST_NAMED]),
         )
     finally:
+        if ours is not None:
+            ours.update(target.placed)
         target.close()
 
 
@@ -113,6 +117,11 @@ def differences(reader: CopyReader, folder: Path) -> list[str]:
         return found
     finally:
         target.close()
+
+
+def paths_in(reader: CopyReader) -> set[str]:
+    """Where a copy puts its entries, relative to the folder; without what only its Git bundle has."""
+    return {path for source in _sources(reader) for path, _, _ in _listed(reader, source)}
 
 
 def _prefix(path: str) -> str:
