@@ -100,10 +100,12 @@ def given(plan: Path, run: str | None = None, say: Callable[[str], None] = lambd
     return Given(opened=opened, system=system, who=Who(**{"name": "alice", **who}), voice=voice, run=run)  # type: ignore[arg-type]
 
 
-def recover(plan: Path, say: Callable[[str], None] = lambda _text: None, **wishes: object) -> RecoveryOutcome:
+def recover(
+    plan: Path, say: Callable[[str], None] = lambda _text: None, folder: Path | None = None, **wishes: object
+) -> RecoveryOutcome:
     """One call of the orchestrator in this process; everybody agrees."""
     control = RecoverControl(**{"agree": lambda _step: Agreement(how="typed"), "who": "alice", **wishes})  # type: ignore[arg-type]
-    wish = RecoverWish(situation="database-corruption", file=plan)
+    wish = RecoverWish(situation="database-corruption", file=plan, folder=folder)
     return run_recovery(
         wish, Voice(say=say, on_progress=lambda _progress: None), control, parts_of(plan.parent / "world")
     )

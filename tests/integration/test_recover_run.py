@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from recoup.assembly.recover_context import RecoverWish
+from recoup.assembly.recover_resume import wish_to_resume
 from recoup.assembly.recover_runs import local_runs
 from recoup.assembly.system import System
 from recoup.kernel.errors import BusyError, RefusedError
@@ -35,6 +38,18 @@ def test_the_same_command_goes_on_with_the_run_that_was_not_finished(plan: Path)
     again = recover(plan)
     assert (again.run, again.resumed, again.outcome.finished) == (first.run, True, True)
     assert recover(plan, pause_before="hold").run != first.run
+
+
+def test_a_run_that_was_begun_for_another_folder_goes_on_with_that_folder(
+    plan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = RecoverWish(situation="database-corruption", file=plan)
+    monkeypatch.chdir(plan.parent)
+    run = recover(plan, folder=Path("elsewhere"), pause_before="swap-postgres").run
+    monkeypatch.chdir("/")
+    assert wish_to_resume(given, run).folder == plan.parent / "elsewhere"
+    other = replace(given, folder=Path("/srv/larger"))
+    assert wish_to_resume(other, run).folder == Path("/srv/larger"), "who says another one means it"
 
 
 def test_a_step_that_replaces_production_needs_more_than_a_yes_given_beforehand(plan: Path) -> None:

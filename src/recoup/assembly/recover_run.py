@@ -173,6 +173,7 @@ def _facts(opened: Readable, system: System, wish: RecoverWish, frozen: Any) -> 
         "system": system.plan.system,
         "services": list(wish.services),
         "instant": wish.instant,
+        "folder": None if wish.folder is None else str(wish.folder.absolute()),
         "facts": frozen,
         "plan": _plan_digest(system),
         "recoup": version("recoup"),
