@@ -2,7 +2,8 @@
 
 The server does the work: it reads the repository, and goes on when the laptop is closed. What it needs goes there
 through the standard input of ``ssh``, never in a command line: the key, the credentials of the repository, and Recoup
-itself when it is not there. They lie in memory (``/dev/shm``) until the recovery has ended.
+itself when it is not there. They lie in memory (``/dev/shm``) until the recovery has ended. Whoever only looks brings a
+key of their own, and takes it away again: that of a recovery that goes on is left alone.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Host:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remote:
     """What is to be typed there. ``words`` are the arguments after ``recoup``, without the key's file. ``terminal``:
-    somebody is here, and is asked from there.
+    somebody is here, and is asked from there. ``looks``: nothing is changed, as with ``--show`` and ``--plan``.
+    ``from_here`` is a command as it is typed on this machine: those that are printed there name places of that one.
     """
 
     host: Host
@@ -53,6 +55,8 @@ class Remote:
     key_id: str
     environment: Mapping[str, str | Secret] = field(default_factory=dict, repr=False)
     terminal: bool = False
+    looks: bool = False
+    from_here: str
 
 
 def parse_host(address: str) -> Host:
@@ -80,8 +84,7 @@ def recover_there(remote: Remote, say: Callable[[str], None]) -> Exit:
     """
     host = remote.host
     program = _program(host, say)
-    place = f"/dev/shm/recoup-{remote.key_id[:16]}"  # noqa: S108 - made there by us alone, for its owner only
-    _ssh(host, f"umask 077 && mkdir -p {place} && chmod 700 {place}", doing="make a private folder")
+    place = _place(remote)
     _send(host, f"{place}/recoup.key", remote.key.reveal().encode() + b"\n")
     exports = "".join(
         f"export {name}={shlex.quote(value.reveal() if isinstance(value, Secret) else value)}\n"
@@ -97,11 +100,26 @@ def recover_there(remote: Remote, say: Callable[[str], None]) -> Exit:
             f"the connection to {host.target} broke",
             hint="The recovery goes on there. Look at it, or go on with it, by the same command.",
         )
-    if code == Exit.OK:
+    if remote.looks or code == Exit.OK:
         _ssh(host, f"rm -rf {place}", doing="remove the key that was brought there")
     else:
         say(f"the key stays in {place} of {host.target}, in memory, until the recovery has ended there")
+    say(f"commands that it names are for {host.target}; from here they are typed like this: {remote.from_here}")
     return Exit(code) if code in set(Exit) else Exit.FAILED
+
+
+def _place(remote: Remote) -> str:
+    """Make the private folder there. A recovery's is found again by its key; that of a look is nobody else's."""
+    if remote.looks:
+        made = _ssh(remote.host, "mktemp -d /dev/shm/recoup-look-XXXXXXXXXX", doing="make a private folder")
+        said = made.stdout.decode(errors="replace").strip().splitlines()  # a shell may greet before
+        place = said[-1] if said else ""
+        if re.fullmatch(r"/dev/shm/recoup-look-\w+", place) is None:  # noqa: S108
+            raise EngineError(f"cannot make a private folder on {remote.host.target}: it answered {place[:80]!r}")
+        return place
+    place = f"/dev/shm/recoup-{remote.key_id[:16]}"  # noqa: S108 - made there by us alone, for its owner only
+    _ssh(remote.host, f"umask 077 && mkdir -p {place} && chmod 700 {place}", doing="make a private folder")
+    return place
 
 
 def _program(host: Host, say: Callable[[str], None]) -> str:

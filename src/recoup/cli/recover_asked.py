@@ -63,6 +63,7 @@ class Asked:
             ("--from", None if self.kit is not None else self.source),
             ("--key-file", None if self.kit is not None else self.key_file),
             ("-f", self.file),
+            ("--host", self.host),
         ]
         return "".join(f" {name} {shlex.quote(str(value))}" for name, value in said if value is not None)
 

@@ -73,6 +73,7 @@ def on_host(output: Output, asked: Asked) -> Exit:
     """Carry it out on another machine. The exit code is the one that it ended with there."""
     from recoup.assembly.access import read_key_file
     from recoup.assembly.recover_host import Remote, parse_host, recover_there
+    from recoup.cli.asking import somebody_is_here
     from recoup.kernel.secret import Secret
     from recoup.repository.seal import Key
 
@@ -88,13 +89,17 @@ def on_host(output: Output, asked: Asked) -> Exit:
             "-f names a plan of this machine; a new server takes it from the repository", hint="Leave it out."
         )
     key = read_key_file(asked.key_file)
-    address = asked.host if asked.no_provision or asked.show else _provisioned(output, asked)
+    # A run that is there already needs no new server; and what it runs for is not among these options.
+    begins = asked.what == "server-loss" and not asked.dry_run
+    address = _provisioned(output, asked) if begins and not asked.no_provision else asked.host
     remote = Remote(
         host=parse_host(address),
-        words=words_there(asked),
+        words=words_there(asked, as_json=output.json, quiet=output.quiet),
         key=key,
         key_id=Key.from_text(key.reveal()).id,
-        terminal=sys.stdin.isatty(),
+        terminal=somebody_is_here() and sys.stdout.isatty(),
+        looks=asked.show or asked.dry_run,
+        from_here=replace(asked, host=address).command("--resume"),
         environment={name: Secret(os.environ[name]) for name in _CREDENTIALS if os.environ.get(name)},
     )
     return recover_there(remote, output.note)
@@ -122,17 +127,18 @@ def _provisioned(output: Output, asked: Asked) -> str:
     return provision(system, situation=str(asked.what), host=asked.host, say=output.note)
 
 
-def words_there(asked: Asked) -> tuple[str, ...]:
+def words_there(asked: Asked, *, as_json: bool = False, quiet: bool = False) -> tuple[str, ...]:
     """The arguments after ``recoup`` as the other machine gets them. Pure. The key's file is its own."""
     words = ["recover", *([asked.what] if asked.what is not None else [])]
     flags = {
         "--plan": asked.dry_run, "--resume": asked.resume, "--show": asked.show, "--yes": asked.yes,
         "--install": asked.install, "--force": asked.force, "--close": asked.close, "--rollback": asked.rollback,
         "--abandon": asked.abandon, "--keep": asked.keep, "--take-over": asked.take_over,
+        "--json": as_json, "--quiet": quiet,
     }  # fmt: skip
     words += [name for name, given in flags.items() if given]
     values: list[tuple[str, str | None]] = [
-        ("--format", asked.form if asked.form != "text" else None),
+        ("--format", asked.form if asked.form != "text" and not as_json else None),
         ("--confirm", asked.confirm),
         *(("--skip", one) for one in asked.skip),
         ("--because", asked.because),

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from recoup import __version__
+from recoup.assembly import recover_host
 from recoup.assembly.provision import provision
-from recoup.assembly.recover_host import Host, parse_host
+from recoup.assembly.recover_host import Host, Remote, parse_host, recover_there
 from recoup.assembly.system import System
+from recoup.cli import asking
+from recoup.cli.output import Output
 from recoup.cli.recover_asked import Asked
-from recoup.cli.recover_kit import words_there
-from recoup.kernel.errors import EngineError, UsageError
+from recoup.cli.recover_kit import on_host, words_there
+from recoup.kernel.errors import EngineError, Exit, UsageError
+from recoup.kernel.secret import Secret
 from recoup.plan.load import load
 
 
@@ -97,3 +104,119 @@ def test_a_command_that_names_no_server_leaves_the_one_that_was_given_and_one_th
     assert (
         provision(_system(tmp_path, ""), situation="server-loss", host="ssh://a@b", say=lambda _: None) == "ssh://a@b"
     )
+
+
+def test_what_the_laptop_prints_reaches_the_other_machine_as_it_was_asked_for() -> None:
+    assert words_there(Asked(show=True, form="json"), as_json=True) == ("recover", "--show", "--json")
+    assert words_there(Asked(resume=True), quiet=True) == ("recover", "--resume", "--quiet")
+    assert words_there(Asked(what="server-loss", dry_run=True, form="md")) == (
+        *("recover", "server-loss", "--plan", "--format", "md"),
+    )
+
+
+@dataclass
+class There:
+    """A server behind a pretended ``ssh``: it keeps the scripts, and the last command ends with ``code``."""
+
+    folder: Path
+    code: int = 0
+
+    def recover(self, *, looks: bool = False, terminal: bool = False) -> Exit:
+        remote = Remote(
+            host=Host(name="new"), words=("recover", "--show"), key=Secret("k"), key_id="f" * 64,
+            looks=looks, terminal=terminal, from_here="recoup recover --resume --kit k.tar --host ssh://new",
+        )  # fmt: skip
+        (self.folder / "code").write_text(str(self.code))
+        return recover_there(remote, self.said.append)
+
+    @property
+    def scripts(self) -> list[str]:
+        return (self.folder / "log").read_text().splitlines()
+
+    said: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> There:
+    (tmp_path / "ssh").write_text(
+        f'#!/bin/sh\necho "$*" >> {tmp_path}/log\ncat > /dev/null\n'
+        f"case \"$*\" in *--version*) echo 'recoup {__version__}';; *mktemp*) echo /dev/shm/recoup-look-a1;; "
+        f"*'exec recoup'*) exit $(cat {tmp_path}/code);; esac\n"
+    )
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    return There(tmp_path)
+
+
+@pytest.mark.parametrize("code", [0, 4])
+def test_a_look_brings_its_own_key_and_leaves_that_of_a_recovery_alone(there: There, code: int) -> None:
+    there.code = code
+    assert there.recover(looks=True) == code
+    typed = "\n".join(there.scripts)
+    assert f"/dev/shm/recoup-{'f' * 16}" not in typed
+    assert "--key-file /dev/shm/recoup-look-a1/recoup.key" in typed
+    assert there.scripts[-1].endswith("rm -rf /dev/shm/recoup-look-a1"), "nothing of it is left there"
+    assert not any("stays" in one for one in there.said)
+
+
+def test_the_key_of_a_recovery_stays_until_it_ended_well_and_the_next_command_is_said_as_it_is_typed_here(
+    there: There,
+) -> None:
+    there.code = 1
+    assert there.recover() == Exit.FAILED
+    assert not any("rm -rf" in one for one in there.scripts)
+    assert any("stays in /dev/shm/recoup-ffff" in one for one in there.said)
+    assert "from here they are typed like this: recoup recover --resume --kit k.tar --host ssh://new" in there.said[-1]
+    there.code = 0
+    assert there.recover() == Exit.OK
+    assert there.scripts[-1].endswith(f"rm -rf /dev/shm/recoup-{'f' * 16}")
+
+
+def test_a_terminal_is_asked_for_there_when_there_is_one_here(there: There) -> None:
+    there.recover(terminal=True)
+    there.recover()
+    typed = [one for one in there.scripts if "exec recoup" in one]
+    assert ["-t" in one.split() for one in typed] == [True, False]
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
+    """A laptop whose folder has a plan of another system, with a command. What was sent where is kept."""
+    _system(tmp_path, f"provision: 'touch {tmp_path}/made'\n")
+    (tmp_path / "recoup.key").write_text("ab" * 32 + "\n")
+    (tmp_path / "recoup.key").chmod(0o600)
+    monkeypatch.chdir(tmp_path)
+    found: list[Any] = []
+
+    def keep(remote: Remote, _: object) -> Exit:
+        found.append(remote)
+        return Exit.OK
+
+    monkeypatch.setattr(recover_host, "recover_there", keep)
+    monkeypatch.setattr(asking, "somebody_is_here", lambda: True)
+    return found
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        {"what": "server-loss", "dry_run": True},
+        {"resume": True},
+        {"show": True},
+        {"close": True},
+        {"rollback": True},
+        {"abandon": True, "because": "no"},
+        {"what": "application-loss"},
+    ],
+)
+def test_only_a_recovery_that_begins_on_a_new_server_makes_one(
+    mode: dict[str, Any], sent: list[Any], tmp_path: Path
+) -> None:
+    asked = Asked(host="ssh://root@new", source="s3://nowhere/shop", key_file=Path("recoup.key"), yes=True, **mode)
+    assert on_host(Output(), asked) == Exit.OK
+    assert not (tmp_path / "made").exists()
+    [remote] = sent
+    assert remote.host == Host(name="new", user="root")
+    assert remote.looks == bool(mode.get("show") or mode.get("dry_run"))
+    assert remote.from_here.endswith("--from s3://nowhere/shop --key-file recoup.key --host ssh://root@new")
+    assert not remote.terminal, "what it prints goes into no terminal"
