@@ -16,7 +16,11 @@ def stream_of(kind: str, record: WorkerRecord | None, newest_copy: datetime | No
     facts = record.facts
     gap_at = instant_of(facts.get("gap_at"))
     gap = facts.get("gap") if gap_at is None or newest_copy is None or gap_at > newest_copy else None
-    if facts.get("base") == "missing":
+    if facts.get("base") == "present":
+        # A copy lies in what is streamed since the gap. It may be older than the note of the gap: the copy that a stream
+        # begins at is taken first.
+        gap = None
+    elif facts.get("base") == "missing":
         gap = gap or "no copy lies in it yet"
     error = facts.get("problem") or (None if _runs_again(record) else facts.get("error") or record.error)
     position = facts.get("safe_lsn") or facts.get("stored_offset")

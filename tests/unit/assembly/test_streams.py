@@ -29,3 +29,13 @@ def test_the_error_of_the_time_before_is_shown_until_the_stream_runs_again(facts
     assert stream_of("stream", record({**facts, "connected": False, "state": None}, said=second), None).error
     assert stream_of("stream", record(facts, said=second), None).error is None
     assert stream_of("stream", record({**facts, "problem": "slow"}, said=second), None).error == "slow"
+
+
+@pytest.mark.parametrize(
+    ("base", "gap"), [("present", None), ("missing", "it was away too long"), (None, "it was away too long")]
+)
+def test_a_gap_matters_until_a_copy_lies_in_what_is_streamed_since(base: str | None, gap: str | None) -> None:
+    """The copy that a stream begins anew at is taken before the gap is noted."""
+    facts = {"connected": True, "gap": "it was away too long", "gap_at": NOW.isoformat(), "base": base}
+    before = NOW - timedelta(seconds=1)
+    assert stream_of("stream", record(facts, said=timedelta(seconds=1)), before).gap == gap
