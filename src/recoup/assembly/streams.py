@@ -17,8 +17,8 @@ def stream_of(kind: str, record: WorkerRecord | None, newest_copy: datetime | No
     gap_at = instant_of(facts.get("gap_at"))
     gap = facts.get("gap") if gap_at is None or newest_copy is None or gap_at > newest_copy else None
     if facts.get("base") == "present":
-        # A copy lies in what is streamed since the gap. It may be older than the note of the gap: the copy that a stream
-        # begins at is taken first.
+        # A copy lies in what is streamed since the gap. It may look older than the gap: the copy that a stream begins
+        # at is taken before the gap is noted.
         gap = None
     elif facts.get("base") == "missing":
         gap = gap or "no copy lies in it yet"
