@@ -11,6 +11,7 @@ from typing import Any, Final
 from recoup.assembly.stack import Stack, default_files, open_stack
 from recoup.assembly.system import System
 from recoup.engines.compose.docker import ComposeSource, call
+from recoup.engines.compose.engine_facts import image_id
 from recoup.engines.compose.project import Project, read_project
 from recoup.engines.compose.sandbox_engine import isolation_of, one_offs_of, remove, things_in
 from recoup.engines.compose.sandbox_project import Isolated, SandboxWish, isolate, place_of
@@ -185,7 +186,7 @@ def _images(
     for name in services:
         written = project.services[name].image or f"{project.name}-{name}"  # what Compose calls one that it builds
         for candidate in (*recorded.get(name, ()), written):
-            identity = _image_id(source, candidate)
+            identity = image_id(source, candidate)
             if identity is not None:
                 found[name] = identity
                 if candidate == written and recorded.get(name):
@@ -206,13 +207,6 @@ def _processors(source: ComposeSource) -> float:
     said = call(source.docker("info", "--format", "{{.NCPU}}"), doing="ask the engine for its processors")
     there = said.stdout.decode().strip()
     return min(_MOST_PROCESSORS, float(there)) if there.isdigit() and there != "0" else 1.0
-
-
-def _image_id(source: ComposeSource, reference: str) -> str | None:
-    seen = call(
-        source.docker("image", "inspect", "--format", "{{.Id}}", reference), doing="look for an image", expect=None
-    )
-    return seen.stdout.decode().strip() or None if seen.exit_status == 0 else None
 
 
 def _identity(isolated: Isolated) -> Identity:
