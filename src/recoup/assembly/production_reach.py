@@ -19,7 +19,6 @@ from recoup.drill.reach import Ended, Response, Rows
 from recoup.engines.compose.addresses import LOOPBACK
 
 _WHERE: Final = "the stack"
-_EVERYWHERE: Final = ("", "0.0.0.0", "::")  # noqa: S104 - what ports are published on, compared and never listened on
 #: Whatever a query does: in production it only reads.
 _READ_ONLY: Final = ("SET default_transaction_read_only = on",)
 
@@ -70,5 +69,5 @@ class ProductionReach:
         assert self._stack is not None, "the caller has a stack"
         for one in self._stack.project.services[name].ports:
             if one.target == port and one.protocol == "tcp" and one.published is not None:
-                return ("127.0.0.1" if one.host in _EVERYWHERE else one.host), one.published
+                return one.nearby, one.published
         return None

@@ -13,7 +13,7 @@ from recoup.assembly.notes import instant_of, read_note
 from recoup.assembly.pings import PINGS_NOTE
 from recoup.assembly.recover_context import Recovery
 from recoup.assembly.recover_protect import came_back, copy_kind, described, newest_since, timeline_of
-from recoup.assembly.stack import open_stack
+from recoup.assembly.stack import Stack, try_stack
 from recoup.assembly.survey import Survey, daemon_state, survey
 from recoup.assembly.symptoms import look_at_services
 from recoup.assembly.system import System
@@ -39,13 +39,11 @@ from recoup.recovery.checklist import (
 from recoup.recovery.diagnosis import Seen
 from recoup.recovery.progress import Progress
 from recoup.recovery.step import Act, Phase, Step
-from recoup.repository.catalog import read_catalog
 from recoup.repository.heartbeat import read_heartbeats
 
 #: A stream begins again by itself: its worker tries once a minute at least, and stores within seconds.
 STREAM_SECONDS: Final = 150.0
 _AGAIN_SECONDS: Final = 2.0
-_EVERYWHERE: Final = ("", "0.0.0.0", "::")  # noqa: S104 - what ports are published on; compared only
 
 
 def go_through(recovery: Recovery, *, stream_seconds: float = STREAM_SECONDS) -> tuple[Item, ...]:
@@ -55,10 +53,13 @@ def go_through(recovery: Recovery, *, stream_seconds: float = STREAM_SECONDS) ->
     cannot be written, or the plan and its key are not there.
     """
     deadline = clock.monotonic() + stream_seconds
-    items = _computed(recovery)
+    project = try_stack(recovery.system)
+    items = _computed(recovery, project)
     while _beginning(recovery, items) and clock.monotonic() < deadline:
         clock.pause(_AGAIN_SECONDS)
-        items = _computed(recovery)
+        if isinstance(project, RecoupError):
+            project = try_stack(recovery.system)
+        items = _computed(recovery, project)
     for item in left_to_people(items):
         if not _ask(recovery, item):
             break  # nobody is there
@@ -93,20 +94,23 @@ def _with_answers(recovery: Recovery, items: Sequence[Item]) -> tuple[Item, ...]
     return answered(items, answers(recovery.journal.lines))
 
 
-def _computed(recovery: Recovery) -> tuple[Item, ...]:
-    return checklist(facts_of(recovery), answers(recovery.journal.lines))
+def _computed(recovery: Recovery, project: Stack | RecoupError | None) -> tuple[Item, ...]:
+    return checklist(facts_of(recovery, project), answers(recovery.journal.lines))
 
 
 # -- facts -----------------------------------------------------------------------------------------------------------
 
 
-def facts_of(recovery: Recovery) -> Facts:
-    """Look at everything that the list is about. What cannot be found out is in the facts as that."""
+def facts_of(recovery: Recovery, project: Stack | RecoupError | None) -> Facts:
+    """Look at everything that the list is about. What cannot be found out is in the facts as that.
+
+    ``project`` is as ``try_stack`` gives it.
+    """
     system, progress, now = recovery.system, recovery.progress, clock.now()
     known = survey(system, now)
-    seen = {one.service: one for one in look_at_services(system, now, known)}
+    seen = {one.service: one for one in look_at_services(system, now, known, project)}
     back = [found for name in system.plan.databases() if (found := came_back(recovery, name)) is not None]
-    containers, trouble = _containers(system)
+    containers, trouble = _containers(system, project)
     since = min(back, default=progress.begun)
     return Facts(
         situation=progress.situation,
@@ -125,25 +129,26 @@ def facts_of(recovery: Recovery) -> Facts:
         pings=_pings(system),
         metrics=_metrics(system),
         key_file=_key_file(system),
-        noted=_noted(system),
+        noted=_noted(system, project),
     )
 
 
-def _containers(system: System) -> tuple[tuple[Container, ...] | None, str]:
+def _containers(system: System, project: Stack | RecoupError | None) -> tuple[tuple[Container, ...] | None, str]:
     """How the services of the Compose project are; None without one. And why that could not be found out."""
-    if system.plan.compose is None:
+    if project is None:
         return None, ""
+    if isinstance(project, RecoupError):
+        return (), project.message
     found: list[Container] = []
     named = {getattr(one, "compose", None) or name for name, one in system.plan.services.items()}
     try:
-        stack = open_stack(system)
-        there = stack.client.containers()
+        there = project.client.containers()
     except RecoupError as failure:
         return (), failure.message
-    for name in taking_part(system.plan, stack.project):
+    for name in taking_part(system.plan, project.project):
         mine = [one for one in there if one.service == name]
         # What the plan names serves users, and does not end by itself.
-        bad = [one for one in mine if not one.well and (name in named or not stack.client.is_over(one))]
+        bad = [one for one in mine if not one.well and (name in named or not project.client.is_over(one))]
         words = ", ".join(" ".join(filter(None, (one.state, one.health))) for one in bad or mine) or "no container"
         found.append(Container(service=name, well=bool(mine) and not bad, words=words))
     return tuple(found), ""
@@ -156,8 +161,7 @@ def _database(recovery: Recovery, name: str, seen: Seen, known: Survey) -> Datab
         timeline = timeline_of(system, name)
     except RecoupError:
         timeline = None  # that it does not answer is said already
-    catalog = read_catalog(known.opened, system.state_folder)
-    entry = newest_since(catalog, name, kind, back, timeline if back is not None else None)
+    entry = newest_since(known.catalog, name, kind, back, timeline if back is not None else None)
     facts = next(one for one in known.facts.services if one.name == name)
     return Database(
         service=name,
@@ -255,7 +259,7 @@ def _key_file(system: System) -> Finding | None:
     )  # fmt: skip
 
 
-def _noted(system: System) -> tuple[str, ...]:
+def _noted(system: System, project: Stack | RecoupError | None) -> tuple[str, ...]:
     """What a person should know who says that nobody has access: it may have been so before, and may be meant."""
     if system.plan.compose is None:
         return ()
@@ -265,12 +269,11 @@ def _noted(system: System) -> tuple[str, ...]:
         for path in secrets
         if path.is_file() and path.stat().st_mode & 0o004
     ]
-    try:
-        services = open_stack(system).project.services
-    except RecoupError:
+    if not isinstance(project, Stack):
         return tuple(found)
+    services = project.project.services
     for name, one in system.plan.databases().items():
         ports = services[one.compose].ports if one.compose is not None and one.compose in services else ()
-        if any(port.host in _EVERYWHERE for port in ports):
+        if any(port.everywhere for port in ports):
             found.append(f"{name} is published to every network of this machine")
     return tuple(found)

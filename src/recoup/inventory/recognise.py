@@ -262,8 +262,7 @@ def _health(service: ComposeService) -> tuple[str | None, tuple[str, ...]]:
     scheme, path = match[0].partition("://")[0], match[2] or "/"
     for port in service.ports:
         if port.target == inside and port.published is not None and port.protocol == "tcp":
-            host = port.host if port.host not in ("", "0.0.0.0", "::") else "127.0.0.1"  # noqa: S104 (compared)
-            host = f"[{host}]" if ":" in host else host
+            host = f"[{port.nearby}]" if ":" in port.nearby else port.nearby
             return f"{scheme}://{host}:{port.published}{path}", (
                 "its health check asks this path, and the port is published",
             )

@@ -39,6 +39,16 @@ class Port:
     host: str = ""  #: the address it is bound to; empty means all
     protocol: str = "tcp"
 
+    @property
+    def everywhere(self) -> bool:
+        """Whether it is published on every address of the machine."""
+        return self.host in ("", "0.0.0.0", "::")  # noqa: S104 - compared with, never listened on
+
+    @property
+    def nearby(self) -> str:
+        """The address at which the machine itself reaches it."""
+        return "127.0.0.1" if self.everywhere else self.host
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dependency:

@@ -11,7 +11,7 @@ import pytest
 from recoup.engines.compose.answers import Answer, ask, wait_until_answers
 from recoup.engines.compose.client import ComposeProject, Container
 from recoup.engines.compose.docker import ComposeSource, ContainerEngineError
-from recoup.engines.compose.project import read_project
+from recoup.engines.compose.project import Port, read_project
 from recoup.kernel.errors import EngineError, UsageError
 from tests.real import not_run, require
 from tests.testhost.machine import compose_plugin
@@ -197,3 +197,19 @@ def test_what_ended_well_has_done_its_job_only_where_nobody_wants_it_to_run_on(
         image_id="", image="", restarts=0, out_of_memory=False, mounts=(),
     )  # fmt: skip
     assert client.is_over(container) is over
+
+
+@pytest.mark.parametrize(
+    ("host", "everywhere", "nearby"),
+    [
+        ("", True, "127.0.0.1"),
+        ("0.0.0.0", True, "127.0.0.1"),
+        ("::", True, "127.0.0.1"),
+        ("127.0.0.1", False, "127.0.0.1"),
+        ("192.0.2.7", False, "192.0.2.7"),
+        ("::1", False, "::1"),
+    ],
+)
+def test_a_port_says_where_the_machine_itself_reaches_it(host: str, everywhere: bool, nearby: str) -> None:
+    port = Port(target=80, published=8080, host=host)
+    assert (port.everywhere, port.nearby) == (everywhere, nearby)
