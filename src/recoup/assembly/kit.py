@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from recoup import __version__
-from recoup.assembly.own_wheel import Wheel, own_wheel
+from recoup.assembly.own_wheel import Wheel
 from recoup.assembly.system import System
 from recoup.kernel import clock
 from recoup.kernel.errors import DamageError, UnknownFormatError, UsageError
@@ -153,9 +153,8 @@ def _may_hold(system: System, service: FilesService) -> bool:
     return any(file.is_relative_to(system.resolver.path(one)) for one in service.paths)
 
 
-def kit_file(kit: Kit, page: str) -> bytes:
-    """The file of a kit: a tar. It holds secrets when the kit does."""
-    wheel = own_wheel()
+def kit_file(kit: Kit, page: str, wheel: Wheel | None) -> bytes:
+    """The file of a kit: a tar, with Recoup's wheel when one can be made. It holds secrets when the kit does."""
     stock = resources.files("recoup.repository") / "stock"
     parts = {
         _DOCUMENT: json.dumps(kit.document(), indent=1).encode(),
@@ -233,9 +232,3 @@ def _kit_repository(one: Mapping[str, Any]) -> KitRepository:
         access_key=one.get("access_key"),
         secret_key=None if secret is None else Secret(str(secret)),
     )
-
-
-def wheel_name() -> str | None:
-    """What Recoup's wheel in the kit is called; None when none can be made of this installation."""
-    wheel: Wheel | None = own_wheel()
-    return None if wheel is None else wheel.name

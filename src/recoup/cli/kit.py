@@ -51,8 +51,9 @@ def kit(
     The page alone is enough to bring the stack back on a blank machine; the file saves the typing. Without --with-key
     the key and the credentials stay out of both, and have to be at hand as well.
     """
-    from recoup.assembly.kit import kit_file, make_kit, wheel_name
+    from recoup.assembly.kit import kit_file, make_kit
     from recoup.assembly.kit_page import kit_html, kit_markdown
+    from recoup.assembly.own_wheel import own_wheel
     from recoup.assembly.system import System
     from recoup.cli.output import Output
     from recoup.kernel.errors import UsageError
@@ -60,16 +61,17 @@ def kit(
     if with_key and output_folder is None:
         raise UsageError("--with-key needs --output FOLDER", hint="A key is not shown on a screen.")
     made = make_kit(System.from_file(file), with_key=with_key)
-    wheel = wheel_name()
-    page = kit_markdown(made, wheel)
+    wheel = own_wheel()
+    name_of_wheel = None if wheel is None else wheel.name
+    page = kit_markdown(made, name_of_wheel)
     output = Output(json=as_json)
     if output_folder is None:
         output.line(page.rstrip())
     else:
         parts = {
             "recovery-kit.md": page.encode(),
-            "recovery-kit.html": kit_html(made, wheel).encode(),
-            "recovery-kit.tar": kit_file(made, page),
+            "recovery-kit.html": kit_html(made, name_of_wheel).encode(),
+            "recovery-kit.tar": kit_file(made, page, wheel),
         }
         _write(output_folder, parts)
         for name in parts:

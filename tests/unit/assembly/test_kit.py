@@ -14,8 +14,9 @@ import pytest
 
 from recoup.assembly.kit import Kit, kit_file, make_kit, read_kit
 from recoup.assembly.kit_page import kit_html, kit_markdown
-from recoup.assembly.own_wheel import own_wheel
+from recoup.assembly.own_wheel import Wheel, own_wheel
 from recoup.assembly.system import System
+from recoup.cli.kit import kit as kit_command
 from recoup.kernel.errors import DamageError, Exit, UnknownFormatError, UsageError
 from recoup.plan.load import load
 from tests.unit.cli.test_main import recoup
@@ -53,7 +54,7 @@ def test_secrets_are_in_page_and_file_only_when_they_were_asked_for(folder: Path
     plain, full = kit_of(folder, with_key=False), kit_of(folder, with_key=True)
     for secret in (KEY, "it's secret", "the-access-key"):
         page = kit_markdown(plain, None)
-        assert secret not in page + kit_html(plain, None) + kit_file(plain, page).decode(errors="replace")
+        assert secret not in page + kit_html(plain, None) + kit_file(plain, page, None).decode(errors="replace")
     assert KEY not in repr(full)
     assert "it's secret" not in repr(full)
     assert KEY in kit_markdown(full, None)
@@ -87,7 +88,7 @@ def test_a_plan_that_no_copy_holds_and_backups_that_go_with_production_are_warne
 def test_the_file_comes_back_as_it_was_made_and_holds_recoup_and_the_way_without_it(folder: Path) -> None:
     kit = kit_of(folder, with_key=True)
     made = folder / "kit.tar"
-    made.write_bytes(kit_file(kit, "the page"))
+    made.write_bytes(kit_file(kit, "the page", own_wheel()))
     assert read_kit(made) == kit
     with tarfile.open(made) as tar:
         names = tar.getnames()
@@ -158,3 +159,19 @@ def test_a_kit_without_the_key_or_with_another_ends_with_12(folder: Path) -> Non
     other = recoup(*asked, "--key-file", "other.key", folder=folder)
     assert other.returncode == Exit.WRONG_KEY
     assert "not the key of the kit" in other.stderr
+
+
+def test_page_and_file_name_the_same_wheel_which_is_made_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel, made = own_wheel(), list[Wheel | None]()
+    assert wheel is not None
+
+    def make() -> Wheel | None:
+        made.append(wheel)
+        return wheel
+
+    monkeypatch.setattr("recoup.assembly.own_wheel.own_wheel", make)
+    assert kit_command(output_folder=folder / "kit", file=folder / "recoup.yaml") == Exit.OK
+    assert made == [wheel]
+    assert wheel.name in (folder / "kit" / "recovery-kit.md").read_text()
+    with tarfile.open(folder / "kit" / "recovery-kit.tar") as tar:
+        assert wheel.name in tar.getnames()
