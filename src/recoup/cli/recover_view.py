@@ -23,7 +23,7 @@ from recoup.recovery.attained import Attained, Moment, attained
 from recoup.recovery.forecast import Forecast, Outlook
 from recoup.recovery.journal import Line
 from recoup.recovery.printed import short
-from recoup.recovery.step import Consent, Phase, Step
+from recoup.recovery.step import Consent, Step
 
 #: At which parts of the RTO somebody is told.
 _ALARMS: Final = (0.5, 0.8, 1.0)
@@ -178,8 +178,3 @@ def budget_left(found: Attained) -> timedelta:
 def first_change(steps: Sequence[Step]) -> Step | None:
     """The first step that changes anything of production that users could feel."""
     return next((one for one in steps if one.consent is not Consent.NONE), None)
-
-
-def users_back(steps: Sequence[Step]) -> Step | None:
-    """The step after which users can work."""
-    return next((one for one in reversed(steps) if one.phase is not Phase.AFTER), None)
