@@ -11,18 +11,24 @@ from collections.abc import Iterator
 import pytest
 
 from recoup.assembly import recover_after as after
+from recoup.assembly import stack
 from recoup.assembly.recover_checklist import go_through
 from recoup.assembly.recover_protect import protect
 from recoup.backup.run_records import read_workers
 from recoup.demo.host import wait_until
 from recoup.demo.programs import find_postgres
 from recoup.demo.servers import PostgresServer, RedisServer
+from recoup.engines.compose.docker import ComposeSource
+from recoup.engines.compose.project import Project
 from recoup.engines.postgres.lsn import Lsn
 from recoup.kernel.errors import BusyError, EngineError
 from recoup.kernel.finding import Verdict
 from recoup.recovery.checklist import Item, open_items
 from recoup.recovery.runbook import Database
+from recoup.repository import layout
 from recoup.repository.lease import hold_lease
+from recoup.storage.local import LocalStore
+from recoup.storage.object_store import ObjectInfo
 from tests.acceptance.after_place import after_restore
 from tests.acceptance.daemon_place import daemon, state_of
 from tests.acceptance.workplace import Workplace, wait_for
@@ -284,6 +290,35 @@ def test_nobody_there_leaves_the_questions_open_and_the_rest_done(work: Workplac
         wrong = points(go_through(run.recovery))
         assert wrong["services"] is Verdict.FAILED
         assert wrong["integrity-redis"] is Verdict.FAILED
+
+
+def test_one_look_reads_the_catalog_of_a_repository_and_the_stack_once(
+    work: Workplace, redis7: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work.add_redis(redis7)
+    work.services["sessions"] = work.services["redis"]
+    work.extra = "compose: {file: absent.yaml}\n"
+    work.write_plan()
+    work.backup("redis")
+    listed: list[str] = []
+    opened: list[str] = []
+    listing, opening = LocalStore.list, stack.read_project
+
+    def counted(store: LocalStore, prefix: str) -> Iterator[ObjectInfo]:
+        listed.append(prefix)
+        return listing(store, prefix)
+
+    def counted_too(source: ComposeSource) -> Project:
+        opened.append(str(source.files[0].name))
+        return opening(source)
+
+    with after_restore(work, "redis-loss", REDIS) as run:
+        run.done("choose-redis", "start-redis")
+        monkeypatch.setattr(LocalStore, "list", counted)
+        monkeypatch.setattr(stack, "read_project", counted_too)
+        go_through(run.recovery, stream_seconds=0)
+    assert listed.count(layout.MANIFESTS) == 1
+    assert opened == ["absent.yaml"]
 
 
 def test_a_database_that_was_only_started_needs_no_new_copy(work: Workplace, redis7: RedisServer) -> None:

@@ -9,7 +9,7 @@ from recoup.assembly.system import System
 from recoup.engines.compose.client import ComposeProject
 from recoup.engines.compose.docker import ComposeSource
 from recoup.engines.compose.project import Project, read_project
-from recoup.kernel.errors import UsageError
+from recoup.kernel.errors import RecoupError, UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +35,14 @@ def open_stack(system: System) -> Stack:
     source = ComposeSource(files=files, env_files=env_files, name=described.project, docker_environment=marks)
     project = read_project(source)
     return Stack(project=project, client=ComposeProject(project))
+
+
+def try_stack(system: System) -> Stack | RecoupError | None:
+    """The Compose project of a plan, or why it cannot be read; None for a plan without one."""
+    try:
+        return None if system.plan.compose is None else open_stack(system)
+    except RecoupError as failure:
+        return failure
 
 
 def default_files(folder: Path) -> tuple[Path, ...]:

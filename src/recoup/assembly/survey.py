@@ -47,6 +47,7 @@ class Survey:
     opened: tuple[Repository, ...]
     system: str
     drills: Book | None = None  #: the newest; None when the plan has none
+    catalog: Catalog = field(default_factory=lambda: Catalog(entries=()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +105,7 @@ def survey(system: System, now: datetime) -> Survey:
         one.name: history.days_of(one.name, now, 30) if one.streams else worst_by_day(_good(one), now=now)
         for one in services
     }
-    return Survey(facts=facts, days=days, opened=opened, system=system.plan.system, drills=drills)
+    return Survey(facts=facts, days=days, opened=opened, system=system.plan.system, drills=drills, catalog=catalog)
 
 
 def _good(service: ServiceFacts) -> list[Point]:

@@ -12,7 +12,7 @@ from typing import Final
 from recoup.assembly.live_postgres import checks_of
 from recoup.assembly.postgres import PostgresPlace, postgres_place
 from recoup.assembly.redis import redis_place
-from recoup.assembly.stack import Stack, open_stack
+from recoup.assembly.stack import Stack, try_stack
 from recoup.assembly.survey import Survey, survey
 from recoup.assembly.system import System
 from recoup.engines.compose.answers import ask
@@ -27,7 +27,7 @@ from recoup.kernel.finding import Verdict
 from recoup.objectives.alarms import ServiceFacts
 from recoup.plan.services import ComposeService, FilesService, PostgresService, RedisService
 from recoup.recovery.diagnosis import Data, Engine, Seen
-from recoup.repository.catalog import REPLACED, Catalog, Entry, read_catalog
+from recoup.repository.catalog import REPLACED, Catalog, Entry
 from recoup.repository.repository import Repository
 
 #: A look must end soon, also at a server that is in trouble.
@@ -63,15 +63,16 @@ class _Subject:
         return 0
 
 
-def look_at_services(system: System, now: datetime, surveyed: Survey | None = None) -> Iterator[Seen]:
-    """What is seen of each service, in the plan's order. Never raises for what is wrong: that is what is asked."""
-    known = surveyed or survey(system, now)
-    catalog = read_catalog(list(known.opened), system.state_folder)
-    try:
-        stack = None if system.plan.compose is None else open_stack(system)
-        trouble = None
-    except RecoupError as failure:
-        stack, trouble = None, failure
+def look_at_services(
+    system: System, now: datetime, surveyed: Survey | None = None, project: Stack | RecoupError | None = None
+) -> Iterator[Seen]:
+    """What is seen of each service, in the plan's order. Never raises for what is wrong: that is what is asked.
+
+    ``surveyed`` and ``project`` are what the caller found out just now.
+    """
+    known, project = surveyed or survey(system, now), project or try_stack(system)
+    catalog = known.catalog
+    stack, trouble = (None, project) if isinstance(project, RecoupError) else (project, None)
     for name, service in system.plan.services.items():
         if isinstance(service, PostgresService):
             subject = _subject(name, "postgres", service.compose, catalog, known.opened)
