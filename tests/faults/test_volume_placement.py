@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -71,9 +71,15 @@ def deadly(tmp_path: Path) -> Path:
 
 def _run(script: str, data: Path, *, stdin: bytes = b"", path: Sequence[Path] = (), deadly: int = 0) -> int:
     where = ":".join([*map(str, path), os.environ["PATH"]])
-    environment = {"PATH": where, "DEADLY": str(deadly)}
-    argv = ["sh", "-c", script, "recoup", str(data), ID]
-    return subprocess.run(argv, input=stdin, env=environment, capture_output=True, check=False, timeout=60).returncode
+    return run_script(script, data, ID, stdin=stdin, environment={"PATH": where, "DEADLY": str(deadly)}).returncode
+
+
+def run_script(
+    script: str, data: Path, restore_id: str, *, stdin: bytes = b"", environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a script as it runs in a container."""
+    argv = ["sh", "-c", script, "recoup", str(data), restore_id]
+    return subprocess.run(argv, input=stdin, env=environment, capture_output=True, check=False, timeout=60)
 
 
 def _status(data: Path) -> volume_script.VolumeStatus:
