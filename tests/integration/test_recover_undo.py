@@ -13,6 +13,8 @@ import pytest
 
 from recoup.assembly import recover_undo
 from recoup.assembly.recover_context import Recovery
+from recoup.assembly.recover_runs import local_runs
+from recoup.assembly.system import System
 from recoup.engines.postgres.volume_script import BACK
 from recoup.kernel.finding import Finding
 from recoup.recovery.in_place import Occupant
@@ -105,3 +107,19 @@ def test_what_must_not_be_put_back_is_refused_before_a_rollback_begins(desk: Des
     said = desk.recover("--rollback", "--confirm", "marketplace", expect=5)
     assert "the data there are not those that this run put in place" in said
     assert "done and proven" in desk.recover("--show")
+
+
+def test_what_is_kept_when_a_run_is_closed_can_be_put_back_or_removed_later(desk: Desk, volume: Volume) -> None:
+    desk.recover(SITUATION, "--yes", "--pause-before", "start-postgres", "--confirm", "marketplace", expect=4)
+    desk.recover("--rollback", "--confirm", "marketplace")
+    for _ in range(2):
+        desk.recover("--close", "--yes", "--keep")
+        assert volume.aside == ["recovered data"]
+    assert "is rolled back" in desk.recover("--rollback", "--confirm", "marketplace")
+    assert "removed recovered data" in desk.recover("--close", "--yes")
+    said = desk.recover("--rollback", "--confirm", "marketplace", expect=5)
+    assert "is closed: what it replaced is not kept any more" in said
+    desk.recover("--close", "--yes")
+    [run] = local_runs(System.from_file(desk.plan).state_folder)
+    closed = [(one.data["removed"], one.data["kept"]) for one in run.lines if one.event == "run-closed"]
+    assert closed == [([], True), (["recovered data"], False)]

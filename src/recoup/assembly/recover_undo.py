@@ -38,7 +38,7 @@ class Undone:
 
 def rollback_step(recovery: Recovery) -> Step:
     """What putting back will do, for the one who has to agree. Raise ``RefusedError`` when nothing can be put back."""
-    if _closed(recovery):
+    if _removed(recovery):
         raise RefusedError(
             f"the run {recovery.run} is closed: what it replaced is not kept any more",
             hint="`recoup list` shows the copies there are; `recoup restore` brings one back.",
@@ -126,7 +126,7 @@ def close(recovery: Recovery, *, keep: bool = False) -> Undone:
         )
     removed = [what for service in removing for what in _forget(recovery, service)]
     failed, _ = holds.release(recovery.system, hold_name(recovery.run))
-    if not _closed(recovery):
+    if removed or not _closed(recovery):
         recovery.journal.append(written.RUN_CLOSED, removed=removed, kept=keep)
     findings = [
         Finding(
@@ -146,6 +146,11 @@ def close(recovery: Recovery, *, keep: bool = False) -> Undone:
 
 def _closed(recovery: Recovery) -> bool:
     return any(one.event == written.RUN_CLOSED for one in recovery.journal.lines)
+
+
+def _removed(recovery: Recovery) -> bool:
+    """Whether what it set aside is gone: a run may be closed and keep that."""
+    return any(one.event == written.RUN_CLOSED and not one.data.get("kept") for one in recovery.journal.lines)
 
 
 def _replaced(recovery: Recovery) -> tuple[str, ...]:
