@@ -10,6 +10,8 @@ import pytest
 
 from recoup.assembly.recover_context import RecoverWish
 from recoup.assembly.recover_end import abandon, open_run
+from recoup.assembly.recover_forecast import expect
+from recoup.assembly.recover_run import show_steps
 from recoup.assembly.recover_runs import local_runs, run_folder, runs_seen
 from recoup.assembly.system import System
 from recoup.demo.host import wait_until
@@ -175,6 +177,8 @@ def test_a_run_that_another_one_overtook_is_not_gone_on_with(plan: Path, on: Mac
     on("alpha")
     with pytest.raises(RefusedError, match=f"the run {second.run} was begun after {first}"):
         recover(plan, run=first)
+    shown = show_steps(RecoverWish(situation="database-corruption", file=plan), parts_of(plan.parent / "world"))
+    assert expect(*shown).under_way is None, "`recover` would begin a new one"
     assert recover(plan, pause_before="hold").run not in (first, second.run)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from recoup.assembly.access import Readable
 from recoup.assembly.recover_context import RecoverWish
-from recoup.assembly.recover_runs import RunSeen, runs_seen
+from recoup.assembly.recover_runs import RunSeen, runs_seen, under_way
 from recoup.assembly.system import System
 from recoup.drill.book import read_book
 from recoup.drill.model import DrillRecord
@@ -51,7 +51,7 @@ def expect(opened: Readable, system: System, steps: Sequence[Step]) -> Expected:
     return Expected(
         outlook=outlook(steps, taken, sizes_of(catalog), promised.rto),
         silent=tuple(silent),
-        under_way=next((one.run for one in reversed(runs) if one.goes_on), None),
+        under_way=None if (newest := under_way(runs)) is None else newest.run,
     )
 
 
