@@ -155,13 +155,8 @@ def _removed(recovery: Recovery) -> bool:
 
 def _replaced(recovery: Recovery) -> tuple[str, ...]:
     """The databases whose data this run has replaced, or had begun to; those that it replaced last come first."""
-    steps = recovery.progress.steps
-    return tuple(
-        one.service
-        for one in reversed(facts_of_run(recovery).databases)
-        for name in (f"swap-{one.service}", f"place-{one.service}")
-        if name in steps and steps[name].attempts and steps[name].standing != "skipped"
-    )
+    databases = reversed(facts_of_run(recovery).databases)
+    return tuple(one.service for one in databases if written.has_replaced(recovery.progress, one.service))
 
 
 def _put_back(recovery: Recovery, service: str, member: VolumeMember) -> str:

@@ -147,4 +147,4 @@ def _stopped(progress: Progress) -> bool:
 
 
 def _replaced(progress: Progress) -> bool:
-    return any(name.startswith("swap-") and one.attempts for name, one in progress.steps.items())
+    return any(written.has_replaced(progress, name.partition("-")[2]) for name in progress.steps)

@@ -183,24 +183,38 @@ def require_not_rolling_back(progress: Progress) -> None:
         )
 
 
-def require_same_run(progress: Progress, steps: Sequence[Step]) -> None:
-    """Raise ``RefusedError`` unless the list of steps is the one that the run began with."""
-    names = tuple(step.id for step in steps)
-    if progress.order == ORDER and progress.frozen == names:
-        return
-    hint = (
-        "Continue it with the version of Recoup that began it, or end it with "
-        f"`recoup recover --abandon {progress.run}` and begin a new one: every step looks first what is already done."
-    )
+def has_replaced(progress: Progress, service: str) -> bool:
+    """Whether the data of a service were replaced by the run, or by a person for it, or that had been begun."""
+    found = (progress.steps.get(f"{act}-{service}") for act in ("swap", "place"))
+    return any(one is not None and one.attempts > 0 and one.standing != "skipped" for one in found)
+
+
+def require_same_order(progress: Progress) -> None:
+    """Raise ``RefusedError`` when the run was begun by a Recoup whose steps mean something else."""
     if progress.order != ORDER:
-        raise RefusedError(
+        raise cannot_continue(
+            progress,
             f"the run {progress.run} was begun by a Recoup that orders steps otherwise "
             f"(number {progress.order}, this one has {ORDER})",
-            hint=hint,
         )
-    changed = sorted(set(names) ^ set(progress.frozen)) or ["their order"]
-    raise RefusedError(
-        f"the steps of the run {progress.run} would not be the same any more: {', '.join(changed)}", hint=hint
+
+
+def require_same_run(progress: Progress, steps: Sequence[Step]) -> None:
+    """Raise ``RefusedError`` unless the list of steps is the one that the run began with."""
+    require_same_order(progress)
+    names = tuple(step.id for step in steps)
+    if progress.frozen != names:
+        changed = sorted(set(names) ^ set(progress.frozen)) or ["their order"]
+        why = f"the steps of the run {progress.run} would not be the same any more: {', '.join(changed)}"
+        raise cannot_continue(progress, why)
+
+
+def cannot_continue(progress: Progress, why: str) -> RefusedError:
+    """The error for a run that this Recoup cannot continue."""
+    return RefusedError(
+        why,
+        hint="Continue it with the version of Recoup that began it, or end it with "
+        f"`recoup recover --abandon {progress.run}` and begin a new one: every step looks first what is already done.",
     )
 
 
