@@ -7,6 +7,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from recoup.assembly import recover_after as after
 from recoup.assembly import stack
 from recoup.assembly.recover_checklist import go_through
 from recoup.assembly.recover_protect import protect
+from recoup.assembly.system import Opened, System
 from recoup.backup.run_records import read_workers
 from recoup.demo.host import wait_until
 from recoup.demo.programs import find_postgres
@@ -21,6 +23,7 @@ from recoup.demo.servers import PostgresServer, RedisServer
 from recoup.engines.compose.docker import ComposeSource
 from recoup.engines.compose.project import Project
 from recoup.engines.postgres.lsn import Lsn
+from recoup.kernel import clock
 from recoup.kernel.errors import BusyError, EngineError
 from recoup.kernel.finding import Verdict
 from recoup.recovery.checklist import Item, open_items
@@ -176,6 +179,39 @@ def test_a_new_copy_is_taken_once_and_a_run_that_copies_is_waited_for(work: Work
         assert again.data["grade"] == "intact"
         assert [one.verdict for one in again.findings] == [Verdict.OK]
         assert set(work.listed()) - {before} == after_ids
+
+
+def test_while_another_run_copies_no_repository_is_asked_and_its_copy_does(
+    work: Workplace, redis7: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis7.client().set("basket", "3")
+    work.add_redis(redis7)
+    work.write_plan()
+    before = work.backup("redis")
+    opened, pauses = System.open_some, 0
+    asked: list[int] = []  # after how many pauses
+
+    def counted(system: System, **wanted: Any) -> Opened:
+        asked.append(pauses)
+        return opened(system, **wanted)
+
+    with after_restore(work, "redis-loss", REDIS) as run, contextlib.ExitStack() as other:
+        run.done("start-redis")
+        other.enter_context(hold_lease(run.recovery.system.state_folder, "redis", "backup of redis"))
+
+        def pause(_seconds: float) -> None:
+            nonlocal pauses
+            pauses += 1
+            if pauses == 5:  # it ends, and has taken the copy that is needed
+                other.close()
+                work.backup("redis")
+
+        monkeypatch.setattr(System, "open_some", counted)
+        monkeypatch.setattr(clock, "pause", pause)
+        done = protect(run.recovery, run.steps["protect-redis"])
+    assert {one for one in asked if one < 5} == {0}
+    assert asked.count(0) == 1
+    assert {done.data["copy"]} == set(work.listed()) - {before}
 
 
 @contextlib.contextmanager

@@ -138,19 +138,24 @@ class _Attempt:
             task = Task(service=self.service, kind=self.kind)
             error: RecoupError | None = self._busy()
             if error is None:
+                # The other run may have taken the very copy that is needed.
+                if told and (entry := self.there()) is not None:
+                    return entry
                 result = protect_recorded(self.system, task, Options(), self.recovery.voice.on_progress)
                 if result.taken is not None:
                     return self._entry(result.taken.outcome.manifest.id)
                 error = result.error
             assert error is not None, "a task has a copy or an error"
-            if not isinstance(error, BusyError) or clock.monotonic() >= deadline:
+            if not isinstance(error, BusyError):
+                raise error
+            if clock.monotonic() >= deadline:
+                if told and (entry := self.there()) is not None:  # one after the other, without a gap that was seen
+                    return entry
                 raise error
             if not told:
                 self.recovery.voice.say(f"waiting for another run to end: {error.message}")
             told = True
             clock.pause(_AGAIN_SECONDS)
-            if (entry := self.there()) is not None:  # it may have taken the very copy that is needed
-                return entry
 
     def _busy(self) -> BusyError | None:
         """Who copies the service now. Asked first: a run that cannot begin would be told as one that failed."""
