@@ -141,7 +141,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> There:
     (tmp_path / "ssh").write_text(
         f'#!/bin/sh\necho "$*" >> {tmp_path}/log\ncat > /dev/null\n'
         f"case \"$*\" in *--version*) echo 'recoup {__version__}';; *mktemp*) echo /dev/shm/recoup-look-a1;; "
-        f"*'exec recoup'*) exit $(cat {tmp_path}/code);; esac\n"
+        f"*'recoup recover'*) exit $(cat {tmp_path}/code);; esac\n"
     )
     (tmp_path / "ssh").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
@@ -163,19 +163,19 @@ def test_the_key_of_a_recovery_stays_until_it_ended_well_and_the_next_command_is
     there: There,
 ) -> None:
     there.code = 1
-    assert there.recover() == Exit.FAILED
+    assert there.recover(terminal=True) == Exit.FAILED
     assert not any("rm -rf" in one for one in there.scripts)
     assert any("stays in /dev/shm/recoup-ffff" in one for one in there.said)
     assert "from here they are typed like this: recoup recover --resume --kit k.tar --host ssh://new" in there.said[-1]
     there.code = 0
-    assert there.recover() == Exit.OK
+    assert there.recover(terminal=True) == Exit.OK
     assert there.scripts[-1].endswith(f"rm -rf /dev/shm/recoup-{'f' * 16}")
 
 
 def test_a_terminal_is_asked_for_there_when_there_is_one_here(there: There) -> None:
     there.recover(terminal=True)
     there.recover()
-    typed = [one for one in there.scripts if "exec recoup" in one]
+    typed = [one for one in there.scripts if "recoup recover" in one]
     assert ["-t" in one.split() for one in typed] == [True, False]
 
 
