@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from recoup.assembly import recover_run
 from recoup.assembly.recover_context import RecoverWish
 from recoup.assembly.recover_end import abandon, open_run
 from recoup.assembly.recover_forecast import expect
@@ -136,7 +138,7 @@ def test_a_journal_that_is_damaged_everywhere_is_refused_and_can_be_given_up(pla
         with pytest.raises(DamageError) as refused:
             recover(plan, take_over=take_over)
         assert f"--abandon {run}" in str(refused.value.hint)
-    lines = abandon(given(plan, run), "nothing is left of it", parts_of(plan.parent / "world"))
+    lines = abandon(given(plan, run), "nothing is left of it")
     assert lines[-1].data["outcome"] == "abandoned"
     assert attained(lines) is not None
     assert [path for path in journal(plan, run).parent.iterdir() if "aside" in path.name]
@@ -185,11 +187,11 @@ def test_a_run_that_another_one_overtook_is_not_gone_on_with(plan: Path, on: Mac
 def test_a_run_that_was_given_up_is_not_gone_on_with_anywhere(plan: Path, on: Machine) -> None:
     first = recover(plan, pause_before="swap-postgres")
     on("beta")
-    lines = abandon(given(plan, name="bob"), "the old server is back", parts_of(plan.parent / "world"))
+    lines = abandon(given(plan, name="bob"), "the old server is back")
     assert (lines[-1].who, lines[-1].data["outcome"]) == ("bob", "abandoned")
     on("alpha")
     with pytest.raises(UsageError, match="has ended already: abandoned"):
-        abandon(given(plan, first.run), "again", parts_of(plan.parent / "world"))
+        abandon(given(plan, first.run), "again")
     assert recover(plan, pause_before="hold").run != first.run
 
 
@@ -211,3 +213,43 @@ def test_a_plan_that_was_changed_meanwhile_is_said_and_written_down(plan: Path, 
     assert any("the plan was changed" in one for one in said)
     resumed = [line for line in again.lines if line.event == written.RUN_RESUMED]
     assert "plan" in resumed[0].data
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"order": written.ORDER + 1}, "orders steps otherwise"),
+        ({"facts": {"facts": {"databases": "all of them"}}}, "was written by a Recoup that says it otherwise"),
+        ({"facts": {}}, "was written by a Recoup that says it otherwise"),
+        (
+            {"order": written.ORDER + 1, "facts": {}, "runbook": [{"id": "hold", "act": "dance"}]},
+            "orders steps otherwise",
+        ),
+    ],
+)
+def test_a_run_of_another_recoup_is_refused_by_what_it_is_and_can_be_given_up(
+    plan: Path, on: Machine, change: dict[str, object], why: str
+) -> None:
+    first = recover(plan, pause_before="start-postgres")
+    shutil.rmtree(plan.parent / "repository" / layout.RUNS)
+    path = journal(plan, first.run)
+    path.unlink()
+    with contextlib.closing(Journal(path, who="alice", host="h", boot="b")) as other:
+        for one in first.lines:
+            other.append(one.event, **{**one.data, **(change if one.event == written.RUN_BEGUN else {})})
+    with pytest.raises(RefusedError, match=why) as refused:
+        recover(plan, run=first.run)
+    assert f"--abandon {first.run}" in str(refused.value.hint)
+    assert abandon(given(plan, first.run), "it is of another version")[-1].data["outcome"] == "abandoned"
+
+
+def test_the_facts_of_a_run_are_looked_up_when_it_begins_and_not_again(
+    plan: Path, on: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recover(plan, pause_before="swap-postgres")
+
+    def asked(*_: object) -> object:
+        raise AssertionError("they are in the journal")
+
+    monkeypatch.setattr(recover_run, "_facts", asked)
+    assert recover(plan).outcome.finished

@@ -40,6 +40,7 @@ from recoup.engines.postgres.volume_script import BACK
 from recoup.kernel import clock
 from recoup.kernel.errors import RefusedError
 from recoup.kernel.finding import Finding, Verdict
+from recoup.recovery.attained import runbook_of
 from recoup.recovery.in_place import Consent, Occupant, decide
 from recoup.recovery.runbook import Facts, lost_of
 from recoup.recovery.stack_in_place import Member, OpenMember, VolumeMember
@@ -220,6 +221,17 @@ def after(recovery: Recovery, step: Step) -> Sequence[Finding]:
 def fence(recovery: Recovery, step: Step) -> None:
     """End what an earlier process of this run left in the container engine: two must not write the same data."""
     if step.act in _IN_THE_STACK:
+        fence_stack(recovery)
+
+
+def fence_run(recovery: Recovery) -> None:
+    """As ``fence``, for all steps at once; where none of them has used a container engine, none is needed."""
+    begun = {name for name, one in recovery.progress.steps.items() if one.attempts}
+    try:
+        used = any(one.id in begun and one.act in _IN_THE_STACK for one in runbook_of(recovery.journal.lines))
+    except ValueError:  # a newer Recoup has begun it, with steps that are not known here: they may have
+        used = bool(begun)
+    if used:
         fence_stack(recovery)
 
 

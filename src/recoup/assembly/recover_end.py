@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import get_args
 
 from recoup.assembly.access import Readable
 from recoup.assembly.recover_context import RecoverWish, Recovery
-from recoup.assembly.recover_fence import FencedActor, mark_of
+from recoup.assembly.recover_data import fence_run
+from recoup.assembly.recover_fence import mark_of
 from recoup.assembly.recover_hold import Stack, Who, hold_stack
 from recoup.assembly.recover_resume import find_run
-from recoup.assembly.recover_run import Parts, production_parts
 from recoup.assembly.recover_runs import JOURNAL, RunSeen, run_folder
 from recoup.assembly.system import System
 from recoup.assembly.voice import Voice
-from recoup.drill.codec import decode
 from recoup.kernel import clock, ids
 from recoup.kernel.errors import UsageError
 from recoup.kernel.marked import end_processes
 from recoup.recovery import progress as written
 from recoup.recovery.executor import begin
 from recoup.recovery.journal import Line
-from recoup.recovery.runbook import Facts, Situation, steps_of
-from recoup.recovery.step import Step
+from recoup.recovery.runbook import Situation
 from recoup.repository.lease import cannot_note
 
 
@@ -53,14 +51,13 @@ def open_run(given: Given, purpose: str) -> Iterator[Recovery]:
             yield recovery
 
 
-def abandon(given: Given, because: str, parts: Parts | None = None) -> tuple[Line, ...]:
+def abandon(given: Given, because: str) -> tuple[Line, ...]:
     """Give a run up as it is: what it left at work is ended, and nothing goes on with it any more.
 
-    What it stopped stays stopped, what it set aside stays aside, and its hold stays. Return its journal; a new
-    one, when it is damaged everywhere. Raise as ``open_run`` does, and ``UsageError`` when the run
-    has ended already.
+    What it stopped stays stopped, what it set aside stays aside, and its hold stays. That this Recoup cannot go on with
+    it, because another one has begun it, is no hindrance. Return its journal; a new one, when it is damaged everywhere.
+    Raise as ``open_run`` does, and ``UsageError`` when the run has ended already.
     """
-    parts = parts or production_parts()
     with hold_stack(given.opened, given.system, given.who, "giving a recovery up", given.voice.say) as stack:
         there = find_run(stack.runs, given.run)
         if there.damage is not None and not there.lines:
@@ -71,9 +68,7 @@ def abandon(given: Given, because: str, parts: Parts | None = None) -> tuple[Lin
                 hint="`recoup recover --show` says how; --close and --rollback are for runs that have ended.",
             )
         with _recovery(stack, there, given.voice) as recovery:
-            actor = FencedActor(parts.actor(recovery), recovery.run)
-            for step in _begun(recovery):
-                actor.fence(step)
+            fence_run(recovery)
             recovery.journal.append(written.RUN_ENDED, outcome=written.ABANDONED, because=because)
             return tuple(recovery.journal.lines)
 
@@ -100,13 +95,6 @@ def _situation(name: str) -> Situation:
             f"the run is of {name}, which this Recoup does not know", hint="Use the version that began it, or newer."
         )
     return found
-
-
-def _begun(recovery: Recovery) -> Sequence[Step]:
-    """The steps that may have left something at work."""
-    progress = recovery.progress
-    steps = steps_of(_situation(progress.situation), decode(Facts, progress.facts["facts"]), "production")
-    return [one for one in steps if one.id in progress.steps and progress.steps[one.id].attempts]
 
 
 def _give_up_damaged(stack: Stack, run: str, because: str) -> tuple[Line, ...]:

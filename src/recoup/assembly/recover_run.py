@@ -25,8 +25,8 @@ from recoup.kernel.finding import Verdict
 from recoup.kernel.presence import login_name
 from recoup.recovery.executor import Actor, Agreement, Control, Outcome, begin, carry_out
 from recoup.recovery.journal import Line
-from recoup.recovery.progress import Progress, read_progress, require_same_run
-from recoup.recovery.runbook import Facts, steps_of
+from recoup.recovery.progress import Progress, cannot_continue, read_progress, require_same_order, require_same_run
+from recoup.recovery.runbook import Facts, Situation, steps_of
 from recoup.recovery.step import Consent, Step
 from recoup.repository.run_lease import Rhythm
 
@@ -113,14 +113,15 @@ def run_recovery(
         there = unfinished(stack.runs, wish.situation, control.run)
         run = ids.new_id(clock.now()) if there is None else there.run
         so_far = read_progress(lines := lines_of(there, who))
-        frozen = encode(parts.facts(opened, system, wish)) if so_far is None else so_far.facts["facts"]
-        steps = steps_of(wish.situation, decode(Facts, frozen), "production")
-        if so_far is not None:
-            require_same_run(so_far, steps)
+        if so_far is None:
+            found = parts.facts(opened, system, wish)
+            steps = steps_of(wish.situation, found, "production")
+        else:
+            found, steps = None, _steps_of(so_far, wish.situation)
         control.ready(Ready(run=run, steps=steps, lines=tuple(lines), opened=opened, system=system))
         with stack.journal(run, there) as (journal, settled), contextlib.ExitStack() as scope:
             control.watch(lambda: journal.lines)
-            facts = _facts(opened, system, wish, frozen)
+            facts = {} if found is None else _facts(opened, system, wish, encode(found))
             begin(journal, run=run, situation=wish.situation, steps=steps, facts=facts,
                   resumed=_changes(so_far, system, voice.say))  # fmt: skip
             stack.note(journal, settled)
@@ -152,6 +153,19 @@ def production_parts() -> Parts:
     actor = importlib.import_module("recoup.assembly.recover_actor")
     blank = importlib.import_module("recoup.assembly.recover_blank")
     return Parts(open=blank.open_blank, look=blank.open_to_look, facts=facts.facts_of, actor=actor.ProductionActor)
+
+
+def _steps_of(so_far: Progress, situation: Situation) -> tuple[Step, ...]:
+    """The steps of a run that was begun. Raise ``RefusedError`` when they are not those of this Recoup."""
+    require_same_order(so_far)
+    try:
+        facts = decode(Facts, so_far.facts.get("facts"))
+    except ValueError as wrong:
+        why = f"what the run {so_far.run} rests on was written by a Recoup that says it otherwise: {wrong}"
+        raise cannot_continue(so_far, why) from wrong
+    steps = steps_of(situation, facts, "production")
+    require_same_run(so_far, steps)
+    return steps
 
 
 def _changes(so_far: Progress | None, system: System, say: Callable[[str], None]) -> dict[str, Any]:

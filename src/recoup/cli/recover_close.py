@@ -46,11 +46,11 @@ def end(output: Output, asked: Asked) -> Exit:
 
 
 def _abandon(output: Output, asked: Asked, given: Given) -> Exit:
-    from recoup.assembly import recover_end, recover_run
+    from recoup.assembly.recover_end import abandon
     from recoup.recovery.progress import read_progress
 
     because = (asked.because or "").strip()
-    progress = read_progress(recover_end.abandon(given, because, recover_run.production_parts()))
+    progress = read_progress(abandon(given, because))
     assert progress is not None, "it was begun"
     output.line(f"run {progress.run} is given up, because {because}")
     stopped = _stopped(progress)
