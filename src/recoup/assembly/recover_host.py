@@ -24,6 +24,8 @@ from recoup.kernel.secret import Secret
 _ANSWER_SECONDS: Final = 60.0
 _INSTALL_SECONDS: Final = 900.0
 _SSH_FAILED: Final = 255
+#: A minute without an answer is a broken connection: a network that is gone says nothing.
+_STAYING: Final = ("-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4")
 #: Where Recoup is put on a server that has none.
 _HOME: Final = "/opt/recoup"
 
@@ -93,19 +95,43 @@ def recover_there(remote: Remote, say: Callable[[str], None]) -> Exit:
     _send(host, f"{place}/environment", exports.encode())
     words = shlex.join([program, *remote.words, "--key-file", f"{place}/recoup.key"])
     say(f"on {host.target}: {words}")
-    terminal = ("-t",) if remote.terminal else ()
-    code = run_attached(Command(argv=(*_argv(host, *terminal), f". {place}/environment && exec {words}")))
-    if code == _SSH_FAILED:
+    code = run_attached(Command(argv=(*_argv(host, *_STAYING, *(("-t",) if remote.terminal else ())), _script(
+        words, place, goes_on=not remote.terminal and not remote.looks
+    ))))  # fmt: skip
+    if code == _SSH_FAILED or code < 0:  # ssh itself failed, or somebody has ended it
         raise EngineError(
             f"the connection to {host.target} broke",
-            hint="The recovery goes on there. Look at it, or go on with it, by the same command.",
+            hint="What was begun there goes on. See how far it is: the same command with --show in place of the "
+            "situation. Once it has stopped there, the same command goes on with it.",
         )
-    if remote.looks or code == Exit.OK:
+    if remote.looks or (remote.terminal and code == Exit.OK):
         _ssh(host, f"rm -rf {place}", doing="remove the key that was brought there")
-    else:
+    elif code != Exit.OK:
         say(f"the key stays in {place} of {host.target}, in memory, until the recovery has ended there")
     say(f"commands that it names are for {host.target}; from here they are typed like this: {remote.from_here}")
     return Exit(code) if code in set(Exit) else Exit.FAILED
+
+
+def _script(words: str, place: str, *, goes_on: bool) -> str:
+    """What the shell there gets. ``goes_on``: it goes on when nobody reads what it says, and cleans up by itself.
+
+    With a terminal the loss of it is a signal (SIGHUP), which ``recoup recover`` outlives. Without one the pipes of
+    sshd break, or fill up while a laptop sleeps: what it says goes into files there, and those are read.
+    """
+    if not goes_on:
+        return f". {place}/environment && exec {words}"
+    script = f"""
+said=$(mktemp -d {place}/said-XXXXXXXXXX) && : > "$said/out" && : > "$said/err" || exit 1
+(. {place}/environment && {words}) < /dev/null > "$said/out" 2> "$said/err" &
+run=$!
+tail -n +1 -s 0.2 -f --pid=$run "$said/err" >&2 2> /dev/null || {{ wait $run; cat "$said/err" >&2; }}
+wait $run
+code=$?
+cat "$said/out"
+if [ $code = 0 ]; then rm -rf {place}; else rm -rf "$said"; fi
+exit $code
+"""
+    return f"trap '' HUP; exec sh -c {shlex.quote(script)}"
 
 
 def _place(remote: Remote) -> str:
@@ -150,8 +176,8 @@ def _program(host: Host, say: Callable[[str], None]) -> str:
 
 
 def _send(host: Host, path: str, data: bytes) -> None:
-    """Put a file there, for its owner only. What is in it is in no command line."""
-    _ssh(host, f"umask 077 && cat > {path}", doing=f"send {path}", stdin=data)
+    """Put a file there whole or not at all, for its owner only. What is in it is in no command line."""
+    _ssh(host, f"umask 077 && cat > {path}.new && mv {path}.new {path}", doing=f"send {path}", stdin=data)
 
 
 def _ssh(
