@@ -138,8 +138,7 @@ class RecoverPlace(Admin):
 
     def journal(self) -> tuple[Line, ...]:
         """The journal of the newest run."""
-        found = sorted(self.state.glob("*/runs/*/journal"))
-        return parse_journal(found[-1].read_bytes())[0] if found else ()
+        return next(reversed(journals(self.state)), ())
 
     def took(self, step: str) -> float:
         """How many seconds a step took, by the journal."""
@@ -165,6 +164,12 @@ class RecoverPlace(Admin):
         return " ".join([*containers.split(), *(one for one in names if any(mark in one for mark in marks))])
 
 
+def journals(state: Path) -> list[tuple[Line, ...]]:
+    """The journals of the runs that were begun, the newest last. Each is valid, or this raises."""
+    found = [parse_journal(one.read_bytes())[0] for one in sorted(state.glob("*/runs/*/journal"))]
+    return [one for one in found if one]
+
+
 def kill(process: subprocess.Popen[bytes]) -> None:
     """``kill -9`` it, and nothing that it started: its children have groups of their own."""
     with contextlib.suppress(ProcessLookupError):
@@ -181,6 +186,14 @@ def damage_database(stack: Stack) -> None:
     with contextlib.suppress(AssertionError):  # its end is the point; it starts again, and does not come up
         stack.compose("kill", "postgres")
         stack.compose("start", "postgres")
+
+
+def damage_redis(stack: Stack) -> None:
+    """Damage the append-only files, so that Redis does not come up again."""
+    stack.compose("exec", "-T", "redis", "sh", "-c", "head -c 512 /dev/urandom 1<> $(echo appendonlydir/*.base.rdb)")
+    with contextlib.suppress(AssertionError):
+        stack.compose("kill", "redis")
+        stack.compose("start", "redis")
 
 
 def lose_redis(stack: Stack) -> None:

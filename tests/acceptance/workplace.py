@@ -21,8 +21,14 @@ from recoup.demo.host import temporary_folder, wait_until
 from recoup.demo.servers import PostgresServer, RedisServer, S3Server
 
 RECOUP = str(Path(sys.executable).with_name("recoup"))
+_KILLED = Path(__file__).with_name("killed_recover.py")
 KEY = "00c0ffee" * 8
 OTHER_KEY = "0badc0de" * 8
+
+
+def killed_at(event: str, step: str, when: str) -> list[str]:
+    """Instead of ``RECOUP``: the same, but it is killed ``before`` or ``after`` that line of a recovery's journal."""
+    return [sys.executable, str(_KILLED), event, step, when]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
