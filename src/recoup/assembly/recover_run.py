@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -148,11 +147,12 @@ def show_steps(wish: RecoverWish, parts: Parts | None = None) -> tuple[Readable,
 
 
 def production_parts() -> Parts:
-    """The parts of a real recovery."""
-    facts = importlib.import_module("recoup.assembly.recover_facts")
-    actor = importlib.import_module("recoup.assembly.recover_actor")
-    blank = importlib.import_module("recoup.assembly.recover_blank")
-    return Parts(open=blank.open_blank, look=blank.open_to_look, facts=facts.facts_of, actor=actor.ProductionActor)
+    """The parts of a real recovery. They load every engine, which looking at a run does not need."""
+    from recoup.assembly.recover_actor import ProductionActor
+    from recoup.assembly.recover_blank import open_blank, open_to_look
+    from recoup.assembly.recover_facts import facts_of
+
+    return Parts(open=open_blank, look=open_to_look, facts=facts_of, actor=ProductionActor)
 
 
 def _steps_of(so_far: Progress, situation: Situation) -> tuple[Step, ...]:
