@@ -186,7 +186,8 @@ def require_not_rolling_back(progress: Progress) -> None:
 def has_replaced(progress: Progress, service: str) -> bool:
     """Whether the data of a service were replaced by the run, or by a person for it, or that had been begun."""
     found = (progress.steps.get(f"{act}-{service}") for act in ("swap", "place"))
-    return any(one is not None and one.attempts > 0 and one.standing != "skipped" for one in found)
+    # One that failed half-way and was left out then has changed things as well.
+    return any(one is not None and one.attempts > 0 for one in found)
 
 
 def require_same_order(progress: Progress) -> None:

@@ -11,7 +11,14 @@ from recoup.recovery.progress import Progress, Standing, StepProgress, has_repla
 @pytest.mark.parametrize("act", ["swap", "place"])
 @pytest.mark.parametrize(
     ("standing", "attempts", "replaced"),
-    [("waiting", 0, False), ("begun", 1, True), ("failed", 1, True), ("done", 1, True), ("skipped", 0, False)],
+    [
+        ("waiting", 0, False),
+        ("begun", 1, True),
+        ("failed", 1, True),
+        ("done", 1, True),
+        ("skipped", 0, False),
+        ("skipped", 1, True),
+    ],
 )
 def test_a_service_counts_as_replaced_as_soon_as_that_was_begun_by_whomever(
     act: str, standing: Standing, attempts: int, replaced: bool
