@@ -152,9 +152,6 @@ def test_a_lost_server_comes_back_from_a_laptop_whose_connection_breaks(far: Far
         assert wait_until(lambda: far.has("run-ended"), limit_seconds=150, every=0.1), far.journal()
     assert not watch.found, "a secret was in a command line"
     assert_production(lost)
-    closed = laptop.run(far.argv("--close", "--yes"))
-    assert closed.returncode == 0, closed
-    assert not far.brought(), "the server removes the key when all is over"
 
 
 @_soak

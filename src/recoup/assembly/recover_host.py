@@ -124,9 +124,10 @@ def _script(words: str, place: str, *, goes_on: bool) -> str:
 said=$(mktemp -d {place}/said-XXXXXXXXXX) && : > "$said/out" && : > "$said/err" || exit 1
 (. {place}/environment && {words}) < /dev/null > "$said/out" 2> "$said/err" &
 run=$!
-tail -n +1 -s 0.2 -f --pid=$run "$said/err" >&2 2> /dev/null || {{ wait $run; cat "$said/err" >&2; }}
+tail -n +1 -s 0.2 -f --pid=$run "$said/err" >&2 2> /dev/null && heard=yes || heard=no
 wait $run
 code=$?
+[ $heard = yes ] || cat "$said/err" >&2
 cat "$said/out"
 if [ $code = 0 ]; then rm -rf {place}; else rm -rf "$said"; fi
 exit $code

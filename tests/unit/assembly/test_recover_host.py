@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from recoup import __version__
 from recoup.assembly import recover_host
 from recoup.assembly.provision import provision
-from recoup.assembly.recover_host import Host, Remote, parse_host, recover_there
+from recoup.assembly.recover_host import Host, Remote, _script, parse_host, recover_there
 from recoup.assembly.system import System
 from recoup.cli import asking
 from recoup.cli.output import Output
@@ -220,3 +221,28 @@ def test_only_a_recovery_that_begins_on_a_new_server_makes_one(
     assert remote.looks == bool(mode.get("show") or mode.get("dry_run"))
     assert remote.from_here.endswith("--from s3://nowhere/shop --key-file recoup.key --host ssh://root@new")
     assert not remote.terminal, "what it prints goes into no terminal"
+
+
+@pytest.mark.parametrize(("code", "kept"), [(0, False), (3, True)])
+def test_what_runs_there_goes_on_without_a_reader_and_removes_its_key_when_all_is_well(
+    tmp_path: Path, code: int, kept: bool
+) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "environment").write_text("export SECRET=here\n")
+    work = f"sh -c 'echo begun >&2; sleep 0.5; echo more >&2; echo $SECRET; echo > {tmp_path}/done; exit {code}'"
+    script = _script(work, str(place), goes_on=True)
+    heard = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    assert (heard.returncode, heard.stdout, heard.stderr) == (code, "here\n", "begun\nmore\n")
+    assert place.exists() == kept
+    (tmp_path / "done").unlink()
+    place.mkdir(exist_ok=True)
+    (place / "environment").write_text("")
+    with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as deaf:
+        assert deaf.stdout is not None
+        assert deaf.stderr is not None
+        deaf.stdout.close()
+        deaf.stderr.close()
+    assert deaf.returncode == code
+    assert (tmp_path / "done").exists()
+    assert place.exists() == kept
