@@ -13,7 +13,7 @@ import random
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -127,17 +127,20 @@ def _boundaries(lines: tuple[Line, ...]) -> tuple[tuple[str, str, str], ...]:
     return tuple(found)
 
 
-def kill_at_boundaries(ground: Ground, whole: Whole, chance: random.Random) -> int:
-    """Kill one run at every boundary, one after the other; how many kills that were."""
+def kill_at_boundaries(ground: Ground, whole: Whole, chance: random.Random, most: int | None) -> int:
+    """Kill one run at every boundary, one after the other, or at so many at ``most``; how many kills that were."""
     ground.lose()
     before = len(journals(ground.state))
-    for boundary in whole.boundaries:
+    chosen: Sequence[int] = range(len(whole.boundaries))
+    if most is not None:
+        chosen = sorted(chance.sample(chosen, min(most, len(chosen))))
+    for boundary in (whole.boundaries[number] for number in chosen):
         process = ground.begin(*boundary)
         code = process.wait(_LONGEST_SECONDS)
         assert code == _KILLED, f"{boundary}: ended with {code}\n{ground.story()}"
         ground.end(process, chance)
     _require_the_same_end(ground, whole, before)
-    return len(whole.boundaries)
+    return len(chosen)
 
 
 def kill_at_random_instants(ground: Ground, whole: Whole, chance: random.Random, wanted: int) -> int:

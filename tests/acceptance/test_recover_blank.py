@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import re
+import shlex
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -18,10 +21,17 @@ import pytest
 
 from recoup.demo.s3_server import S3Server
 from tests.acceptance.blank_place import BlankPlace, blank_place, git, in_network_of
-from tests.acceptance.workplace import RECOUP
+from tests.acceptance.workplace import RECOUP, killed_at
 from tests.cable import Cable, listen_on
 from tests.testhost.fixtures import Stack
 from tests.testhost.machine import Machine
+
+_SEED = int(os.environ.get("RECOUP_SEED", "20261123"))
+_BOUNDARIES = [
+    (event, step, when)
+    for step in ("restore-postgres", "swap-postgres", "swap-redis", "start-postgres", "start-redis")
+    for event, when in (("step-begun", "after"), ("step-done", "before"), ("step-done", "after"))
+]
 
 pytestmark = [pytest.mark.testhost, pytest.mark.s3, pytest.mark.xdist_group("testhost")]
 
@@ -71,7 +81,13 @@ def test_the_page_of_the_kit_typed_as_it_stands_brings_production_back_on_a_blan
         "RECOUP_STATE": lost.environment["RECOUP_STATE"],
         "PATH": f"{Path(RECOUP).parent}:{os.environ['PATH']}",
     }
+    last = commands.rstrip().rpartition("\n")[2]
+    boundary = random.Random(_SEED).choice(_BOUNDARIES)
     with Cable(lost.s3.port, listener=listen_on(lost.blank, lost.s3.port)):
+        # The first time something interrupts it, and it is typed again; on another day that is somewhere else.
+        killed = commands.replace(last, last.replace("recoup", shlex.join(killed_at(*boundary)), 1))
+        done = lost.blank.run(["bash", "-c", killed], folder=home, environment=environment, check=False, timeout=280)
+        assert done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL), done.stdout.decode() + done.stderr.decode()
         done = lost.blank.run(["bash", "-c", commands], folder=home, environment=environment, check=False, timeout=280)
         said = done.stdout.decode() + done.stderr.decode()
         assert "users were back" in said, said

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from recoup.demo.host import wait_until
-from recoup.kernel import clock
 from tests.acceptance.recover_place import AGREED, RecoverPlace, damage_database, kill, recover_place
 from tests.testhost.fixtures import Stack
 
@@ -18,8 +17,6 @@ pytestmark = [pytest.mark.testhost, pytest.mark.xdist_group("testhost"), pytest.
 
 _SOAK = bool(os.environ.get("RECOUP_SOAK"))
 _SEED = int(os.environ.get("RECOUP_SEED", "20261123"))
-#: More boundaries than a run of this situation has.
-_MOST = 40
 
 
 @pytest.fixture
@@ -34,12 +31,12 @@ def place(stack: Stack, tmp_path: Path) -> Iterator[RecoverPlace]:
         yield found
 
 
-@pytest.mark.parametrize("when", ["at boundaries", *(["at random instants"] if _SOAK else [])])
-def test_a_damaged_database_comes_back_whatever_is_killed_and_nothing_is_done_twice(
-    place: RecoverPlace, when: str
-) -> None:
-    killed = _at_boundaries(place) if when == "at boundaries" else _at_random_instants(place)
-    assert killed >= 3, place.story()
+def test_a_damaged_database_comes_back_whatever_is_killed_and_nothing_is_done_twice(place: RecoverPlace) -> None:
+    killed, how = 0, ("database-corruption", *AGREED)
+    for boundary in sorted(random.Random(_SEED).sample(range(4, 22), 3)):
+        killed += place.interrupt_at(boundary, *how, end=kill)
+        how = ("--resume", *AGREED)
+    assert killed == 3, place.story()
     if not _ended(place):
         document = place.recover("--resume", *AGREED)
         assert document["finished"], document
@@ -50,30 +47,6 @@ def test_a_damaged_database_comes_back_whatever_is_killed_and_nothing_is_done_tw
         said = place.recover("--rollback", "--confirm", "marketplace", expect=3)
         assert "failed" in {one["verdict"] for one in said["findings"]}, "it is as damaged as it was"
         assert not place.stack.answers()
-
-
-def _at_boundaries(place: RecoverPlace) -> int:
-    """Three that the seed chooses; in ``make soak`` all of them, one by one."""
-    drawn = sorted(random.Random(_SEED).sample(range(4, 22), 3))
-    began, killed = False, 0
-    for boundary in range(1, _MOST) if _SOAK else drawn:
-        how = ("--resume", *AGREED) if began else ("database-corruption", *AGREED)
-        began = True
-        killed += place.interrupt_at(boundary, *how, end=kill)
-        if _ended(place):
-            break
-    return killed
-
-
-def _at_random_instants(place: RecoverPlace) -> int:
-    """In the middle of whatever it does."""
-    chance, killed = random.Random(_SEED), 0
-    while killed < 100 and not _ended(place):
-        process = place.begin("database-corruption", *AGREED)
-        clock.pause(chance.uniform(0.5, 8.0))
-        kill(process)
-        killed += 1
-    return killed
 
 
 def _ended(place: RecoverPlace) -> bool:

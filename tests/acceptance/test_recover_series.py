@@ -1,7 +1,8 @@
 """A recovery on a real stack, killed at every boundary and at random instants, ends as one that nobody killed.
 
 Long series for ``make soak``: ``RECOUP_KILLS`` is how many random instants there are for each situation at least,
-``RECOUP_SEED`` repeats those whose seed was printed. In a second series it is the machine that loses its power.
+``RECOUP_SEED`` repeats those whose seed was printed, ``RECOUP_BOUNDARIES`` takes so many of the boundaries instead of
+all. In a second series it is the machine that loses its power.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ pytestmark = [
 ]
 
 _KILLS = int(os.environ.get("RECOUP_KILLS", "12"))
+_BOUNDARIES = int(os.environ["RECOUP_BOUNDARIES"]) if "RECOUP_BOUNDARIES" in os.environ else None
 _SEED = int(os.environ.get("RECOUP_SEED") or random.SystemRandom().randrange(1 << 32))
 #: A power cut leaves a stream that waits for its next attempt; the list would wait for it. It has tests of its own.
 _BUT_FOR_THE_LIST = ("--skip", "checklist", "--because", "it is tested by itself")
@@ -49,7 +51,7 @@ def _series(ground: Ground, name: str) -> None:
     began = clock.monotonic()
     whole = uninterrupted(ground)
     print(f"\n{name}: nobody killed it: {whole.seconds:.0f} s, exit code {whole.code}", flush=True)
-    at_boundaries = kill_at_boundaries(ground, whole, chance)
+    at_boundaries = kill_at_boundaries(ground, whole, chance, _BOUNDARIES)
     print(f"{name}: killed at {at_boundaries} boundaries: {clock.monotonic() - began:.0f} s", flush=True)
     at_random = kill_at_random_instants(ground, whole, chance, _KILLS)
     took = clock.monotonic() - began
@@ -142,13 +144,19 @@ def test_a_lost_application_comes_back_whatever_is_killed(protected: BlankPlace)
 
 
 def test_a_lost_server_comes_back_whatever_is_killed(protected: BlankPlace) -> None:
+    def lose() -> None:
+        protected.wipe()
+        # A run that is killed right after its last line has ended on that machine, and not for the repository.
+        because = ("--because", "the new server is lost as well")
+        protected.recoup("recover", "--abandon", *because, *protected.where, expect=None)
+
+    def looks() -> dict[str, object]:
+        return _placed(protected.there(), protected)
+
     protected.stack.machine.power_cut()
     try:
         with Cable(protected.s3.port, listener=listen_on(protected.blank, protected.s3.port)):
-            ground = _blank_ground(
-                protected, "server-loss", protected.wipe, lambda: _placed(protected.there(), protected)
-            )
-            _series(ground, "server-loss")
+            _series(_blank_ground(protected, "server-loss", lose, looks), "server-loss")
     finally:
         protected.stack.machine.start()
 
