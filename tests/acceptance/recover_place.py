@@ -22,6 +22,8 @@ from tests.testhost.fixtures import Stack
 
 #: How often what does not fill a segment is stored.
 _EVERY = "1s"
+#: How long it may take until something is stored; after a power cut a stream may wait for its next attempt.
+_ARCHIVED_SECONDS = 180
 _PROOF = """
     checks: [{name: there are orders, sql: select count(*) from orders, at_least: 1}]
 """
@@ -58,7 +60,9 @@ class RecoverPlace(Admin):
         """Wait until everything that PostgreSQL has acknowledged is in the repository."""
         lsn = self.stack.sql("select pg_current_wal_insert_lsn()").strip()
         asked = ("restore", "--to-lsn", lsn, "--before", "--service", "postgres", "--plan")
-        assert wait_until(lambda: self._ends(0, *asked), limit_seconds=60, every=0.3), f"{lsn} was never archived"
+        assert wait_until(lambda: self._ends(0, *asked), limit_seconds=_ARCHIVED_SECONDS, every=0.3), (
+            f"{lsn} was never archived"
+        )
 
     def wait_for_stream(self) -> str:
         """Wait until everything that Redis has done up to now is in the repository; when that was."""
@@ -69,7 +73,7 @@ class RecoverPlace(Admin):
             self.redis("set", "later", "than the stamp")  # an idle server says only once a minute that it is there
             return self._ends(0, *asked)
 
-        assert wait_until(covered, limit_seconds=60, every=0.3), f"{stamp} was never archived"
+        assert wait_until(covered, limit_seconds=_ARCHIVED_SECONDS, every=0.3), f"{stamp} was never archived"
         return stamp
 
     def _ends(self, code: int, *arguments: str) -> bool:
