@@ -16,7 +16,7 @@ SEED ?=
 SOAK ?= tests/unit tests/faults tests/acceptance/test_drill_compose.py
 # Recoveries on a real stack, killed at every boundary and at KILLS random instants, or with their machine.
 SERIES ?= tests/acceptance/test_recover_series.py tests/acceptance/test_recover_corruption.py \
-          tests/acceptance/test_recover_blank.py
+          tests/acceptance/test_recover_blank.py tests/acceptance/test_recover_host.py
 KILLS ?= 40
 
 .PHONY: demo test lint bench soak clean

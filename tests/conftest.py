@@ -66,7 +66,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put the files that take longest first, when several workers share them: then all workers end together."""
+    """Leave long series to ``make soak``. Put the files that take longest first: then all workers end together."""
+    if not os.environ.get("RECOUP_SOAK"):
+        long_series = [item for item in items if item.get_closest_marker("soak")]
+        config.hook.pytest_deselected(items=long_series)
+        items[:] = [item for item in items if item not in long_series]
     if hasattr(config, "workerinput"):
         long = order.seconds()
         items.sort(key=lambda item: -long.get(item.nodeid.partition("::")[0], 0))

@@ -28,8 +28,6 @@ from tests.ssh_place import NAME, ArgumentWatch, Laptop, laptop_of, ssh_below
 from tests.testhost.fixtures import Stack
 from tests.testhost.machine import Machine
 
-_soak = pytest.mark.skipif(not os.environ.get("RECOUP_SOAK"), reason="takes minutes; RECOUP_SOAK=1")
-
 pytestmark = [pytest.mark.testhost, pytest.mark.s3, pytest.mark.xdist_group("testhost")]
 
 
@@ -132,7 +130,7 @@ def test_a_server_that_is_not_known_is_not_trusted_and_its_exit_code_comes_throu
     assert any("recoup recover" in words and "--key-file /dev/shm/" in words for words in watch.seen), "and there"
 
 
-@_soak
+@pytest.mark.soak
 def test_a_lost_server_comes_back_from_a_laptop_whose_connection_breaks(far: Far) -> None:
     lost, laptop = far.lost, far.laptop
     laptop.know_the_server()
@@ -154,7 +152,7 @@ def test_a_lost_server_comes_back_from_a_laptop_whose_connection_breaks(far: Far
     assert_production(lost)
 
 
-@_soak
+@pytest.mark.soak
 def test_recoup_is_brought_to_a_server_that_has_python_and_a_wheel_house(
     second_host: Machine, s3: S3Server, tmp_path: Path
 ) -> None:
