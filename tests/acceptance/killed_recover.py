@@ -19,11 +19,11 @@ def kill_at(event: str, step: str, when: str) -> None:
     """From now on, this process ends there."""
     append = Journal.append
 
-    def killed(journal: Journal, said: str, **data: Any) -> Line:
-        meant = (said, data.get("step", "-")) == (event, step)
+    def killed(journal: Journal, line_event: str, /, **data: Any) -> Line:
+        meant = (line_event, data.get("step", "-")) == (event, step)
         if meant and when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
-        line = append(journal, said, **data)
+        line = append(journal, line_event, **data)
         if meant:
             os.kill(os.getpid(), signal.SIGKILL)
         return line
