@@ -36,7 +36,7 @@ pytestmark = [
     pytest.mark.s3,
     pytest.mark.xdist_group("testhost"),
     pytest.mark.timeout(7200),
-    pytest.mark.skipif(not os.environ.get("RECOUP_SOAK"), reason="long series: make soak"),
+    pytest.mark.soak,
 ]
 
 _KILLS = int(os.environ.get("RECOUP_KILLS", "12"))

@@ -19,7 +19,7 @@ from recoup.assembly.system import System
 from recoup.assembly.voice import Voice
 from recoup.kernel.finding import Finding, Verdict
 from recoup.recovery.executor import Agreement
-from recoup.recovery.runbook import Database, Facts
+from recoup.recovery.runbook import Database, Facts, Situation
 from recoup.recovery.step import Done, Step
 
 PLAN = """
@@ -101,11 +101,15 @@ def given(plan: Path, run: str | None = None, say: Callable[[str], None] = lambd
 
 
 def recover(
-    plan: Path, say: Callable[[str], None] = lambda _text: None, folder: Path | None = None, **wishes: object
+    plan: Path,
+    say: Callable[[str], None] = lambda _text: None,
+    folder: Path | None = None,
+    situation: Situation = "database-corruption",
+    **wishes: object,
 ) -> RecoveryOutcome:
     """One call of the orchestrator in this process; everybody agrees."""
     control = RecoverControl(**{"agree": lambda _step: Agreement(how="typed"), "who": "alice", **wishes})  # type: ignore[arg-type]
-    wish = RecoverWish(situation="database-corruption", file=plan, folder=folder)
+    wish = RecoverWish(situation=situation, file=plan, folder=folder)
     return run_recovery(
         wish, Voice(say=say, on_progress=lambda _progress: None), control, parts_of(plan.parent / "world")
     )

@@ -11,6 +11,7 @@ from recoup.assembly.recover_context import RecoverWish
 from recoup.assembly.recover_resume import wish_to_resume
 from recoup.assembly.recover_runs import local_runs
 from recoup.assembly.system import System
+from recoup.kernel import presence
 from recoup.kernel.errors import BusyError, RefusedError
 from recoup.kernel.finding import Verdict
 from recoup.repository.lease import hold_lease
@@ -50,6 +51,20 @@ def test_a_run_that_was_begun_for_another_folder_goes_on_with_that_folder(
     assert wish_to_resume(given, run).folder == plan.parent / "elsewhere"
     other = replace(given, folder=Path("/srv/larger"))
     assert wish_to_resume(other, run).folder == Path("/srv/larger"), "who says another one means it"
+
+
+def test_a_new_server_is_not_taken_for_the_one_that_was_built_up_before(
+    plan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence, "_MACHINE", plan.parent / "machine-id")
+    (plan.parent / "machine-id").write_text("the first new server\n")
+    first = recover(plan, situation="server-loss", pause_before="flows")
+    (plan.parent / "machine-id").write_text("the second new server\n")
+    with pytest.raises(RefusedError, match=f"{first.run} builds up the server") as refused:
+        recover(plan, situation="server-loss")
+    assert f"--abandon {first.run}" in str(refused.value.hint)
+    (plan.parent / "machine-id").write_text("the first new server\n")
+    assert recover(plan, situation="server-loss").outcome.finished
 
 
 def test_a_step_that_replaces_production_needs_more_than_a_yes_given_beforehand(plan: Path) -> None:

@@ -21,10 +21,17 @@ from recoup.assembly.voice import Voice
 from recoup.drill.codec import decode, encode
 from recoup.kernel import clock, ids
 from recoup.kernel.finding import Verdict
-from recoup.kernel.presence import login_name
+from recoup.kernel.presence import login_name, myself
 from recoup.recovery.executor import Actor, Agreement, Control, Outcome, begin, carry_out
 from recoup.recovery.journal import Line
-from recoup.recovery.progress import Progress, cannot_continue, read_progress, require_same_order, require_same_run
+from recoup.recovery.progress import (
+    Progress,
+    cannot_continue,
+    read_progress,
+    require_same_machine,
+    require_same_order,
+    require_same_run,
+)
 from recoup.recovery.runbook import Facts, Situation, steps_of
 from recoup.recovery.step import Consent, Step
 from recoup.repository.run_lease import Rhythm
@@ -116,6 +123,8 @@ def run_recovery(
             found = parts.facts(opened, system, wish)
             steps = steps_of(wish.situation, found, "production")
         else:
+            me = myself()
+            require_same_machine(so_far, machine=me.machine, host=me.host)
             found, steps = None, _steps_of(so_far, wish.situation)
         control.ready(Ready(run=run, steps=steps, lines=tuple(lines), opened=opened, system=system))
         with stack.journal(run, there) as (journal, settled), contextlib.ExitStack() as scope:
@@ -189,6 +198,8 @@ def _facts(opened: Readable, system: System, wish: RecoverWish, frozen: Any) -> 
         "instant": wish.instant,
         "folder": None if wish.folder is None else str(wish.folder.absolute()),
         "facts": frozen,
+        "machine": myself().machine,
+        "host": myself().host,
         "plan": _plan_digest(system),
         "recoup": version("recoup"),
         **clock_facts_of(opened, system, wish),
