@@ -172,7 +172,9 @@ def attained(lines: Sequence[Line], now: Moment | None = None) -> Attained | Non
     needed = [one for one in steps if one.phase is not Phase.AFTER]
     data = [one for one in steps if one.act is Act.START]
     healthy, restored = _all_over(needed, found, sums), _all_over(data, found, sums)
-    at_the_end = sums.over[max((one.id for one in needed), key=lambda name: sums.over[name][0])] if healthy else None
+    at_the_end = None
+    if healthy is not None:  # also when all of it took no time
+        at_the_end = sums.over[max((one.id for one in needed), key=lambda name: sums.over[name][0])]
     before = _ZERO if detected is None else begun.at - detected
     return Attained(
         progress=found,

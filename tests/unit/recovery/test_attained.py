@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from recoup.kernel.finding import Verdict
@@ -243,6 +243,7 @@ def _play(events: Sequence[tuple[str, float]]) -> Tape:
     return tape
 
 
+@example([*[("done", 0.0)] * 4, ("wait", 1.0), ("begin", 0.0)])  # users are back at once
 @given(st.lists(st.tuples(_EVENTS, st.floats(0, 2000)), max_size=30))
 def test_no_story_makes_a_kept_promise_of_what_was_not_proven(events: list[tuple[str, float]]) -> None:
     tape = _play(events)
