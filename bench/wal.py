@@ -16,8 +16,8 @@ from bench.contenders import PGBACKREST, Scene, bytes_in, new_stanza
 from bench.data import fill
 from bench.measure import Contender, Say, Series, interleave
 from bench.report import Part, at_least, speed_data
+from recoup.assembly.protect.wal import slot_name
 from recoup.assembly.system import System
-from recoup.assembly.wal import slot_name
 from recoup.demo.programs import find_postgres
 from recoup.demo.servers import PostgresServer
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from recoup.assembly.access import open_for_reading
-from recoup.assembly.recover_context import RecoverWish, Recovery
+from recoup.assembly.recover.context import RecoverWish, Recovery
 from recoup.assembly.voice import Voice
 from recoup.kernel.finding import Verdict
 from recoup.recovery import progress as written

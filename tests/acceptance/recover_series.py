@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from recoup.assembly.recover_fence import mark_of
+from recoup.assembly.recover.fence import mark_of
 from recoup.kernel import clock
 from recoup.kernel.marked import processes_of
 from recoup.recovery import progress as written

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from recoup.assembly.protect import Options, Task, protect
+from recoup.assembly.protect.copies import Options, Task, protect
 from recoup.assembly.system import System
 from recoup.backup.take import Source
 from recoup.engines.engine import Content, CopyFacts, ProgressListener, Sink, StreamSink

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from recoup.assembly import recover_after as after
 from recoup.assembly import stack
-from recoup.assembly.recover_checklist import go_through
-from recoup.assembly.recover_protect import protect
+from recoup.assembly.recover import after as after
+from recoup.assembly.recover.checklist import go_through
+from recoup.assembly.recover.protect import protect
 from recoup.assembly.system import Opened, System
 from recoup.backup.run_records import read_workers
 from recoup.demo.host import wait_until

@@ -9,8 +9,8 @@ from datetime import timedelta
 
 import pytest
 
-from recoup.assembly import redis_stream
-from recoup.assembly.redis_stream import RedisStream
+from recoup.assembly.protect import redis_stream
+from recoup.assembly.protect.redis_stream import RedisStream
 from recoup.assembly.system import System
 from recoup.backup.run_records import read_workers
 from recoup.demo.host import wait_until

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from recoup.assembly import survey
-from recoup.assembly.status import status
 from recoup.assembly.system import System
+from recoup.assembly.watch import survey
+from recoup.assembly.watch.status import status
 from recoup.demo.servers import RedisServer
 from recoup.kernel import clock
 from recoup.kernel.finding import Verdict

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from recoup.assembly.protect import Options, Task, protect
+from recoup.assembly.protect.copies import Options, Task, protect
 from recoup.demo.host import wait_until
 from recoup.demo.programs import find_postgres
 from recoup.demo.servers import PostgresServer

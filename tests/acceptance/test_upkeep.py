@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from recoup.assembly import agenda
+from recoup.assembly.protect import agenda
+from recoup.assembly.protect.task_child import TaskChild, put_in_force
 from recoup.assembly.system import System
-from recoup.assembly.task_child import TaskChild, put_in_force
 from recoup.backup.due import Run
 from recoup.backup.run_records import WHOLE_PLAN, TaskRecord, begin_task, end_task, read_task
 from recoup.cli.main import main

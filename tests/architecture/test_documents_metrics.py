@@ -10,8 +10,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from recoup.assembly.metrics import families, to_text
-from recoup.assembly.survey import Survey
+from recoup.assembly.watch.metrics import families, to_text
+from recoup.assembly.watch.survey import Survey
 from recoup.kernel.process import Command, run
 from recoup.objectives.alarms import Facts
 from tests.architecture.sources import ROOT

@@ -19,8 +19,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from recoup.assembly.recover_context import RecoverWish, Recovery
-from recoup.assembly.recover_run import Parts, RecoverControl, run_recovery
+from recoup.assembly.recover.context import RecoverWish, Recovery
+from recoup.assembly.recover.run import Parts, RecoverControl, run_recovery
 from recoup.assembly.voice import Voice
 from recoup.kernel import clock
 from recoup.kernel.errors import RecoupError

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from recoup.assembly.recover_context import RecoverWish
-from recoup.assembly.recover_fence import mark_of
-from recoup.assembly.recover_runs import local_runs, runs_seen
+from recoup.assembly.recover.context import RecoverWish
+from recoup.assembly.recover.fence import mark_of
+from recoup.assembly.recover.runs import local_runs, runs_seen
 from recoup.demo.host import wait_until
 from recoup.kernel.marked import processes_of
 from recoup.recovery import progress as written

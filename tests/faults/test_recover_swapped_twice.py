@@ -9,11 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from recoup.assembly import recover_data
-from recoup.assembly.drill_record import Newest
-from recoup.assembly.recover_context import RecoverWish, Recovery
-from recoup.assembly.recover_run import Parts, RecoverControl, RecoveryOutcome, run_recovery
-from recoup.assembly.recover_runs import JOURNAL, run_folder
+from recoup.assembly.drill.record import Newest
+from recoup.assembly.recover import data as recover_data
+from recoup.assembly.recover.context import RecoverWish, Recovery
+from recoup.assembly.recover.run import Parts, RecoverControl, RecoveryOutcome, run_recovery
+from recoup.assembly.recover.runs import JOURNAL, run_folder
 from recoup.assembly.system import System
 from recoup.assembly.voice import Voice
 from recoup.engines.postgres import volume_script

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from recoup.assembly import homes
+from recoup.assembly.restore import homes
 from recoup.demo.programs import Programs
 from recoup.demo.servers import PostgresServer
 from recoup.engines.compose.one_off import OneOff

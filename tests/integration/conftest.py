@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recoup.assembly import recover_run
+from recoup.assembly.recover import run as recover_run
 from tests.integration.recover_command import Desk, ordered_parts
 from tests.integration.recover_world import make_place
 

@@ -10,8 +10,8 @@ import signal
 import sys
 from pathlib import Path
 
-from recoup.assembly.prune import prune
-from recoup.assembly.sync import sync
+from recoup.assembly.protect.prune import prune
+from recoup.assembly.protect.sync import sync
 from recoup.storage.faults import FaultyStore
 from tests.integration.planted import OpenSystem
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from recoup.assembly.access import Readable
-from recoup.assembly.recover_postgres import choose_postgres, restore_postgres
-from recoup.assembly.restore_job import Report, Wish
+from recoup.assembly.restore.job import Report, Wish
+from recoup.assembly.restore.postgres_moment import choose_postgres, restore_postgres
 from recoup.engines.postgres.recovery_target import Target
 from recoup.recovery.in_place import Consent
 from recoup.repository.repository import Repository, open_or_create

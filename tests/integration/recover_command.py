@@ -19,9 +19,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from recoup.assembly import recover_run
-from recoup.assembly.recover_context import Recovery
-from recoup.assembly.recover_run import Parts
+from recoup.assembly.recover import run as recover_run
+from recoup.assembly.recover.context import Recovery
+from recoup.assembly.recover.run import Parts
 from recoup.cli.main import main
 from recoup.demo.host import wait_until
 from recoup.engines.engine import Progress

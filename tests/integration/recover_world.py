@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recoup.assembly.access import Readable, open_for_reading
-from recoup.assembly.recover_context import RecoverWish, Recovery
-from recoup.assembly.recover_end import Given
-from recoup.assembly.recover_hold import Who
-from recoup.assembly.recover_run import Parts, RecoverControl, RecoveryOutcome, run_recovery
+from recoup.assembly.recover.context import RecoverWish, Recovery
+from recoup.assembly.recover.end import Given
+from recoup.assembly.recover.hold import Who
+from recoup.assembly.recover.run import Parts, RecoverControl, RecoveryOutcome, run_recovery
 from recoup.assembly.system import System
 from recoup.assembly.voice import Voice
 from recoup.kernel.finding import Finding, Verdict

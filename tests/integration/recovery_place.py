@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recoup.assembly.access import open_for_reading
-from recoup.assembly.recover_context import RecoverWish, Recovery
+from recoup.assembly.recover.context import RecoverWish, Recovery
 from recoup.assembly.system import System
 from recoup.assembly.voice import Voice
 from recoup.recovery.executor import begin

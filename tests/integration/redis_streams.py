@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 import redis
 
-from recoup.assembly import redis_stream
 from recoup.assembly.access import open_for_reading
-from recoup.assembly.redis_inventory import StreamHoldings, read_holdings
-from recoup.assembly.redis_stream import RedisStream
-from recoup.assembly.restore_job import Report, Wish
-from recoup.assembly.restore_redis_time import choose_redis, restore_redis
+from recoup.assembly.protect import redis_stream
+from recoup.assembly.protect.redis_inventory import StreamHoldings, read_holdings
+from recoup.assembly.protect.redis_stream import RedisStream
+from recoup.assembly.restore.job import Report, Wish
+from recoup.assembly.restore.redis_moment import choose_redis, restore_redis
 from recoup.assembly.system import System
 from recoup.backup.run_records import read_workers
 from recoup.demo.host import wait_until

@@ -7,7 +7,7 @@ import threading
 from datetime import timedelta
 from pathlib import Path
 
-from recoup.assembly import redis_stream
+from recoup.assembly.protect import redis_stream
 from recoup.assembly.system import System
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from recoup.assembly.access import Found
-from recoup.assembly.recover_choose import choose
-from recoup.assembly.recover_member import member_of
-from recoup.assembly.restore_job import Wish
-from recoup.assembly.restore_stack_time import TimedMember
+from recoup.assembly.recover.choose import choose
+from recoup.assembly.recover.member import member_of
+from recoup.assembly.restore.job import Wish
+from recoup.assembly.restore.stack_moment import TimedMember
 from recoup.demo.servers import RedisServer
 from recoup.engines.postgres.access import DirectAccess
 from recoup.engines.postgres.damage_look import look_for_damage

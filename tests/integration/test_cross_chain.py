@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from recoup.assembly.access import Found
-from recoup.assembly.cross_chain import Crossed, cross_chain
-from recoup.assembly.live import Allowed, open_live
+from recoup.assembly.prove.cross_chain import Crossed, cross_chain
+from recoup.assembly.prove.live import Allowed, open_live
 from recoup.demo.host import temporary_folder
 from recoup.engines.engine import Content, CopyFacts
 from recoup.engines.postgres import cross_check

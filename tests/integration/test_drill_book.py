@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from recoup.assembly.drill_book import expiry_of, state_now
-from recoup.assembly.drill_plan import plan_identity
+from recoup.assembly.drill.book import expiry_of, state_now
+from recoup.assembly.drill.plan import plan_identity
 from recoup.assembly.system import System
 from recoup.cli.main import main
 from recoup.drill.book import proof_file, read_book, write_drill

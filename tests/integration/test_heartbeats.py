@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from recoup.assembly.heartbeats import RedisBeats, heartbeat_findings, newest_of
-from recoup.assembly.prepare import preparations
+from recoup.assembly.protect.heartbeats import RedisBeats, heartbeat_findings, newest_of
+from recoup.assembly.protect.prepare import preparations
 from recoup.assembly.redis import redis_place
 from recoup.assembly.system import System
 from recoup.demo.host import wait_until

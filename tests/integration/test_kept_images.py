@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from recoup.assembly.access import Readable
-from recoup.assembly.kept_images import kept_images
+from recoup.assembly.protect.kept_images import kept_images
 from recoup.assembly.system import System
 from recoup.backup.take import take_copy
 from recoup.engines.compose.image_archive import LIST, stream_of

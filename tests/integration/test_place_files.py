@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from recoup.assembly.access import Readable, open_for_reading
-from recoup.assembly.place_files import Placing, place_newest
-from recoup.assembly.plan_from_repository import sets_with_a_plan
-from recoup.assembly.recover_blank import files, open_blank, open_to_look
-from recoup.assembly.recover_context import RecoverWish
+from recoup.assembly.recover.blank import files, open_blank, open_to_look
+from recoup.assembly.recover.context import RecoverWish
+from recoup.assembly.recover.plan_from_repository import sets_with_a_plan
+from recoup.assembly.restore.place_files import Placing, place_newest
 from recoup.engines.engine import Progress
 from recoup.engines.files.git_clone import clone_into, stands_at
 from recoup.engines.files.place import Target
@@ -27,7 +27,7 @@ from tests.real import require
 from tests.unit.cli.test_main import recoup
 
 if TYPE_CHECKING:
-    from recoup.assembly.recover_context import Recovery
+    from recoup.assembly.recover.context import Recovery
 
 PLAN = """
 recoup: 1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from recoup.assembly.postgres_image import find_installation
+from recoup.assembly.prove.postgres_image import find_installation
 from recoup.assembly.system import System
 from recoup.demo.servers import PostgresServer
 from recoup.engines.engine import CopyReader

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from recoup.assembly import wal_facts
 from recoup.assembly.access import Found
-from recoup.assembly.wal_facts import ClusterFacts, read_clusters
+from recoup.assembly.protect import wal_facts
+from recoup.assembly.protect.wal_facts import ClusterFacts, read_clusters
 from recoup.demo.host import temporary_folder
 from recoup.engines.postgres.identity import describe_folder
 from recoup.engines.postgres.lsn import Lsn
@@ -282,10 +282,10 @@ def test_wal_of_another_cluster_under_a_name_of_this_one_is_not_replayed(past: P
 CHILD = """
 import sys, time
 from pathlib import Path
-from recoup.assembly import wal_facts
+from recoup.assembly.protect import wal_facts
 from recoup.assembly.access import Readable
-from recoup.assembly.recover_postgres import choose_postgres, restore_postgres
-from recoup.assembly.restore_job import Wish
+from recoup.assembly.restore.postgres_moment import choose_postgres, restore_postgres
+from recoup.assembly.restore.job import Wish
 from recoup.engines.postgres import place_folder
 from recoup.engines.postgres.recovery_target import Latest
 from recoup.kernel.secret import Secret

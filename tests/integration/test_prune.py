@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from recoup.assembly.prune import Pruned, prune
+from recoup.assembly.protect.prune import Pruned, prune
 from recoup.backup.run_records import begin_task, end_task
 from recoup.demo.servers import S3Server
 from recoup.kernel import clock

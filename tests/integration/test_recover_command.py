@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from recoup.assembly.recover_runs import local_runs
+from recoup.assembly.recover.runs import local_runs
 from recoup.assembly.system import System
 from recoup.cli.main import main
 from recoup.kernel import clock

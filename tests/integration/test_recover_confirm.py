@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from recoup.assembly.recover_confirm import confirm
+from recoup.assembly.recover.confirm import confirm
 from recoup.demo.programs import find_postgres
 from recoup.demo.servers import PostgresServer
 from recoup.kernel.finding import Verdict

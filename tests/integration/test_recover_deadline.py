@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from recoup.assembly.recover_fence import TO_STAY, FencedActor, mark_of
+from recoup.assembly.recover.fence import TO_STAY, FencedActor, mark_of
 from recoup.demo.host import wait_until
 from recoup.kernel import clock, ids
 from recoup.kernel.finding import Finding, Verdict

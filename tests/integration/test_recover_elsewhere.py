@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from recoup.assembly import recover_run
-from recoup.assembly.recover_context import RecoverWish
-from recoup.assembly.recover_end import abandon, open_run
-from recoup.assembly.recover_forecast import expect
-from recoup.assembly.recover_run import show_steps
-from recoup.assembly.recover_runs import local_runs, run_folder, runs_seen
+from recoup.assembly.recover import run as recover_run
+from recoup.assembly.recover.context import RecoverWish
+from recoup.assembly.recover.end import abandon, open_run
+from recoup.assembly.recover.forecast import expect
+from recoup.assembly.recover.run import show_steps
+from recoup.assembly.recover.runs import local_runs, run_folder, runs_seen
 from recoup.assembly.system import System
 from recoup.demo.host import wait_until
 from recoup.kernel import clock, ids

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from recoup.assembly.recover_keeper import Claim, keeping
+from recoup.assembly.recover.keeper import Claim, keeping
 from recoup.demo.host import wait_until
 from recoup.demo.s3_server import S3Server
 from recoup.kernel import clock

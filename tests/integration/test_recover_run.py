@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from recoup.assembly.recover_context import RecoverWish
-from recoup.assembly.recover_resume import wish_to_resume
-from recoup.assembly.recover_runs import local_runs
+from recoup.assembly.recover.context import RecoverWish
+from recoup.assembly.recover.resume import wish_to_resume
+from recoup.assembly.recover.runs import local_runs
 from recoup.assembly.system import System
 from recoup.kernel import presence
 from recoup.kernel.errors import BusyError, RefusedError

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from recoup.assembly import recover_undo
-from recoup.assembly.recover_context import Recovery
-from recoup.assembly.recover_runs import local_runs
+from recoup.assembly.recover import undo as recover_undo
+from recoup.assembly.recover.context import Recovery
+from recoup.assembly.recover.runs import local_runs
 from recoup.assembly.system import System
 from recoup.engines.postgres.volume_script import BACK
 from recoup.kernel.finding import Finding

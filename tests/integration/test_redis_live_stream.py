@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from recoup.assembly.access import Found, Readable, open_for_reading
-from recoup.assembly.live_redis import redis_live
-from recoup.assembly.protect import Options, Task, protect
+from recoup.assembly.protect.copies import Options, Task, protect
+from recoup.assembly.prove.live_redis import redis_live
 from recoup.demo.servers import RedisServer
 from recoup.engines.redis.command_log import LoggedCommand
 from recoup.engines.redis.commands import encode

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from recoup.assembly.live_redis import find_launcher
-from recoup.assembly.redis_scratch import find_replayer
+from recoup.assembly.prove.live_redis import find_launcher
+from recoup.assembly.prove.redis_scratch import find_replayer
 from recoup.assembly.system import System
 from recoup.demo.host import temporary_folder
 from recoup.demo.servers import RedisServer

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from recoup.assembly.protect import Options, Task, protect
-from recoup.assembly.prune import prune
-from recoup.assembly.redis_inventory import redis_windows
+from recoup.assembly.protect.copies import Options, Task, protect
+from recoup.assembly.protect.prune import prune
+from recoup.assembly.protect.redis_inventory import redis_windows
 from recoup.demo.programs import find_redis
 from recoup.demo.servers import RedisServer
 from recoup.kernel import clock

@@ -13,8 +13,8 @@ from typing import NoReturn
 
 import pytest
 
-from recoup.assembly import redis_stream
-from recoup.assembly.redis_inventory import redis_windows
+from recoup.assembly.protect import redis_stream
+from recoup.assembly.protect.redis_inventory import redis_windows
 from recoup.backup import stream_keeper
 from recoup.demo.host import wait_until
 from recoup.demo.programs import find_redis

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from recoup.assembly.prune import prune
-from recoup.assembly.sync import Synced, sync
+from recoup.assembly.protect.prune import prune
+from recoup.assembly.protect.sync import Synced, sync
 from recoup.demo.servers import S3Server
 from recoup.kernel import clock
 from recoup.kernel.errors import BusyError, Exit, WrongKeyError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from recoup.assembly.postgres_address import open_stream
-from recoup.assembly.prepare import preparations, wal_findings
+from recoup.assembly.protect.prepare import preparations, wal_findings
 from recoup.demo.programs import find_postgres
 from recoup.demo.servers import PostgresServer
 from recoup.engines.postgres.access import ProgramAccess

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from recoup.assembly import wal
+from recoup.assembly.protect import wal
+from recoup.assembly.protect.wal import WalWorker, slot_name, wal_workers
 from recoup.assembly.system import System
-from recoup.assembly.wal import WalWorker, slot_name, wal_workers
 from recoup.backup.run_records import read_workers
 from recoup.backup.wal_held import HeldWal, Reach, held_wal
 from recoup.demo.host import temporary_folder, wait_until

@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Final
 
 from recoup.assembly.access import Found, Readable
-from recoup.assembly.drill_record import Outcome
-from recoup.assembly.heartbeats import Beat, in_postgres, in_redis
-from recoup.assembly.homes import IDENTITY
+from recoup.assembly.drill.record import Outcome
 from recoup.assembly.postgres import postgres_place
+from recoup.assembly.protect.heartbeats import Beat, in_postgres, in_redis
 from recoup.assembly.prove_stack import ServerOfPlan
-from recoup.assembly.recovered_home import RecoveredHome
 from recoup.assembly.redis import redis_place
-from recoup.assembly.restore_runs import StackRun
-from recoup.assembly.restore_stack import FoundStack, StackJob, place_copy, place_in_folder
-from recoup.assembly.restore_stack_time import TimedMember, in_volume
+from recoup.assembly.restore.homes import IDENTITY
+from recoup.assembly.restore.recovered_home import RecoveredHome
+from recoup.assembly.restore.runs import StackRun
+from recoup.assembly.restore.stack import FoundStack, StackJob, place_copy, place_in_folder
+from recoup.assembly.restore.stack_moment import TimedMember, in_volume
+from recoup.assembly.restore.surroundings import Surroundings
 from recoup.assembly.stack import Stack
-from recoup.assembly.surroundings import Surroundings
 from recoup.assembly.system import System
 from recoup.assembly.voice import Ask, Voice
 from recoup.kernel import clock

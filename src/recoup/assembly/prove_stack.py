@@ -55,8 +55,8 @@ def ask_postgres(system: System, service: str, *, on_nothing: bool) -> tuple[Fin
 
     ``on_nothing``: also whether they prove anything, with the tables emptied in between; never in production.
     """
-    from recoup.assembly.live_postgres import checks_of
     from recoup.assembly.postgres import postgres_place
+    from recoup.assembly.prove.live_postgres import checks_of
     from recoup.engines.postgres.plan_checks import check_plan
 
     server = ServerOfPlan(postgres_place(system, service))
@@ -69,7 +69,7 @@ def ask_redis(system: System, service: str, address: Secret, *, on_nothing: bool
     ``on_nothing``: also whether they prove anything, by asking a database of it that holds nothing. Where it has none,
     what holds is unknown.
     """
-    from recoup.assembly.live_redis import checks_of
+    from recoup.assembly.prove.live_redis import checks_of
     from recoup.engines.redis.plan_checks import check_plan
 
     empty = functools.partial(_empty_database, address) if on_nothing else None

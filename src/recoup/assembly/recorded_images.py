@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from recoup.assembly.access import Readable
-from recoup.assembly.drill_leftovers import ENGINE
-from recoup.assembly.drill_members import newest
+from recoup.assembly.drill.leftovers import ENGINE
+from recoup.assembly.drill.members import newest
 from recoup.engines.compose.engine_facts import image_id
 from recoup.repository.catalog import STACK
 from recoup.repository.stack_points import read_point

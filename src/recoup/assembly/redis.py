@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from urllib.parse import quote
 
-from recoup.assembly.feed import SCRIPT_SECONDS, feed
+from recoup.assembly.restore.feed import SCRIPT_SECONDS, feed
 from recoup.assembly.stack import Stack, open_stack
 from recoup.assembly.system import System
 from recoup.engines.compose.accounts import redis_password

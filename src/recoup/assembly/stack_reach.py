@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from recoup.assembly.drill_psql import bounded, rows_of
+from recoup.assembly.drill.psql import bounded, rows_of
 from recoup.assembly.postgres import postgres_place
 from recoup.assembly.stack import Stack
 from recoup.assembly.system import System

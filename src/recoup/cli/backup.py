@@ -10,7 +10,7 @@ from recoup.cli.options import FileOption, JsonOption, PlanOption, QuietOption, 
 from recoup.kernel.errors import Exit
 
 if TYPE_CHECKING:
-    from recoup.assembly.protect import Options, Protected, Task
+    from recoup.assembly.protect.copies import Options, Protected, Task
     from recoup.assembly.system import System
     from recoup.cli.output import Output
     from recoup.kernel.errors import RecoupError
@@ -70,7 +70,7 @@ def backup(
     A copy is reported only after every byte was read back from each repository and matched. It is then verified as the
     plan says under verify.after_backup. When one repository fails, the copy in the others stays and the exit code is 1.
     """
-    from recoup.assembly.protect import Options, choose_tasks
+    from recoup.assembly.protect.copies import Options, choose_tasks
     from recoup.assembly.system import System
     from recoup.cli.due import outlook
     from recoup.cli.output import Output
@@ -123,8 +123,8 @@ def _check_alone(stack: bool, others: dict[str, object]) -> None:
 
 
 def _take(system: System, output: Output, tasks: list[Task], options: Options, rhythms: list[str]) -> Exit:
-    from recoup.assembly.pings import not_taken
-    from recoup.assembly.recorded import protect_recorded
+    from recoup.assembly.protect.recorded import protect_recorded
+    from recoup.assembly.watch.pings import not_taken
     from recoup.kernel.process import give_way
 
     give_way()  # production comes first

@@ -41,7 +41,7 @@ def list_artefacts(
     A repository that does not answer, and a manifest that cannot be believed, are named; the exit code is then 4 or 3.
     """
     from recoup.assembly.access import open_for_reading
-    from recoup.assembly.proven import proofs_of
+    from recoup.assembly.prove.proven import proofs_of
     from recoup.cli.documents import entry_document, proof_words
     from recoup.cli.output import Output
     from recoup.kernel.units import show_size
@@ -103,7 +103,7 @@ def show(
 ) -> Exit:
     """Show everything that is known of one artefact, from its manifest."""
     from recoup.assembly.access import open_for_reading
-    from recoup.assembly.proven import proofs_of
+    from recoup.assembly.prove.proven import proofs_of
     from recoup.cli.output import Output
     from recoup.repository.manifest import to_body
 

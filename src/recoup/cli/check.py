@@ -43,8 +43,8 @@ def check(
     With --prepare or --undo, nothing of that is checked: every change to a server is printed exactly, and made once
     confirmed. What needs a human hand or a restart is only printed; then the exit code is 4.
     """
-    from recoup.assembly.readiness import readiness
     from recoup.assembly.system import System
+    from recoup.assembly.watch.readiness import readiness
     from recoup.cli.documents import finding_document
     from recoup.cli.output import Output
     from recoup.cli.prepare import prepare as make_ready

@@ -69,7 +69,7 @@ def daemon(
     system = System.from_file(file)
     if print_timers:
         return _timers(system, into, user)
-    from recoup.assembly.daemon import Duties
+    from recoup.assembly.protect.daemon import Duties
 
     return _run(system, Duties(tasks=not only_workers, grace=limit))
 
@@ -79,7 +79,7 @@ def _run(system: System, duties: Any) -> Exit:
     import signal
     import threading
 
-    from recoup.assembly.daemon import LEASE, Daemon
+    from recoup.assembly.protect.daemon import LEASE, Daemon
     from recoup.backup.supervise import silence_excepthook
     from recoup.kernel.notify import ServiceManager
     from recoup.kernel.signals import catching
@@ -129,7 +129,7 @@ def _log() -> Log:
 
 
 def _timers(system: System, into: Path | None, user: str | None) -> Exit:
-    from recoup.assembly.timers import units_for
+    from recoup.assembly.protect.timers import units_for
     from recoup.cli.output import write_out
     from recoup.kernel import files
     from recoup.kernel.errors import RecoupError

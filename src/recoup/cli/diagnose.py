@@ -40,9 +40,9 @@ def diagnose(file: FileOption = None, as_json: JsonOption = False, quiet: QuietO
     What is stopped is told apart from what is lost. Exit code 0 when nothing is wrong, 3 when something is, 4 when it
     could not be found out.
     """
-    from recoup.assembly.likely import with_likely
-    from recoup.assembly.symptoms import look_at_services
+    from recoup.assembly.recover.likely import with_likely
     from recoup.assembly.system import System
+    from recoup.assembly.watch.symptoms import look_at_services
     from recoup.cli.output import Output
     from recoup.kernel import clock
     from recoup.kernel.finding import exit_code

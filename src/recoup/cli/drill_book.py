@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from recoup.kernel.errors import Exit, RecoupError, UsageError
 
 if TYPE_CHECKING:
-    from recoup.assembly.drill_book import OpenBook
+    from recoup.assembly.drill.book import OpenBook
     from recoup.cli.output import Output
     from recoup.drill.model import DrillRecord
     from recoup.drill.report import Report
@@ -55,7 +55,7 @@ class Asked:
 
 def tell(output: Output, asked: Asked) -> Exit:
     """Do what is asked. Exit code 3 for records that cannot be believed, 4 when a repository could not be asked."""
-    from recoup.assembly.drill_book import open_book
+    from recoup.assembly.drill.book import open_book
 
     if asked.verify is not None:
         from recoup.cli.drill_verify import verify_report
@@ -80,7 +80,7 @@ def write_latest(output: Output, asked: Asked, drill: str) -> None:
     """Write the report on a drill that was just held, as the files that were asked for."""
     if asked.html is None and asked.pdf is None:
         return
-    from recoup.assembly.drill_book import open_book
+    from recoup.assembly.drill.book import open_book
 
     opened = open_book(asked.file, asked.source, asked.key_file)
     try:
@@ -144,7 +144,7 @@ def _problems(opened: OpenBook) -> dict[str, Any]:
 
 
 def _list(output: Output, opened: OpenBook) -> None:
-    from recoup.assembly.drill_book import state_now
+    from recoup.assembly.drill.book import state_now
     from recoup.drill.codec import encode
     from recoup.drill.measure import regressions
     from recoup.drill.report import summary
@@ -262,7 +262,7 @@ def _issues(output: Output, opened: OpenBook) -> None:
 
 
 def _close(output: Output, opened: OpenBook, identifier: str, asked: Asked) -> Exit:
-    from recoup.assembly.drill_book import close_issue
+    from recoup.assembly.drill.book import close_issue
     from recoup.drill.codec import encode
 
     if asked.because is None:

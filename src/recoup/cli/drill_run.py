@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from recoup.kernel.errors import Exit, UsageError
 
 if TYPE_CHECKING:
-    from recoup.assembly.drill_hold import Held
-    from recoup.assembly.drill_run import DrillWish
+    from recoup.assembly.drill.hold import Held
+    from recoup.assembly.drill.run import DrillWish
     from recoup.cli.output import Output
     from recoup.recovery.step import StepRun
 
@@ -35,7 +35,7 @@ class Asked:
 
 def run_drill(output: Output, asked: Asked, then: Callable[[str], None] = lambda _: None) -> Exit:
     """Hold a drill, or show its steps. The exit code is that of its verdict. ``then`` is given the drill's id."""
-    from recoup.assembly.drill_hold import by_chance, hold
+    from recoup.assembly.drill.hold import by_chance, hold
     from recoup.assembly.voice import Voice
     from recoup.cli.asking import asking_person, somebody_is_here
     from recoup.kernel.process import give_way
@@ -68,7 +68,7 @@ def run_drill(output: Output, asked: Asked, then: Callable[[str], None] = lambda
 
 def _not_yet(output: Output, asked: Asked) -> Exit | None:
     """Say when the next drill is; None when it is now. One that runs already is left to itself."""
-    from recoup.assembly.drill_run import LEASE
+    from recoup.assembly.drill.run import LEASE
     from recoup.assembly.system import System
     from recoup.cli.due import drill_outlook
     from recoup.repository.lease import holder_of
@@ -88,7 +88,7 @@ def _not_yet(output: Output, asked: Asked) -> Exit | None:
 
 def clean_up(output: Output, file: Path | None) -> Exit:
     """Remove what killed drills have left; only those of this plan on this machine, and only of dead ones."""
-    from recoup.assembly.drill_leftovers import clean
+    from recoup.assembly.drill.leftovers import clean
     from recoup.assembly.system import System
 
     system = System.from_file(file)
@@ -102,8 +102,8 @@ def clean_up(output: Output, file: Path | None) -> Exit:
 
 
 def _wish(asked: Asked) -> DrillWish:
-    from recoup.assembly.drill_book import open_book
-    from recoup.assembly.drill_run import DrillWish
+    from recoup.assembly.drill.book import open_book
+    from recoup.assembly.drill.run import DrillWish
     from recoup.drill.state import next_situation
     from recoup.kernel.presence import login_name
     from recoup.recovery.instant import parse_instant
@@ -132,8 +132,8 @@ def _wish(asked: Asked) -> DrillWish:
 
 
 def _show(output: Output, wish: DrillWish, *, people: bool) -> Exit:
-    from recoup.assembly.drill_book import open_book
-    from recoup.assembly.drill_run import show_steps
+    from recoup.assembly.drill.book import open_book
+    from recoup.assembly.drill.run import show_steps
     from recoup.drill.codec import encode
     from recoup.drill.measure import forecast_whole
     from recoup.kernel.units import show_duration

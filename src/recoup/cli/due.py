@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from recoup.assembly.agenda import DRILL, VERIFY, decide, look
-from recoup.assembly.protect import Task, choose_tasks
+from recoup.assembly.protect.agenda import DRILL, VERIFY, decide, look
+from recoup.assembly.protect.copies import Task, choose_tasks
 from recoup.assembly.system import System
 from recoup.backup.due import Run
 from recoup.backup.run_records import WHOLE_PLAN

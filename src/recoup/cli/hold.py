@@ -43,8 +43,8 @@ def hold(
     A hold is stored in every repository of the plan, so that it holds for whoever prunes, from any machine. A
     repository that does not answer is named, and the exit code is 1: it is not held there.
     """
-    from recoup.assembly.hold import hold as place
-    from recoup.assembly.hold import release as let_go
+    from recoup.assembly.protect.hold import hold as place
+    from recoup.assembly.protect.hold import release as let_go
     from recoup.assembly.system import System
     from recoup.cli.output import Output
     from recoup.kernel.errors import UsageError
@@ -80,7 +80,7 @@ def _end(output: Any, document: dict[str, Any], failed: dict[str, Any]) -> Exit:
 
 
 def _list(output: Any, system: Any) -> Exit:
-    from recoup.assembly.hold import list_holds
+    from recoup.assembly.protect.hold import list_holds
     from recoup.kernel import clock
 
     held = list_holds(system)

@@ -51,9 +51,9 @@ def kit(
     The page alone is enough to bring the stack back on a blank machine; the file saves the typing. Without --with-key
     the key and the credentials stay out of both, and have to be at hand as well.
     """
-    from recoup.assembly.kit import kit_file, make_kit
-    from recoup.assembly.kit_page import kit_html, kit_markdown
-    from recoup.assembly.own_wheel import own_wheel
+    from recoup.assembly.recover.kit import kit_file, make_kit
+    from recoup.assembly.recover.kit_page import kit_html, kit_markdown
+    from recoup.assembly.recover.own_wheel import own_wheel
     from recoup.assembly.system import System
     from recoup.cli.output import Output
     from recoup.kernel.errors import UsageError

@@ -52,7 +52,7 @@ def restore_to_moment(
     dry_run: bool,
 ) -> Exit:
     """Carry it out, or show how. ``places`` are the plan's file, the repository and the key's file as given."""
-    from recoup.assembly.moment import MomentWish, choose_moment
+    from recoup.assembly.restore.moment import MomentWish, choose_moment
     from recoup.cli.restore import finish_restore, open_readable
     from recoup.kernel import clock
     from recoup.recovery.instant import parse_instant

@@ -13,7 +13,7 @@ from recoup.kernel.errors import Exit, UsageError
 
 def prepare(file: Path | None, output: Output, *, undo: bool, yes: bool) -> Exit:
     """Print every step exactly; do those that need no human hand once confirmed. Exit 4 when some are left to do."""
-    from recoup.assembly.prepare import preparations
+    from recoup.assembly.protect.prepare import preparations
     from recoup.assembly.system import System
 
     system = System.from_file(file)

@@ -10,8 +10,8 @@ from recoup.cli.options import FileOption, JsonOption, PlanOption, QuietOption, 
 from recoup.kernel.errors import Exit
 
 if TYPE_CHECKING:
-    from recoup.assembly.prune import Fate, Pruned
-    from recoup.assembly.retain_stream import LogFate
+    from recoup.assembly.protect.prune import Fate, Pruned
+    from recoup.assembly.protect.retain_stream import LogFate
 
 _ORDER = (Exit.OK, Exit.BUSY, Exit.UNKNOWN, Exit.REFUSED, Exit.BAD, Exit.NO_REPOSITORY, Exit.FAILED)
 
@@ -45,7 +45,7 @@ def prune(
     depends on it, while the newest of its kind is failed or unproven, or when its date is in the future. What the
     store locks is named and stays; that is no failure. It can be killed at any time and given again.
     """
-    from recoup.assembly.prune import prune as prune_all
+    from recoup.assembly.protect.prune import prune as prune_all
     from recoup.assembly.system import System
     from recoup.cli.output import Output
 

@@ -12,7 +12,7 @@ from recoup.kernel import ids
 from recoup.kernel.errors import Exit, UsageError
 
 if TYPE_CHECKING:
-    from recoup.assembly.recover_context import RecoverWish
+    from recoup.assembly.recover.context import RecoverWish
     from recoup.cli.output import Output
 
 
@@ -102,7 +102,7 @@ def carry_out(output: Output, asked: Asked) -> Exit:
 
 def wish_of(asked: Asked) -> RecoverWish:
     """What is to be recovered from. Raise ``UsageError`` for a time that is none."""
-    from recoup.assembly.recover_context import RecoverWish
+    from recoup.assembly.recover.context import RecoverWish
     from recoup.assembly.system import System
     from recoup.kernel import clock
     from recoup.kernel.errors import RecoupError

@@ -14,17 +14,17 @@ from recoup.recovery import progress as written
 from recoup.recovery.progress import Progress
 
 if TYPE_CHECKING:
-    from recoup.assembly.recover_context import Recovery
-    from recoup.assembly.recover_end import Given
-    from recoup.assembly.recover_undo import Undone
+    from recoup.assembly.recover.context import Recovery
+    from recoup.assembly.recover.end import Given
+    from recoup.assembly.recover.undo import Undone
     from recoup.cli.output import Output
 
 
 def end(output: Output, asked: Asked) -> Exit:
     """Close a run, put back what it replaced, or give it up."""
-    from recoup.assembly.recover_end import Given
-    from recoup.assembly.recover_hold import Who
-    from recoup.assembly.recover_resume import system_here
+    from recoup.assembly.recover.end import Given
+    from recoup.assembly.recover.hold import Who
+    from recoup.assembly.recover.resume import system_here
     from recoup.assembly.voice import Voice
     from recoup.kernel.presence import login_name
 
@@ -46,7 +46,7 @@ def end(output: Output, asked: Asked) -> Exit:
 
 
 def _abandon(output: Output, asked: Asked, given: Given) -> Exit:
-    from recoup.assembly.recover_end import abandon
+    from recoup.assembly.recover.end import abandon
     from recoup.recovery.progress import read_progress
 
     because = (asked.because or "").strip()
@@ -69,8 +69,8 @@ def _abandon(output: Output, asked: Asked, given: Given) -> Exit:
 
 
 def _roll_back(output: Output, asked: Asked, given: Given) -> Exit:
-    from recoup.assembly.recover_end import open_run
-    from recoup.assembly.recover_undo import roll_back, rollback_step
+    from recoup.assembly.recover.end import open_run
+    from recoup.assembly.recover.undo import roll_back, rollback_step
 
     system = given.system.plan.system
     if asked.confirm is not None and asked.confirm != system:
@@ -111,8 +111,8 @@ def _require_second_person(given: Given, recovery: Recovery) -> None:
 
 
 def _close(output: Output, asked: Asked, given: Given) -> Exit:
-    from recoup.assembly.recover_end import open_run
-    from recoup.assembly.recover_undo import close
+    from recoup.assembly.recover.end import open_run
+    from recoup.assembly.recover.undo import close
 
     with open_run(given, "closing of a recovery") as recovery:
         run = recovery.run

@@ -14,7 +14,7 @@ from recoup.recovery.attained import Attained, attained
 from recoup.recovery.step import Act
 
 if TYPE_CHECKING:
-    from recoup.assembly.recover_run import RecoveryOutcome
+    from recoup.assembly.recover.run import RecoveryOutcome
     from recoup.cli.output import Output
 
 

@@ -14,7 +14,7 @@ from recoup.cli.recover_asked import Asked, wish_of
 from recoup.kernel.errors import Exit, RefusedError, UsageError, WrongKeyError
 
 if TYPE_CHECKING:
-    from recoup.assembly.kit import Kit
+    from recoup.assembly.recover.kit import Kit
     from recoup.cli.output import Output
     from recoup.kernel.secret import Secret
 
@@ -27,7 +27,7 @@ def with_kit(asked: Asked) -> Asked:
     and none is given, or the given one is another.
     """
     from recoup.assembly.access import read_key_file
-    from recoup.assembly.kit import read_kit
+    from recoup.assembly.recover.kit import read_kit
     from recoup.repository.seal import Key
 
     assert asked.kit is not None, "the caller has a kit"
@@ -72,7 +72,7 @@ _CREDENTIALS = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "
 def on_host(output: Output, asked: Asked) -> Exit:
     """Carry it out on another machine. The exit code is the one that it ended with there."""
     from recoup.assembly.access import read_key_file
-    from recoup.assembly.recover_host import Remote, parse_host, recover_there
+    from recoup.assembly.recover.host import Remote, parse_host, recover_there
     from recoup.cli.asking import somebody_is_here
     from recoup.kernel.secret import Secret
     from recoup.repository.seal import Key
@@ -109,8 +109,8 @@ def _provisioned(output: Output, asked: Asked) -> str:
     """Run the plan's own command, after saying which; the address of the server."""
     import shlex
 
-    from recoup.assembly.provision import provision, provision_command
-    from recoup.assembly.recover_blank import open_to_look
+    from recoup.assembly.recover.blank import open_to_look
+    from recoup.assembly.recover.provision import provision, provision_command
     from recoup.cli.asking import somebody_is_here, yes_or_no
 
     assert asked.host is not None, "the caller has a host"

@@ -19,8 +19,8 @@ from recoup.recovery.progress import read_progress
 from recoup.recovery.step import Consent, Step
 
 if TYPE_CHECKING:
-    from recoup.assembly.recover_context import RecoverWish
-    from recoup.assembly.recover_run import Ready, RecoverControl
+    from recoup.assembly.recover.context import RecoverWish
+    from recoup.assembly.recover.run import Ready, RecoverControl
     from recoup.assembly.voice import Ask
     from recoup.cli.output import Output
 
@@ -33,8 +33,8 @@ T = TypeVar("T")
 
 def run(output: Output, asked: Asked) -> Exit:
     """Begin a recovery, or go on with one. The exit code says how it ended."""
-    from recoup.assembly.recover_resume import wish_to_resume
-    from recoup.assembly.recover_run import run_recovery
+    from recoup.assembly.recover.resume import wish_to_resume
+    from recoup.assembly.recover.run import run_recovery
     from recoup.assembly.voice import Voice
     from recoup.cli.recover_end import say_outcome
 
@@ -64,7 +64,7 @@ class _Talk:
 
     def control(self) -> RecoverControl:
         """As the run is to be controlled."""
-        from recoup.assembly.recover_run import RecoverControl
+        from recoup.assembly.recover.run import RecoverControl
         from recoup.kernel.presence import login_name
 
         asked, view = self._asked, self._view
@@ -130,9 +130,9 @@ class _Talk:
 
     def _ready(self, ready: Ready) -> None:
         """Say what is about to be done, and ask whether to begin."""
-        from recoup.assembly.recover_forecast import expect
-        from recoup.assembly.recover_resume import require_same_wish
-        from recoup.assembly.recover_runs import run_folder
+        from recoup.assembly.recover.forecast import expect
+        from recoup.assembly.recover.resume import require_same_wish
+        from recoup.assembly.recover.runs import run_folder
 
         self._require_known(ready)
         state, view = self._view.state, self._view

@@ -37,8 +37,8 @@ _ENDED: Final = {
 
 def show_plan(output: Output, asked: Asked) -> Exit:
     """Print the runbook: exactly the steps that the run would take."""
-    from recoup.assembly.recover_forecast import expect
-    from recoup.assembly.recover_run import show_steps
+    from recoup.assembly.recover.forecast import expect
+    from recoup.assembly.recover.run import show_steps
     from recoup.cli.output import to_json, write_out
     from recoup.recovery.printed import Runbook, as_document, as_markdown, as_text
 
@@ -74,7 +74,7 @@ def show_plan(output: Output, asked: Asked) -> Exit:
 
 def show(output: Output, asked: Asked) -> Exit:
     """Show a run: the one that goes on, or how one went. Exit code 0 when it is done and proven; else 3, 4."""
-    from recoup.assembly.recover_resume import carried_out_by, find_run, runs_here
+    from recoup.assembly.recover.resume import carried_out_by, find_run, runs_here
     from recoup.kernel.presence import boot_id
 
     opened, runs = runs_here(asked.file, asked.source, asked.key_file)

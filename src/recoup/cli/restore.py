@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from recoup.assembly.access import Found, Readable
-    from recoup.assembly.restore_job import Report, Wish
+    from recoup.assembly.restore.job import Report, Wish
     from recoup.kernel.finding import Finding
 
 
@@ -77,7 +77,7 @@ def restore(
     Nothing is overwritten: what is replaced is kept aside, and where is said. Data that the copy was not taken of are
     only replaced with --force. When a restore is interrupted, the same command finishes it.
     """
-    from recoup.assembly.restore_job import Wish, names_a_file
+    from recoup.assembly.restore.job import Wish, names_a_file
     from recoup.cli.output import Output
 
     output = Output(json=as_json, quiet=quiet)
@@ -110,7 +110,7 @@ def restore(
 
 
 def _find(opened: Readable, reference: str, service: str | None, kind: str | None) -> Found:
-    from recoup.assembly.history import require_not_emptied
+    from recoup.assembly.prove.history import require_not_emptied
 
     found = opened.find(reference, service=service, kinds=(kind,) if kind else ())
     if reference == "latest":
@@ -139,7 +139,7 @@ def _restore_file(
 ) -> Exit:
     from pathlib import Path
 
-    from recoup.assembly.restore_file import restore_file
+    from recoup.assembly.restore.foreign_file import restore_file
     from recoup.kernel import clock
 
     started = clock.monotonic()
@@ -149,8 +149,8 @@ def _restore_file(
 
 
 def _restore_artefact(output: Any, opened: Readable, found: Found, wish: Wish, consent: Any) -> Exit:
-    from recoup.assembly.restore import restore as restore_artefact
-    from recoup.assembly.restore_job import Job
+    from recoup.assembly.restore.copy import restore as restore_artefact
+    from recoup.assembly.restore.job import Job
     from recoup.kernel import clock
     from recoup.repository.copy_reader import ArtefactReader
 

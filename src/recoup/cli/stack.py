@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from recoup.kernel.errors import Exit
 
 if TYPE_CHECKING:
-    from recoup.assembly.protect import Options
-    from recoup.assembly.restore_stack import FoundStack, StackJob
-    from recoup.assembly.stack_points import StackTaken
+    from recoup.assembly.protect.copies import Options
+    from recoup.assembly.protect.stack_points import StackTaken
+    from recoup.assembly.restore.stack import FoundStack, StackJob
     from recoup.assembly.system import System
     from recoup.cli.output import Output
     from recoup.recovery.in_place import Consent
@@ -36,7 +36,7 @@ class Asked:
 
 def take_point(system: System, output: Output, name: str | None, options: Options, *, dry_run: bool) -> Exit:
     """Take a stack point, or show what it would consist of."""
-    from recoup.assembly.stack_points import default_name, take_stack_point, tasks_of
+    from recoup.assembly.protect.stack_points import default_name, take_stack_point, tasks_of
     from recoup.cli.backup import say_copy, severity, show_plan
     from recoup.kernel import clock
     from recoup.kernel.process import give_way
@@ -124,7 +124,7 @@ def restore_to_point(
     dry_run: bool,
 ) -> Exit:
     """Bring all services back to a stack point, or show the steps. ``others`` are options that do not go with it."""
-    from recoup.assembly.restore_stack import StackJob, drifted, find_instant, find_stack, prepare, restore_point
+    from recoup.assembly.restore.stack import StackJob, drifted, find_instant, find_stack, prepare, restore_point
     from recoup.cli.restore import open_readable
     from recoup.kernel.errors import UsageError
     from recoup.kernel.finding import exit_code, overall

@@ -46,9 +46,9 @@ def status(
     Exit code 3 when an objective is broken or an alarm is on, 4 when something could not be found out; what could be is
     shown all the same. Nothing is changed but notes in the state folder and the files that are asked for.
     """
-    from recoup.assembly.status import document
-    from recoup.assembly.status import status as look
     from recoup.assembly.system import System
+    from recoup.assembly.watch.status import document
+    from recoup.assembly.watch.status import status as look
     from recoup.cli.output import Output
     from recoup.kernel import clock
     from recoup.kernel.finding import exit_code
@@ -64,7 +64,7 @@ def status(
 
         write_page(html, said)
     if metrics is not None:
-        from recoup.assembly.metrics import families, write_textfile
+        from recoup.assembly.watch.metrics import families, write_textfile
 
         write_textfile(metrics, families(found.survey, found.alarms))
     _show(output, said)
@@ -73,7 +73,7 @@ def status(
 
 
 def _announce(system: System, output: Output) -> None:
-    from recoup.assembly.alarms import announce
+    from recoup.assembly.watch.alarms import announce
     from recoup.kernel import clock
 
     done = announce(system, clock.now())

@@ -10,8 +10,8 @@ from recoup.cli.options import FileOption, JsonOption, PlanOption, QuietOption, 
 from recoup.kernel.errors import Exit
 
 if TYPE_CHECKING:
-    from recoup.assembly.lacking import Lack
-    from recoup.assembly.sync import Synced
+    from recoup.assembly.protect.lacking import Lack
+    from recoup.assembly.protect.sync import Synced
 
 _ORDER = (Exit.OK, Exit.BUSY, Exit.UNKNOWN, Exit.FAILED)
 
@@ -39,7 +39,7 @@ def sync(
     killed at any time and given again. Exit code 0: every repository holds everything; 1: something could not be
     copied; 4: a repository did not answer, or has another key; 6: another run was at work on a service.
     """
-    from recoup.assembly.sync import sync as sync_all
+    from recoup.assembly.protect.sync import sync as sync_all
     from recoup.assembly.system import System
     from recoup.cli.output import Output
 

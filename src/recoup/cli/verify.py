@@ -108,9 +108,9 @@ def _verify(
     *,
     everything: bool,
 ) -> Exit:
-    from recoup.assembly.live import allow
-    from recoup.assembly.prove import choose
-    from recoup.assembly.verify_run import verify_all
+    from recoup.assembly.prove.copies import choose
+    from recoup.assembly.prove.live import allow
+    from recoup.assembly.prove.run import verify_all
     from recoup.cli.verify_words import document, say_each, say_rest
     from recoup.verification.grade import Grade
 

@@ -30,7 +30,7 @@ def verify_rhythm(system: System, rhythm: str, output: Output, budget: Budget | 
 
 def run_rhythm(system: System, rhythm: str, output: Output, budget: Budget | None) -> tuple[Exit, dict[str, Any]]:
     """As ``verify_rhythm``, without printing the document: another command does that."""
-    from recoup.assembly.verify_run import recorded
+    from recoup.assembly.prove.run import recorded
 
     document: dict[str, Any] = {}
 
@@ -45,9 +45,9 @@ def run_rhythm(system: System, rhythm: str, output: Output, budget: Budget | Non
 
 
 def _graded(system: System, rhythm: str, output: Output, budget: Budget | None) -> tuple[Exit, str, dict[str, Any]]:
-    from recoup.assembly.live import allow
-    from recoup.assembly.prove import choose
-    from recoup.assembly.verify_run import readable, verify_all
+    from recoup.assembly.prove.copies import choose
+    from recoup.assembly.prove.live import allow
+    from recoup.assembly.prove.run import readable, verify_all
     from recoup.cli.verify import plan_budget
     from recoup.cli.verify_words import document, say_each, say_rest
     from recoup.kernel.errors import UsageError
@@ -65,8 +65,8 @@ def _graded(system: System, rhythm: str, output: Output, budget: Budget | None) 
 
 
 def _slice(system: System, output: Output, budget: Budget | None) -> tuple[Exit, str, dict[str, Any]]:
-    from recoup.assembly.coverage import planned_bytes
-    from recoup.assembly.verify_run import readable
+    from recoup.assembly.prove.coverage import planned_bytes
+    from recoup.assembly.prove.run import readable
     from recoup.kernel.errors import UsageError
 
     if system.plan.verify.every_byte is None:
@@ -88,8 +88,8 @@ def verify_sample(
     everything: bool,
 ) -> Exit:
     """Read a part of what was chosen: what was not read for the longest time."""
-    from recoup.assembly.coverage import areas_of
-    from recoup.assembly.prove import choose
+    from recoup.assembly.prove.copies import choose
+    from recoup.assembly.prove.coverage import areas_of
 
     chosen = choose(opened, reference, service=service, everything=everything)
     wanted = {found.manifest.id for found in chosen.found}
@@ -119,8 +119,8 @@ def _size(sample: str, total: int) -> int:
 def _read(
     opened: Readable, entries: Sequence[Entry], size: int, output: Output, budget: Budget | None
 ) -> tuple[Exit, str, dict[str, Any]]:
-    from recoup.assembly.coverage import coverage, read_slice
-    from recoup.assembly.live import allow
+    from recoup.assembly.prove.coverage import coverage, read_slice
+    from recoup.assembly.prove.live import allow
     from recoup.cli.verify import plan_budget
     from recoup.kernel.units import show_size
 

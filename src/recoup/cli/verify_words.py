@@ -11,8 +11,8 @@ from recoup.kernel.units import show_duration, show_size
 
 if TYPE_CHECKING:
     from recoup.assembly.access import Readable
-    from recoup.assembly.coverage import Coverage
-    from recoup.assembly.verify_run import Outcomes, Verified
+    from recoup.assembly.prove.coverage import Coverage
+    from recoup.assembly.prove.run import Outcomes, Verified
     from recoup.cli.output import Output
     from recoup.verification.grade import Rung
 

@@ -40,7 +40,7 @@ def watch(
     out. With --quiet, only what is not ok is printed. Nothing is changed.
     """
     from recoup.assembly.access import open_for_reading
-    from recoup.assembly.watch import watch as look
+    from recoup.assembly.watch.outside import watch as look
     from recoup.cli.documents import finding_document
     from recoup.cli.output import Output
     from recoup.kernel import clock

@@ -42,7 +42,7 @@ def windows(
     A window is every instant between two; a point is one copy alone. Times of a window's end are of the server's
     clock. When something could not be read or believed, it is named and the exit code is 4.
     """
-    from recoup.assembly.windows import read_windows
+    from recoup.assembly.restore.windows import read_windows
     from recoup.cli.output import Output
     from recoup.cli.restore import open_readable
     from recoup.kernel.errors import UsageError

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from recoup.assembly.access import Readable, open_for_reading
-from recoup.assembly.protect import Options, Protected, choose_tasks, protect
-from recoup.assembly.restore import restore
-from recoup.assembly.restore_job import Job, Report, Wish
+from recoup.assembly.protect.copies import Options, Protected, choose_tasks, protect
+from recoup.assembly.restore.copy import restore
+from recoup.assembly.restore.job import Job, Report, Wish
 from recoup.assembly.system import System
 from recoup.backup.take import Taken
 from recoup.demo import marketplace, proof

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recoup.assembly.agenda import DRILL, upkeep_scheduled
-from recoup.assembly.drill_people import channels_of, choose_by_chance, participants, require_roles, who_does_it
+from recoup.assembly.drill.people import channels_of, choose_by_chance, participants, require_roles, who_does_it
+from recoup.assembly.protect.agenda import DRILL, upkeep_scheduled
+from recoup.assembly.protect.task_child import arguments_of
 from recoup.assembly.system import System
-from recoup.assembly.task_child import arguments_of
 from recoup.backup.due import Run
 from recoup.kernel.errors import UsageError
 from recoup.plan.load import load

@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import pytest
 
-from recoup.assembly import drill_record
-from recoup.assembly.drill_members import Chosen
-from recoup.assembly.drill_record import Newest, not_past, rpo_of
-from recoup.assembly.heartbeats import Beat
+from recoup.assembly.drill import record as drill_record
+from recoup.assembly.drill.members import Chosen
+from recoup.assembly.drill.record import Newest, not_past, rpo_of
+from recoup.assembly.protect.heartbeats import Beat
 from recoup.kernel.finding import Verdict
 from recoup.objectives.objective import Objective
 from recoup.plan.services import PostgresService, RedisService

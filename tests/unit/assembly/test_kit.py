@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from recoup.assembly.kit import Kit, kit_file, make_kit, read_kit
-from recoup.assembly.kit_page import kit_html, kit_markdown
-from recoup.assembly.own_wheel import Wheel, own_wheel
+from recoup.assembly.recover.kit import Kit, kit_file, make_kit, read_kit
+from recoup.assembly.recover.kit_page import kit_html, kit_markdown
+from recoup.assembly.recover.own_wheel import Wheel, own_wheel
 from recoup.assembly.system import System
 from recoup.cli.kit import kit as kit_command
 from recoup.kernel.errors import DamageError, Exit, UnknownFormatError, UsageError
@@ -169,7 +169,7 @@ def test_page_and_file_name_the_same_wheel_which_is_made_once(folder: Path, monk
         made.append(wheel)
         return wheel
 
-    monkeypatch.setattr("recoup.assembly.own_wheel.own_wheel", make)
+    monkeypatch.setattr("recoup.assembly.recover.own_wheel.own_wheel", make)
     assert kit_command(output_folder=folder / "kit", file=folder / "recoup.yaml") == Exit.OK
     assert made == [wheel]
     assert wheel.name in (folder / "kit" / "recovery-kit.md").read_text()

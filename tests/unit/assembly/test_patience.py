@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from recoup.assembly.patience import patiently
+from recoup.assembly.recover.patience import patiently
 from recoup.kernel.errors import NoRepositoryError, TransientStorageError, WrongKeyError
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recoup.assembly.recover_actor import DOING
+from recoup.assembly.recover.actor import DOING
 from recoup.recovery.step import Act
 
 

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from recoup.assembly import recover_facts
-from recoup.assembly.recover_context import RecoverWish
+from recoup.assembly.recover import facts as recover_facts
+from recoup.assembly.recover.context import RecoverWish
 from recoup.assembly.system import System
 from recoup.kernel.errors import EngineError, UsageError
 from recoup.plan.load import load

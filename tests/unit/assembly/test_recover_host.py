@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from recoup import __version__
-from recoup.assembly import recover_host
-from recoup.assembly.provision import provision
-from recoup.assembly.recover_host import Host, Remote, _script, parse_host, recover_there
+from recoup.assembly.recover import host as recover_host
+from recoup.assembly.recover.host import Host, Remote, _script, parse_host, recover_there
+from recoup.assembly.recover.provision import provision
 from recoup.assembly.system import System
 from recoup.cli import asking
 from recoup.cli.output import Output

@@ -10,10 +10,11 @@ from typing import Any, cast
 
 import pytest
 
-from recoup.assembly import recorded_images, recover_images
-from recoup.assembly.kept_images import KeptImage
+from recoup.assembly import recorded_images
+from recoup.assembly.protect.kept_images import KeptImage
 from recoup.assembly.recorded_images import RecordedImage
-from recoup.assembly.recover_images import _get
+from recoup.assembly.recover import images as recover_images
+from recoup.assembly.recover.images import _get
 from recoup.engines.compose.docker import ComposeSource
 from recoup.engines.compose.engine_facts import load_images
 from recoup.kernel.errors import DamageError, EngineError, InterruptedRunError, RecoupError, WrongKeyError

@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import pytest
 
-from recoup.assembly import recover_machine
-from recoup.assembly.recover_machine import _cannot, _install, _why_taken
+from recoup.assembly.recover import machine as recover_machine
+from recoup.assembly.recover.machine import _cannot, _install, _why_taken
 from recoup.engines.compose.project import Port
 from recoup.kernel.errors import EngineError
 from recoup.recovery.blank_machine import Lack, MachineFacts

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from recoup.assembly import recover_search
-from recoup.assembly.recover_lines import Points
-from recoup.assembly.recover_looks import Looked
-from recoup.assembly.recover_search import SEEN, Chosen, Search
+from recoup.assembly.recover import search as recover_search
+from recoup.assembly.recover.lines import Points
+from recoup.assembly.recover.looks import Looked
+from recoup.assembly.recover.search import SEEN, Chosen, Search
 from recoup.kernel.errors import RefusedError
 from recoup.kernel.finding import Verdict
 from recoup.recovery.clean_point import Line, Seen, Spot, Start

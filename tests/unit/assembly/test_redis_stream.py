@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recoup.assembly.redis_stream import next_attempt, pause_before_copy
+from recoup.assembly.protect.redis_stream import next_attempt, pause_before_copy
 
 
 def test_a_connection_that_held_for_long_is_made_again_at_once() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from recoup.assembly import restore_runs
-from recoup.assembly.restore_runs import RestoreRuns, begun_at
+from recoup.assembly.restore import runs as restore_runs
+from recoup.assembly.restore.runs import RestoreRuns, begun_at
 from recoup.kernel import clock
 
 ARTEFACT, TARGET = "20261123-020000-k7f3q2", "127.0.0.1:5432/shop"

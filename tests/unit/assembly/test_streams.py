@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pytest
 
-from recoup.assembly.streams import stream_of
+from recoup.assembly.protect.streams import stream_of
 from recoup.backup.run_records import WorkerRecord
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)

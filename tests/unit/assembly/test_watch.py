@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recoup.assembly.streams import stream_of
-from recoup.assembly.watch import watch
+from recoup.assembly.protect.streams import stream_of
+from recoup.assembly.watch.outside import watch
 from recoup.backup.run_records import WorkerRecord
 from recoup.kernel import clock
 from recoup.kernel.errors import DamageError, RecoupError

@@ -125,11 +125,10 @@ def test_a_segment_replaces_its_pieces_and_a_merged_piece_those_before_it() -> N
         for start in range(0, 500, 100):
             ship_part(shipper, 0, start, start + 100)
         ship_part(shipper, 0, 0, 700, merges=True)
-        assert wait_until(lambda: len(list(archive.entries())) == 1, limit_seconds=10)
+        assert wait_until(lambda: shipper.safe() == 700 and len(list(archive.entries())) == 1, limit_seconds=10)
         (piece,) = archive.entries()
         assert isinstance(piece, WalPiece)
         assert archive.read(piece) == content(0)[:700]
-        assert shipper.safe() == 700
         ship(shipper, 0)
         assert wait_until(lambda: numbers(archive) == [0] and len(list(archive.entries())) == 1, limit_seconds=10)
 

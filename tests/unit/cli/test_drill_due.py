@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from recoup.assembly.drill_run import LEASE
+from recoup.assembly.drill.run import LEASE
 from recoup.backup.due import Run
 from recoup.backup.run_records import WHOLE_PLAN
 from recoup.cli import drill_run, due

@@ -1,0 +1,1 @@
+"""Drills: what is rehearsed, in which sandbox, by which steps, and what is written down of it."""

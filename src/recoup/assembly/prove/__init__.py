@@ -1,0 +1,1 @@
+"""Copies brought to life in sandboxes, and how far each is proven."""

@@ -1,0 +1,1 @@
+"""Recoveries of production, and the kit for a blank machine."""

@@ -1,0 +1,245 @@
+"""Taking a recovery back, and closing one: what happens to what was replaced.
+
+Until a recovery is closed everything that it replaced is kept. Both acts are written into its journal and may be
+repeated after a kill; both are carried out while nobody else works on the stack (``recover_end.open_run``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from recoup.assembly.protect import hold as holds
+from recoup.assembly.recover.after import still_open
+from recoup.assembly.recover.context import Recovery
+from recoup.assembly.recover.data import by_hand, facts_of_run, fence_stack, hold_name, place_of
+from recoup.assembly.restore.surroundings import Surroundings
+from recoup.assembly.stack import open_stack
+from recoup.engines.postgres.volume_script import BACK
+from recoup.kernel.errors import RecoupError, RefusedError
+from recoup.kernel.finding import Finding, Verdict
+from recoup.recovery import progress as written
+from recoup.recovery.in_place import Occupant
+from recoup.recovery.stack_in_place import OpenMember, VolumeMember
+from recoup.recovery.step import Act, Consent, Phase, Step
+from recoup.repository.lease import hold_lease
+
+_ROLLBACK: Final = "rollback"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undone:
+    """What was done, line by line for people, and what was seen afterwards."""
+
+    said: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+
+def rollback_step(recovery: Recovery) -> Step:
+    """What putting back will do, for the one who has to agree. Raise ``RefusedError`` when nothing can be put back."""
+    if _removed(recovery):
+        raise RefusedError(
+            f"the run {recovery.run} is closed: what it replaced is not kept any more",
+            hint="`recoup list` shows the copies there are; `recoup restore` brings one back.",
+        )
+    services = _replaced(recovery)
+    if not services:
+        raise RefusedError(
+            f"the run {recovery.run} has replaced nothing, so there is nothing to put back",
+            hint="Go on with it: `recoup recover --resume`; or give it up: `recoup recover --abandon`.",
+        )
+    names = ", ".join(services)
+    return Step(
+        id=_ROLLBACK,
+        title=f"put back what the run replaced of {names}",
+        meaning="The applications and the databases are stopped, the data from before the recovery take their place "
+        "again, damaged as they may be, and everything is started. What the recovery brought, and what was written to "
+        "it since, is set aside and kept until --close.",
+        act=Act.SWAP,
+        phase=Phase.AFTER,
+        commands=("mv DATA DATA.back", "mv DATA.aside DATA"),
+        check="the services run on their old data",
+        consent=Consent.TYPED,
+        replaces=f"the data of {names} that the recovery brought, and all that was written since",
+    )
+
+
+def roll_back(recovery: Recovery) -> Undone:
+    """Put back what the run has replaced; it has then ended as rolled back. Ask ``rollback_step`` for consent first.
+
+    Raise ``RefusedError`` when something else was restored since, ``EngineError`` when it fails; repeated, it goes on.
+    """
+    services = _replaced(recovery)
+    said: list[str] = []
+    findings: list[Finding] = []
+    volumes: list[tuple[str, VolumeMember]] = []
+    for service in services:
+        member = None if by_hand(recovery, service) else place_of(recovery, service)
+        if isinstance(member, VolumeMember):
+            volumes.append((service, member))
+        else:
+            findings.append(_must_be_doneby_hand(recovery, service, member))
+    # What must not be put back is found before it is written that this was begun: from there on it has to be finished.
+    if volumes:
+        fence_stack(recovery)
+    for service, member in volumes:
+        _require_ours(recovery, service, member, member.home.look())
+    recovery.journal.append(written.ROLLBACK_BEGUN, services=list(services))
+    if volumes:
+        stopped = facts_of_run(recovery).stopped
+        open_stack(recovery.system).client.stop(stopped or [member.compose for _, member in volumes])
+        for service, member in volumes:
+            with hold_lease(recovery.opened.state_folder, service, f"rollback of {service}"):
+                how = _put_back(recovery, service, member)
+            recovery.journal.append(written.PUT_BACK, service=service, how=how)
+            said.append(f"{service}: {how}")
+        findings += _start(recovery, stopped or [member.compose for _, member in volumes])
+    recovery.journal.append(written.RUN_ENDED, outcome=written.ROLLED_BACK)
+    return Undone(said=tuple(said), findings=tuple(findings))
+
+
+def close(recovery: Recovery, *, keep: bool = False) -> Undone:
+    """End the hold of a run and remove what it set aside, or leave that (``keep``).
+
+    Raise ``RefusedError`` when the run or its rollback is not over, or something on the list of what must be well again
+    is open.
+    """
+    written.require_not_rolling_back(recovery.progress)
+    ended = recovery.progress.ended
+    if ended is None:
+        raise RefusedError(
+            f"the run {recovery.run} is not over",
+            hint="Go on with it: `recoup recover --resume`; put back what it replaced: `recoup recover --rollback`.",
+        )
+    removing = () if keep else _replaced(recovery)
+    # What was rolled back has no list: production runs on the data from before, and those are not removed. One that was
+    # given up has none either, but then what it set aside may be all that is left, so that only goes by the list.
+    listless = _closed(recovery) or ended == written.ROLLED_BACK or (ended == written.ABANDONED and not removing)
+    left = () if listless else still_open(recovery)
+    if left:
+        said = "".join(f"\n  {one.finding.check}: {one.finding.detail or one.asks}" for one in left)
+        hints = "".join(f"\n  {one}" for one in dict.fromkeys(one.finding.hint for one in left if one.finding.hint))
+        raise RefusedError(
+            f"the run {recovery.run} is not closed, because {len(left)} points of the list are open:{said}",
+            hint=f"Do them, and close it again. What helps:{hints}" if hints else "Do them, and close it again.",
+        )
+    removed = [what for service in removing for what in _forget(recovery, service)]
+    failed, _ = holds.release(recovery.system, hold_name(recovery.run))
+    if removed or not _closed(recovery):
+        recovery.journal.append(written.RUN_CLOSED, removed=removed, kept=keep)
+    findings = [
+        Finding(
+            check="the hold is ended",
+            subject=where,
+            verdict=Verdict.UNKNOWN,
+            detail=failure.message,
+            hint=f"When it answers again: recoup hold --release {hold_name(recovery.run)}",
+        )
+        for where, failure in failed.items()
+    ]
+    return Undone(said=tuple(f"removed {what}" for what in removed), findings=tuple(findings))
+
+
+# -- parts -------------------------------------------------------------------------------------------------------------
+
+
+def _closed(recovery: Recovery) -> bool:
+    return any(one.event == written.RUN_CLOSED for one in recovery.journal.lines)
+
+
+def _removed(recovery: Recovery) -> bool:
+    """Whether what it set aside is gone: a run may be closed and keep that."""
+    return any(one.event == written.RUN_CLOSED and not one.data.get("kept") for one in recovery.journal.lines)
+
+
+def _replaced(recovery: Recovery) -> tuple[str, ...]:
+    """The databases whose data this run has replaced, or had begun to; those that it replaced last come first."""
+    databases = reversed(facts_of_run(recovery).databases)
+    return tuple(one.service for one in databases if written.has_replaced(recovery.progress, one.service))
+
+
+def _put_back(recovery: Recovery, service: str, member: VolumeMember) -> str:
+    """Whatever a kill has left is taken from there: a swap in its middle is finished first, which needs no copy."""
+    assert member.undo is not None, "what is in a volume can be put back"
+    placement = _placement(recovery, service, member)
+    occupant = member.home.look()
+    if occupant.unfinished == placement:
+        member.home.swap(placement)
+    elif not _is_ours(placement, occupant):
+        _require_ours(recovery, service, member, occupant)
+        return "nothing was replaced yet"
+    kept = member.undo.put_back(placement)
+    if kept is None:
+        return "nothing had been there before; what the recovery brought stays"
+    return f"the old data are back; what the recovery brought is kept: {kept}"
+
+
+def _is_ours(placement: str, occupant: Occupant) -> bool:
+    return bool({placement, placement + BACK} & {occupant.unfinished, occupant.placed, occupant.begun})
+
+
+def _require_ours(recovery: Recovery, service: str, member: VolumeMember, occupant: Occupant) -> None:
+    """Raise ``RefusedError`` when this run has put its data in place, and others are there now."""
+    ours = _is_ours(_placement(recovery, service, member), occupant)
+    if not ours and recovery.progress.steps[f"swap-{service}"].standing == "done":
+        raise RefusedError(
+            f"{occupant.place}: the data there are not those that this run put in place",
+            hint="Something else was restored since. What this run replaced is kept beside; look at its journal.",
+        )
+
+
+def _placement(recovery: Recovery, service: str, member: VolumeMember) -> str:
+    for step in (f"swap-{service}", f"restore-{service}"):
+        said = recovery.learned(step).get("placement")
+        if said:
+            return str(said)
+    return recovery.placement(member.artefact_id)
+
+
+def _start(recovery: Recovery, stopped: Sequence[str]) -> list[Finding]:
+    """Start everything again, databases first. Old data may be damaged: what does not start is said, and no error."""
+    around = Surroundings(plan=recovery.system.plan, stack=open_stack(recovery.system))
+    findings: list[Finding] = []
+    for number, name in enumerate(order := list(reversed(stopped))):
+        try:
+            around.start([name])
+        except RecoupError as failure:
+            findings.append(_runs(name, Verdict.FAILED, failure.message, failure.hint))
+            findings += [
+                _runs(other, Verdict.UNKNOWN, f"not started, because {name} is not well")
+                for other in order[number + 1 :]
+            ]
+            break
+        findings.append(_runs(name, Verdict.OK, "it is well"))
+    return findings
+
+
+def _runs(name: str, verdict: Verdict, detail: str, hint: str | None = None) -> Finding:
+    return Finding(check="it runs on the data from before", subject=name, verdict=verdict, detail=detail, hint=hint)
+
+
+def _must_be_doneby_hand(recovery: Recovery, service: str, member: OpenMember | None) -> Finding:
+    kept = recovery.learned(f"swap-{service}").get("kept")
+    hint = (
+        "Stop it, let it use its old folder again, and start it: the run has not touched that."
+        if member is None
+        else "Nothing was in it before; empty it, if it must not keep what the recovery brought."
+        if kept is None
+        else f"What it replaced became a copy first ({kept}): recoup restore ID --force."
+    )
+    return Finding(
+        check="it runs on the data from before",
+        subject=service,
+        verdict=Verdict.UNKNOWN,
+        detail="Recoup does not run this server",
+        hint=hint,
+    )
+
+
+def _forget(recovery: Recovery, service: str) -> Sequence[str]:
+    member = None if by_hand(recovery, service) else place_of(recovery, service)
+    if not isinstance(member, VolumeMember):
+        return ()
+    assert member.undo is not None, "what is in a volume can be put back"
+    return member.undo.forget(_placement(recovery, service, member))

@@ -1,0 +1,1 @@
+"""Copies and instants back in place: into volumes, servers, folders."""
