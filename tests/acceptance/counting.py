@@ -10,6 +10,10 @@ from datetime import datetime, timedelta
 
 from recoup.kernel import clock
 
+#: How much later than it was an application may note what it wrote, on a busy machine; and PostgreSQL's state is fixed
+#: a little before the end of its backup is told.
+SLACK = timedelta(milliseconds=1500)
+
 
 @dataclass(slots=True, kw_only=True)
 class Counting:

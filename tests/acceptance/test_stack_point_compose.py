@@ -14,17 +14,13 @@ from datetime import timedelta
 import pytest
 
 from recoup.demo.host import wait_until
-from tests.acceptance.counting import counting
+from tests.acceptance.counting import SLACK, counting
 from tests.acceptance.test_compose_stack import Operator, _password, _redis, operator
 from tests.testhost.fixtures import Stack
 
 __all__ = ["operator"]
 
 pytestmark = [pytest.mark.testhost, pytest.mark.xdist_group("testhost")]
-
-#: A busy machine's time between a write and the application's note of it; PostgreSQL's state is fixed a little
-#: before the end of its backup is told.
-_SLACK = timedelta(milliseconds=1500)
 
 
 @contextmanager
@@ -126,6 +122,6 @@ def test_databases_and_files_go_back_to_one_label_also_after_kills(operator: Ope
     assert "FAILED" not in said
     in_database, in_redis = _ticks(stack)
     assert in_database < len(written.database) - 20
-    assert written.apart(in_database, in_redis) <= timedelta(milliseconds=point["apart_ms"]) + _SLACK
+    assert written.apart(in_database, in_redis) <= timedelta(milliseconds=point["apart_ms"]) + SLACK
     assert changed.read_text() == original
     assert stack.answers()
