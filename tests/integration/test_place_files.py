@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ from recoup.assembly.access import Readable, open_for_reading
 from recoup.assembly.recover.blank import files, open_blank, open_to_look
 from recoup.assembly.recover.context import RecoverWish
 from recoup.assembly.recover.plan_from_repository import sets_with_a_plan
-from recoup.assembly.restore.place_files import Placing, place_newest
+from recoup.assembly.restore.place_files import Placing, place_newest, place_outside
 from recoup.engines.engine import Progress
 from recoup.engines.files.git_clone import clone_into, stands_at
 from recoup.engines.files.place import Target
@@ -336,3 +338,44 @@ def test_a_repository_without_a_plan_and_a_set_without_a_copy_say_so(production:
             (manifests / f"{entry.id}.json").unlink()
     with pytest.raises(UsageError, match="holds a plan"):
         open_blank(wish(production))
+
+
+def test_a_file_outside_that_could_not_be_brought_whole_is_absent_and_the_next_call_brings_it(tmp_path: Path) -> None:
+    folder, target = tmp_path / "srv", tmp_path / "etc" / "tls.key"
+    kept = folder / "_outside" / target.relative_to("/")
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"k" * 200_000)
+    kept.chmod(0o640)
+    (kept.parent / "current").symlink_to("tls.key")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # the disk takes half of it
+    try:
+        with pytest.raises(EngineError, match="cannot bring back"):
+            place_outside(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [one.name for one in target.parent.iterdir() if one.is_file() and not one.is_symlink()] == []
+    assert place_outside(folder)[1] == ()
+    assert target.read_bytes() == kept.read_bytes()
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+    assert (target.parent / "current").readlink() == Path("tls.key")
+    assert place_outside(folder) == (0, ())
+
+
+def test_a_file_outside_is_never_more_readable_than_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, target = tmp_path / "srv", tmp_path / "etc" / "tls.key"
+    kept = folder / "_outside" / target.relative_to("/")
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"key")
+    kept.chmod(0o600)
+    seen: list[int] = []
+    copied = shutil.copystat
+
+    def look(source: Path, new: Path, **_: object) -> None:
+        if Path(new).is_file():
+            seen.append(stat.S_IMODE(Path(new).stat().st_mode))
+        copied(source, new)
+
+    monkeypatch.setattr(shutil, "copystat", look)
+    place_outside(folder)
+    assert set(seen) == {0o600}

@@ -19,6 +19,7 @@ from recoup.engines.engine import ProgressListener
 from recoup.engines.files.restore import FilesRestored, differences, paths_in, restore_files
 from recoup.engines.files.walk import OUTSIDE
 from recoup.kernel.errors import DamageError, EngineError, MissingObjectError, NoRepositoryError
+from recoup.kernel.files import sync_folder, temporary_beside
 from recoup.repository.catalog import REPLACED
 from recoup.repository.copy_reader import ArtefactReader
 
@@ -162,8 +163,7 @@ def place_outside(folder: Path) -> tuple[int, tuple[str, ...]]:
             for name in [*files, *links]:
                 source, target = Path(inside) / name, here / name
                 if not os.path.lexists(target):
-                    shutil.copy2(source, target, follow_symlinks=False)
-                    _alike(source, target)
+                    _bring(source, target)
                     placed += 1
                 elif not _same(source, target):
                     differing.append(str(target))
@@ -175,9 +175,25 @@ def place_outside(folder: Path) -> tuple[int, tuple[str, ...]]:
     return placed, tuple(differing)
 
 
+def _bring(source: Path, target: Path) -> None:
+    """Whole or not at all: half a file would count as somebody else's when the same command goes on."""
+    if source.is_symlink():
+        shutil.copy2(source, target, follow_symlinks=False)
+    else:
+        with temporary_beside(target) as new:
+            shutil.copyfile(source, new)  # which only its owner may read until it has the rights of its source
+            _sync(new)
+            _alike(source, new)
+            new.replace(target)
+    sync_folder(target.parent)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as handle:
+        os.fsync(handle.fileno())
+
+
 def _alike(source: Path, target: Path) -> None:
-    if target.is_symlink():
-        return
     shutil.copystat(source, target)
     if os.geteuid() == 0:
         info = source.stat()
