@@ -16,6 +16,7 @@ from typing import Final
 
 from recoup.kernel import clock
 from recoup.kernel.errors import EngineError
+from recoup.kernel.presence import stat_fields
 
 _POLITE_SECONDS: Final = 3.0
 _LAST_SECONDS: Final = 20.0
@@ -66,7 +67,7 @@ def _line(number: int, parents: Mapping[int, int]) -> set[int]:
 
 def _parent(number: int) -> int | None:
     """The parent's process id, or None for a process that has ended."""
-    fields = Path(f"/proc/{number}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    fields = stat_fields(number)
     return None if fields[0] in "ZX" else int(fields[1])
 
 

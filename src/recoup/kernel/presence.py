@@ -67,6 +67,14 @@ def login_name() -> str:
         return "an unknown user"
 
 
+def stat_fields(pid: int) -> list[str]:
+    """What proc(5) says of a process, from its third field on: its state, its parent's id, … Raise ``OSError``.
+
+    The field before may hold anything, blanks and brackets too: it is the program's name.
+    """
+    return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text().strip()
@@ -89,7 +97,7 @@ def _is_gone(other: Presence) -> bool:
     except PermissionError:  # somebody else's, whose entry in /proc may be hidden
         pass
     try:
-        fields = _stat(other.pid)
+        fields = stat_fields(other.pid)
     except OSError:
         return False
     return fields[0] in "ZX" or fields[19] != other.started
@@ -97,11 +105,6 @@ def _is_gone(other: Presence) -> bool:
 
 def _started(pid: int) -> str:
     try:
-        return _stat(pid)[19]
+        return stat_fields(pid)[19]
     except OSError:
         return ""
-
-
-def _stat(pid: int) -> list[str]:
-    """The fields of a process from the third on, its state."""
-    return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
