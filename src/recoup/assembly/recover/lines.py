@@ -64,7 +64,7 @@ class Points:
         return Changes(line=asked.line, low=asked.low, high=asked.high, at=at)
 
     def data(self, spot: Spot) -> dict[str, Any]:
-        """A point as a choice for the journal (``recover_member.data_of``), without the reason."""
+        """A point as a choice for the journal (``member.data_of``), without the reason."""
         said: dict[str, Any] = {
             "service": self.service, "kind": "copy", "artefact": spot.start, "target": {}, "timeline": None,
             "base": None,

@@ -1,7 +1,7 @@
 """Taking a recovery back, and closing one: what happens to what was replaced.
 
 Until a recovery is closed everything that it replaced is kept. Both acts are written into its journal and may be
-repeated after a kill; both are carried out while nobody else works on the stack (``recover_end.open_run``).
+repeated after a kill; both are carried out while nobody else works on the stack (``recover/end.py``: ``open_run``).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def roll_back(recovery: Recovery) -> Undone:
         if isinstance(member, VolumeMember):
             volumes.append((service, member))
         else:
-            findings.append(_must_be_doneby_hand(recovery, service, member))
+            findings.append(_must_be_done_by_hand(recovery, service, member))
     # What must not be put back is found before it is written that this was begun: from there on it has to be finished.
     if volumes:
         fence_stack(recovery)
@@ -219,7 +219,7 @@ def _runs(name: str, verdict: Verdict, detail: str, hint: str | None = None) -> 
     return Finding(check="it runs on the data from before", subject=name, verdict=verdict, detail=detail, hint=hint)
 
 
-def _must_be_doneby_hand(recovery: Recovery, service: str, member: OpenMember | None) -> Finding:
+def _must_be_done_by_hand(recovery: Recovery, service: str, member: OpenMember | None) -> Finding:
     kept = recovery.learned(f"swap-{service}").get("kept")
     hint = (
         "Stop it, let it use its old folder again, and start it: the run has not touched that."

@@ -106,7 +106,7 @@ def restore_redis(
 
 @dataclass(slots=True, kw_only=True)
 class BuiltCopy:
-    """The RDB that a replay made. Implements ``restore_job.RestoreReader``."""
+    """The RDB that a replay made. Implements ``restore.job.RestoreReader``."""
 
     path: Path
     facts: Mapping[str, Any]
