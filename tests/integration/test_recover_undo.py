@@ -6,7 +6,7 @@ The steps are files, and the volume is an object that knows what is in place and
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import pytest
@@ -18,8 +18,11 @@ from recoup.assembly.system import System
 from recoup.engines.postgres.volume_script import BACK
 from recoup.kernel.finding import Finding
 from recoup.recovery.in_place import Occupant
+from recoup.recovery.runbook import Database
 from recoup.recovery.stack_in_place import VolumeMember
+from tests.integration import recover_world
 from tests.integration.recover_command import AGREED, SITUATION, Desk
+from tests.integration.recover_world import FACTS
 
 
 @dataclass
@@ -32,6 +35,7 @@ class Volume:
     ends: list[Callable[[], None]] = field(default_factory=list)  #: what happens when everything is started again
 
     def member(self, recovery: Recovery, service: str) -> VolumeMember:
+        assert service == "postgres", "of another one nothing was replaced"
         self.placed = self.placed or recovery.placement("copy")
         return VolumeMember(
             service=service, compose=service, what="copy", home=self, reader=None, artefact_id="copy", identity=None,  # type: ignore[arg-type]
@@ -123,3 +127,22 @@ def test_what_is_kept_when_a_run_is_closed_can_be_put_back_or_removed_later(desk
     [run] = local_runs(System.from_file(desk.plan).state_folder)
     closed = [(one.data["removed"], one.data["kept"]) for one in run.lines if one.event == "run-closed"]
     assert closed == [([], True), (["recovered data"], False)]
+
+
+def test_a_database_that_was_left_out_as_advised_is_no_hindrance_to_a_rollback_and_to_closing(
+    desk: Desk, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis = Database(service="redis", engine="redis", what="as of now", replaces="its data", at_once=True)
+    both = replace(FACTS, databases=(*FACTS.databases, redis), hurt=("postgres", "redis"))
+    monkeypatch.setattr(recover_world, "FACTS", both)
+    for step in ("choose-redis", "swap-redis"):
+        desk.order(f"fail-{step}")
+    leave_out = ("--because", "it is a cache", *AGREED)
+    desk.recover(SITUATION, *AGREED, expect=1)
+    assert "--resume --skip choose-redis --because" in desk.out
+    desk.recover("--resume", "--skip", "choose-redis", *leave_out, expect=1)
+    desk.recover("--resume", "--skip", "swap-redis", *leave_out, expect=4)
+    said = desk.recover("--rollback", "--confirm", "marketplace")
+    assert "postgres: the old data are back" in said
+    assert "redis" not in said
+    assert "removed recovered data" in desk.recover("--close", "--yes")

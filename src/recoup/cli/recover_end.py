@@ -11,6 +11,7 @@ from recoup.cli.recover_show import attained_document, say_attained
 from recoup.kernel.errors import Exit
 from recoup.kernel.finding import Verdict
 from recoup.recovery.attained import Attained, attained
+from recoup.recovery.progress import has_replaced
 from recoup.recovery.step import Act
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def _finished(found: Attained, verdict: Verdict) -> str:
 
 def _next(asked: Asked, ended: RecoveryOutcome, found: Attained) -> list[tuple[str, str]]:
     """What to type now, and what it does."""
-    replaced = any(one.step.replaces and one.progress.standing == "done" for one in found.steps)
+    done = [one.step for one in found.steps if one.step.replaces and one.progress.standing == "done"]
+    replaced = any(has_replaced(found.progress, one.subject) for one in done)
     back = (asked.command("--rollback"), "Puts back what was replaced; it is kept until the recovery is closed.")
     if ended.outcome.finished:
         close = "Ends the hold and removes what was set aside. Do it when everybody agrees that all is well."

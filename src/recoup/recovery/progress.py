@@ -185,9 +185,17 @@ def require_not_rolling_back(progress: Progress) -> None:
 
 def has_replaced(progress: Progress, service: str) -> bool:
     """Whether the data of a service were replaced by the run, or by a person for it, or that had been begun."""
+    if nothing_chosen(progress, service):
+        return False  # there was nothing to put in place: the steps for it ended in front of the data
     found = (progress.steps.get(f"{act}-{service}") for act in ("swap", "place"))
     # One that failed half-way and was left out then has changed things as well.
     return any(one is not None and one.attempts > 0 for one in found)
+
+
+def nothing_chosen(progress: Progress, service: str) -> bool:
+    """Whether the choice of what a service goes back to was left out, so that its data stay as they are."""
+    chose = progress.steps.get(f"choose-{service}")
+    return chose is not None and chose.standing == "skipped"
 
 
 def require_same_order(progress: Progress) -> None:

@@ -32,3 +32,13 @@ def test_a_service_counts_as_replaced_as_soon_as_that_was_begun_by_whomever(
     assert has_replaced(run, "postgres") is replaced
     assert has_replaced(run, "redis")
     assert not has_replaced(run, "another")
+
+
+@pytest.mark.parametrize("act", ["swap", "place"])
+def test_nothing_of_a_service_was_replaced_for_which_nothing_was_chosen(act: str) -> None:
+    steps = {
+        "choose-redis": StepProgress(standing="skipped", attempts=1),
+        f"{act}-redis": StepProgress(standing="skipped", attempts=1),
+    }
+    run = Progress(run="r", situation="s", begun=clock.now(), order=1, frozen=tuple(steps), steps=steps)
+    assert not has_replaced(run, "redis")

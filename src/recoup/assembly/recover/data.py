@@ -42,6 +42,7 @@ from recoup.kernel.errors import RefusedError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.recovery.attained import runbook_of
 from recoup.recovery.in_place import Consent, Occupant, decide
+from recoup.recovery.progress import nothing_chosen
 from recoup.recovery.runbook import Facts, lost_of
 from recoup.recovery.stack_in_place import Member, OpenMember, VolumeMember
 from recoup.recovery.step import Act, Done, Step
@@ -60,6 +61,8 @@ def hold_name(run: str) -> str:
 
 def ask(recovery: Recovery, step: Step) -> Done:
     """A person does it, and says so."""
+    if step.subject and nothing_chosen(recovery.progress, step.subject):
+        return _left(step.subject)
     folder = recovery.learned(f"restore-{step.subject}").get("folder")
     told = step if folder is None else replace(step, meaning=f"{step.meaning} The restored folder is {folder}.")
     return ask_person(told, recovery.voice.ask)
@@ -108,6 +111,8 @@ def all_stopped(recovery: Recovery) -> bool:
 
 def restore(recovery: Recovery, step: Step) -> Done:
     """Unpack the copy beside the old data. One that was cut off begins anew: nothing of it counts before its end."""
+    if nothing_chosen(recovery.progress, step.subject):
+        return _left(step.subject)
     if by_hand(recovery, step.subject):
         return restore_beside(recovery, step.subject, _chosen(recovery, step.subject))
     with _alone(recovery, step):
@@ -138,6 +143,8 @@ def restore(recovery: Recovery, step: Step) -> Done:
 
 def swap(recovery: Recovery, step: Step) -> Done:
     """Set the old data aside and the new in place. One that was done already is not done again."""
+    if nothing_chosen(recovery.progress, step.subject):
+        return _left(step.subject)
     chosen, member = _placed(recovery, step.subject)
     if isinstance(member, OpenMember):
         return _put(member)
@@ -168,6 +175,8 @@ def start(recovery: Recovery, step: Step) -> Done:
     service = step.subject
     if not _has_address(recovery, service):
         open_stack(recovery.system).client.start([_compose_name(recovery, service)], seconds=WELL_SECONDS)
+    if nothing_chosen(recovery.progress, service):
+        return _left(service)
     if not recovery.learned(f"choose-{service}"):
         return Done(detail="its data were not lost")
     if by_hand(recovery, service):
@@ -254,6 +263,11 @@ def _alone(recovery: Recovery, step: Step) -> Iterator[None]:
     """No copy of the service is taken, and no other restore goes on, while its data are replaced."""
     with hold_lease(recovery.opened.state_folder, step.subject, f"recovery of {step.subject}"):
         yield
+
+
+def _left(service: str) -> Done:
+    """Who leaves the choice out means this database: the others come back. The run as a whole is *unknown* then."""
+    return Done(detail=f"nothing was chosen that {service} could go back to: its data stay as they are")
 
 
 def _chosen(recovery: Recovery, service: str) -> Found | TimedMember:
