@@ -129,6 +129,37 @@ def test_a_damaged_journal_is_refused_and_the_copy_takes_its_place_on_request(pl
     assert again.lines[: len(first.lines)] == first.lines
 
 
+def _finished(plan: Path) -> str:
+    return recover(plan).run
+
+
+def _given_up(plan: Path) -> str:
+    run = recover(plan, pause_before="swap-postgres").run
+    abandon(given(plan, run), "the old server is back")
+    return run
+
+
+@pytest.mark.parametrize(("end", "how"), [(_finished, "ok"), (_given_up, "abandoned")])
+def test_a_damaged_journal_of_a_run_that_has_ended_is_no_hindrance_to_a_new_one(
+    plan: Path, on: Machine, end: Callable[[Path], str], how: str
+) -> None:
+    run = end(plan)
+    whole = journal(plan, run).read_bytes()
+    damage(journal(plan, run))
+    done = {one.name for one in (plan.parent / "world").iterdir()}
+    with pytest.raises(DamageError):
+        recover(plan, run=run)
+    with pytest.raises(UsageError, match=f"the run {run} has ended: {how}"):
+        recover(plan, run=run, take_over=True)
+    assert {one.name for one in (plan.parent / "world").iterdir()} == done, "none of its steps is carried out"
+    assert journal(plan, run).read_bytes() == whole
+    damage(journal(plan, run))
+    for one in (plan.parent / "world").iterdir():
+        one.unlink()
+    new = recover(plan)
+    assert (new.run != run, new.resumed, new.outcome.finished) == (True, False, True)
+
+
 def test_a_journal_that_is_damaged_everywhere_is_refused_and_can_be_given_up(plan: Path, on: Machine) -> None:
     run = recover(plan, pause_before="swap-postgres").run
     damage(journal(plan, run))

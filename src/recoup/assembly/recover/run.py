@@ -15,11 +15,12 @@ from recoup.assembly.recover.fence import FencedActor
 from recoup.assembly.recover.forecast import clock_facts_of
 from recoup.assembly.recover.hold import LEASE, Stack, Who, hold_stack, lines_of
 from recoup.assembly.recover.patience import patiently
-from recoup.assembly.recover.runs import run_folder, unfinished
+from recoup.assembly.recover.runs import RunSeen, run_folder, unfinished
 from recoup.assembly.system import System
 from recoup.assembly.voice import Voice
 from recoup.drill.codec import decode, encode
 from recoup.kernel import clock, ids
+from recoup.kernel.errors import UsageError
 from recoup.kernel.finding import Verdict
 from recoup.kernel.presence import login_name, myself
 from recoup.recovery.executor import Actor, Agreement, Control, Outcome, begin, carry_out
@@ -119,6 +120,8 @@ def run_recovery(
         there = unfinished(stack.runs, wish.situation, control.run)
         run = ids.new_id(clock.now()) if there is None else there.run
         so_far = read_progress(lines := lines_of(there, who))
+        if there is not None and so_far is not None and so_far.ended is not None:
+            raise _settled(stack, there, so_far.ended)
         if so_far is None:
             found = parts.facts(opened, system, wish)
             steps = steps_of(wish.situation, found, "production")
@@ -162,6 +165,15 @@ def production_parts() -> Parts:
     from recoup.assembly.recover.facts import facts_of
 
     return Parts(open=open_blank, look=open_to_look, facts=facts_of, actor=ProductionActor)
+
+
+def _settled(stack: Stack, there: RunSeen, ended: str) -> UsageError:
+    """Put the copy that counts in the place of a journal that does not, of a run that has ended; the error to raise."""
+    with stack.journal(there.run, there):
+        return UsageError(
+            f"the run {there.run} has ended: {ended}",
+            hint="Its journal is whole again. The same command without --resume and --take-over begins a new one.",
+        )
 
 
 def _steps_of(so_far: Progress, situation: Situation) -> tuple[Step, ...]:

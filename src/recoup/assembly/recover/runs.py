@@ -45,8 +45,14 @@ class RunSeen:
 
     @property
     def goes_on(self) -> bool:
-        """Whether it was begun and has not ended, as far as one can see."""
-        return self.damage is not None or (self.progress is not None and self.progress.ended is None)
+        """Whether it was begun and has not ended, as far as one can see.
+
+        Of one whose journal is damaged here a whole copy elsewhere says it; copies that went apart say nothing.
+        """
+        progress = self.progress
+        if progress is None or (self.damage is not None and not isinstance(self.damage, DamageError)):
+            return self.damage is not None
+        return progress.ended is None
 
 
 def run_folder(state: Path, run: str) -> Path:
