@@ -48,6 +48,7 @@ class Asked:
     source: str | None = None
     key_file: Path | None = None
     file: Path | None = None
+    brought: frozenset[str] = frozenset()  #: the options that the kit filled in: nobody has to type them beside it
 
     @property
     def run(self) -> str | None:
@@ -57,15 +58,18 @@ class Asked:
     @property
     def places(self) -> str:
         """The options that say where things are, as they have to be typed again."""
-        # What the kit holds need not be said beside it.
         said = [
             ("--kit", self.kit),
-            ("--from", None if self.kit is not None else self.source),
-            ("--key-file", None if self.kit is not None else self.key_file),
+            ("--from", self.source),
+            ("--key-file", self.key_file),
             ("-f", self.file),
             ("--host", self.host),
         ]
-        return "".join(f" {name} {shlex.quote(str(value))}" for name, value in said if value is not None)
+        return "".join(
+            f" {name} {shlex.quote(str(value))}"
+            for name, value in said
+            if value is not None and name not in self.brought
+        )
 
     def command(self, *words: str) -> str:
         """A command to type next, with the same places: ``recoup recover --resume -f plan``."""

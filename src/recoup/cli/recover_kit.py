@@ -14,7 +14,7 @@ from recoup.cli.recover_asked import Asked, wish_of
 from recoup.kernel.errors import Exit, RefusedError, UsageError, WrongKeyError
 
 if TYPE_CHECKING:
-    from recoup.assembly.recover.kit import Kit
+    from recoup.assembly.recover.kit import KitRepository
     from recoup.cli.output import Output
     from recoup.kernel.secret import Secret
 
@@ -39,14 +39,22 @@ def with_kit(asked: Asked) -> Asked:
         )
     if Key.from_text(text.reveal()).id[:16] != kit.key:
         raise WrongKeyError(f"this is not the key of the kit, which is {kit.key}", hint="Is it an older one?")
-    _into_environment(kit)
-    return replace(asked, source=asked.source or kit.best.address, key_file=asked.key_file or _private(text))
+    chosen = kit.at(asked.source)
+    _into_environment(chosen)
+    return replace(
+        asked,
+        source=asked.source or chosen.address,
+        key_file=asked.key_file or _private(text),
+        brought=frozenset(
+            name for name, given in (("--from", asked.source), ("--key-file", asked.key_file)) if given is None
+        ),
+    )
 
 
-def _into_environment(kit: Kit) -> None:
+def _into_environment(repository: KitRepository) -> None:
     from recoup.kernel.secret import Secret
 
-    for name, value in kit.best.environment().items():
+    for name, value in repository.environment().items():
         os.environ.setdefault(name, value.reveal() if isinstance(value, Secret) else value)
 
 

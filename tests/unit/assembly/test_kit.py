@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import stat
 import tarfile
@@ -17,6 +18,8 @@ from recoup.assembly.recover.kit_page import kit_html, kit_markdown
 from recoup.assembly.recover.own_wheel import Wheel, own_wheel
 from recoup.assembly.system import System
 from recoup.cli.kit import kit as kit_command
+from recoup.cli.recover_asked import Asked
+from recoup.cli.recover_kit import with_kit
 from recoup.kernel.errors import DamageError, Exit, UnknownFormatError, UsageError
 from recoup.plan.load import load
 from tests.unit.cli.test_main import recoup
@@ -106,6 +109,58 @@ def test_the_best_repository_is_one_that_does_not_go_with_production(folder: Pat
     assert set(kit.best.environment()) == {
         *("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
     }
+
+
+@pytest.fixture
+def with_two_remotes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of a kit that has another repository away from production, with an endpoint and a key of its own."""
+    far = '  far: {url: "s3://elsewhere/shop", endpoint: "http://far.example", credentials: '
+    far += '{access_key: "${FAR}", secret_key: "${SECRET}"}}\n'
+    (folder / "recoup.yaml").write_text(PLAN.replace("key: {file", far + "key: {file"))
+    monkeypatch.setenv("FAR", "the-far-key")
+    for name in ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    made = folder / "kit.tar"
+    made.write_bytes(kit_file(kit_of(folder, with_key=True), "the page", None))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("source", "address", "endpoint", "access"),
+    [
+        (None, "s3://bucket/shop", "http://s3.example", "the-access-key"),
+        ("s3://elsewhere/shop", "s3://elsewhere/shop", "http://far.example", "the-far-key"),
+        ("s3://elsewhere/shop/", "s3://elsewhere/shop/", "http://far.example", "the-far-key"),
+    ],
+)
+def test_a_repository_of_the_kit_that_is_named_is_signed_in_at_with_its_own_keys(
+    with_two_remotes: Path, source: str | None, address: str, endpoint: str, access: str
+) -> None:
+    asked = with_kit(Asked(what="server-loss", kit=with_two_remotes, source=source))
+    assert asked.source == address
+    assert os.environ["AWS_ENDPOINT_URL"] == endpoint
+    assert os.environ["AWS_ACCESS_KEY_ID"] == access
+
+
+def test_what_was_typed_beside_a_kit_is_typed_again_in_the_next_command_and_nothing_else(
+    with_two_remotes: Path,
+) -> None:
+    key = with_two_remotes.parent / "recoup.key"
+    key.chmod(0o600)
+    alone = with_kit(Asked(kit=with_two_remotes))
+    assert alone.command("--resume") == f"recoup recover --resume --kit {with_two_remotes}"
+    asked = with_kit(Asked(kit=with_two_remotes, source="s3://elsewhere/shop", key_file=key))
+    assert asked.command("--resume") == (
+        f"recoup recover --resume --kit {with_two_remotes} --from s3://elsewhere/shop --key-file {key}"
+    )
+
+
+def test_a_kit_that_names_no_repository_is_no_kit(folder: Path) -> None:
+    document = {**kit_of(folder, with_key=True).document(), "repositories": []}
+    (folder / "kit.json").write_text(json.dumps(document))
+    with pytest.raises(DamageError, match="it names no repository"):
+        read_kit(folder / "kit.json")
 
 
 def test_what_is_no_kit_is_refused_with_what_to_do(folder: Path) -> None:

@@ -76,6 +76,11 @@ class Kit:
         """The repository that a new machine asks: one that does not go with production, when there is one."""
         return next((one for one in self.repositories if one.remote), self.repositories[0])
 
+    def at(self, address: str | None) -> KitRepository:
+        """The repository at an address; the best one, when there is no address or the kit does not know it."""
+        wanted = (address or self.best.address).rstrip("/")
+        return next((one for one in self.repositories if one.address.rstrip("/") == wanted), self.best)
+
     def document(self) -> dict[str, Any]:
         """As data, with whatever secrets the kit was made with."""
         return {
@@ -208,6 +213,8 @@ def _from_tar(data: bytes) -> bytes:
 
 def _kit(document: Mapping[str, Any]) -> Kit:
     text = document["key"].get("text")
+    if not document["repositories"]:
+        raise ValueError("it names no repository")
     return Kit(
         system=str(document["system"]),
         made=clock.from_text(document["made"]),
