@@ -80,7 +80,7 @@ def _roll_back(output: Output, asked: Asked, given: Given) -> Exit:
         )
     with open_run(given, "rollback of a recovery") as recovery:
         step = rollback_step(recovery)
-        _require_second_person(given, recovery)
+        _require_second_person(asked, given, recovery)
         output.note(f"{step.title}\n  {step.meaning}\n  It replaces {step.replaces}.")
         how = _agreed(asked, system, recovery)
         recovery.journal.append(written.APPROVED, step=step.id, by=given.who.name, how=how)
@@ -100,13 +100,13 @@ def _agreed(asked: Asked, system: str, recovery: Recovery) -> str:
     return "typed the name"
 
 
-def _require_second_person(given: Given, recovery: Recovery) -> None:
+def _require_second_person(asked: Asked, given: Given, recovery: Recovery) -> None:
     """Raise ``RefusedError`` when the plan asks for another person than the one who began the run."""
     began = recovery.journal.lines[0].who
     if given.system.plan.recovery.two_people and began == given.who.name:
         raise RefusedError(
             f"{began} began this run, and the plan asks for another person to agree to what replaces production",
-            hint="Nothing was done. Somebody else agrees with: recoup recover --rollback --as NAME.",
+            hint=f"Nothing was done. Somebody else agrees with: {asked.command('--rollback', '--as', 'NAME')}.",
         )
 
 

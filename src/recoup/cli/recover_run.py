@@ -111,7 +111,7 @@ class _Talk:
                 raise
             raise RefusedError(
                 "the terminal went away while a question was open",
-                hint="Nothing of the step was done. `recoup recover --resume` asks again.",
+                hint=f"Nothing of the step was done. `{self._asked.command('--resume')}` asks again.",
             ) from None
 
     def _outliving(self, told: Callable[P, None]) -> Callable[P, None]:
@@ -170,7 +170,7 @@ class _Talk:
                 if not self._answered(lambda: yes_or_no("begin")):
                     raise RefusedError(
                         "not begun",
-                        hint=f"Nothing was done. See every step: {self._asked.command(state.situation)} --plan",
+                        hint=f"Nothing was done. See every step: {self._asked.command(state.situation, '--plan')}",
                     )
 
     def _require_known(self, ready: Ready) -> None:
