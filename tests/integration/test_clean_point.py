@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
+from google_crc32c import extend as crc32c_of_more
+from google_crc32c import value as crc32c
 
 from recoup.assembly.access import Found
 from recoup.assembly.recover.choose import choose
@@ -162,6 +165,22 @@ def test_what_rotted_on_the_disk_is_left_behind_with_an_older_copy_and_nothing_i
     assert restored_rows(shop, done, server_folder) == told.rows_up_to(last)
 
 
+def test_wal_that_only_an_extension_can_replay_is_not_taken_for_damage_and_nothing_is_given_up(shop: Shop) -> None:
+    told = shop.story
+    told.commit(2)
+    base = told.base()
+    told.commit(2)
+    by_an_extension(told)
+    told.commit(2)
+    told.archive()
+    done, said = chosen(shop)
+    assert (done.data["base"], done.data["target"]) == (base.manifest.id, {"latest": True})
+    (finding,) = done.findings
+    assert finding.verdict is Verdict.UNKNOWN, done
+    assert "resource manager with ID 128 not registered" in finding.detail
+    assert len(done.data["looks"]) == 1, said
+
+
 @pytest.mark.testhost
 @pytest.mark.xdist_group("testhost")
 @pytest.mark.usefixtures("no_postgres_here")
@@ -255,6 +274,22 @@ def copy_of(server: RedisServer, place: RecoveryPlace) -> str:
         client.config_set("repl-diskless-sync-delay", 0)  # 5 s otherwise
     with ArtefactWriter(header, [place.repository]) as writer:
         return writer.finish(take_rdb(server.url(), writer, on_progress=ignore)).manifest.id
+
+
+def by_an_extension(told: Story) -> None:
+    """Write a record to the WAL of a kind that only an extension could replay, as ``test_custom_rmgrs`` does."""
+    told.server.execute("SELECT pg_switch_wal()")
+    name = told.server.execute(
+        "SELECT pg_walfile_name(pg_logical_emit_message(false, 'recoup-foreign', 'it matters') + 1)"
+    )[0][0]
+    told.server.execute("SELECT pg_switch_wal()")  # so that the server does not write this page again
+    path = told.server.data_folder / "pg_wal" / name
+    data = path.read_bytes()
+    at = data.index(b"recoup-foreign") - 50  # behind two headers: XLogRecord, and of a short message
+    length, *_, kind = struct.unpack_from("<IIQBB", data, at)
+    assert kind == 21, "RM_LOGICALMSG_ID"
+    head = data[at : at + 17] + bytes([128]) + data[at + 18 : at + 20]
+    change(path, at, head + struct.pack("<I", crc32c_of_more(crc32c(data[at + 24 : at + length]), head)))
 
 
 def spoil(place: RecoveryPlace, artefact_id: str) -> None:

@@ -20,6 +20,7 @@ from recoup.assembly.restore.stack_moment import TimedMember
 from recoup.assembly.system import System
 from recoup.assembly.voice import Voice
 from recoup.engines.postgres.recover_folder import TargetTooEarlyError
+from recoup.engines.postgres.sandbox_faults import lacks_means
 from recoup.engines.postgres.sandbox_restore import major_of, wanted_extensions
 from recoup.engines.sandbox import Sandbox, open_sandbox
 from recoup.kernel import clock
@@ -98,7 +99,9 @@ class Looker:
             except (DamageError, MissingObjectError, TargetTooEarlyError) as damage:
                 return looked([damage.message], usable=False, why=damage.message)
             except EngineError as failure:
-                if _FULL in failure.message or not isinstance(self._described, PostgresService):
+                # What this machine lacks says nothing of the point: to go back further for it would lose data.
+                here = _FULL in failure.message or lacks_means(failure.message)
+                if here or not isinstance(self._described, PostgresService):
                     return looked(None, why=failure.message)
                 return looked([failure.message], usable=False, why=failure.message)  # it cannot be recovered to
             except RecoupError as failure:

@@ -144,6 +144,7 @@ say clean
 ).replace("@SPOOL@", SPOOL)
 
 _FULL_KIB: Final = 1024
+_KILLED: Final = f"ended {128 + 9}"
 _STOPPED = re.compile(r"recovery stopping .*")
 _REDO_DONE = re.compile(r"redo done at ([0-9A-F]+/[0-9A-F]+)")
 _LAST = re.compile(r"last completed transaction was at log time (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?)\+00")
@@ -246,6 +247,8 @@ class Said:
         free = [line[5:] for line in self.lines if line.startswith("free ")]
         if free and free[-1].isdigit() and int(free[-1]) < _FULL_KIB:
             lost.append("No space left on its disk")  # where its log is as well
+        if _KILLED in self.lines:
+            lost.append("the server was terminated by signal 9")  # it could not say so itself
         return "; ".join([*lost, *(severe[-2:] or self.log[-3:])]) or "it said nothing"
 
     def reached(self) -> Reached:

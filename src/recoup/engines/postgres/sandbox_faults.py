@@ -62,6 +62,11 @@ def lacking(said: str) -> UncheckedError | None:
     return None
 
 
+def lacks_means(said: str) -> bool:
+    """Whether what PostgreSQL said is about this machine alone: it lacks something, or the server was killed."""
+    return lacking(said) is not None or _KILLED.search(said) is not None
+
+
 def judge_start(log: str, *, exit_status: int, major: int) -> DamageError | UncheckedError:
     """Given the log of a server that did not start on a copy, and how it ended, return what that says of the copy."""
     said = _LOG_FAULT.findall(log)

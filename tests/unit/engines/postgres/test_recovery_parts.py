@@ -21,6 +21,7 @@ from recoup.engines.postgres.recovery_script import Reached, parse_said, recover
 from recoup.engines.postgres.recovery_target import AtLsn, AtName, AtTime, AtXid, Latest, Target
 from recoup.engines.postgres.recovery_verdict import judge
 from recoup.engines.postgres.restore_points import RestorePointSearch
+from recoup.engines.postgres.sandbox_faults import lacks_means
 from recoup.engines.postgres.wal_feed import WalFeed
 from recoup.engines.postgres.wal_screen import WalScreen, place_in_segment
 from recoup.kernel.errors import DamageError, RefusedError, UsageError
@@ -247,6 +248,9 @@ def test_without_an_answer_by_sql_the_log_is_read() -> None:
 
 def test_a_full_disk_and_a_lost_feed_are_named_even_when_the_log_says_nothing() -> None:
     assert "No space left" in parse_said(["free 12", "log LOG:  database system is shut down", "ended 1"]).fault
+    killed = ["free 9000000", 'log LOG:  restored log file "000000010000000000000007" from archive', "ended 137"]
+    assert lacks_means(parse_said(killed).fault), "one that is killed cannot say so"
+    assert not lacks_means(parse_said([*killed[:-1], "ended 134"]).fault)
     assert "cannot write" in parse_said(["lost: cannot write into /data as user 70"]).fault
     assert not parse_said(["recovered"]).finished
 
