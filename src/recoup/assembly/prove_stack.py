@@ -119,11 +119,9 @@ class ServerOfPlan:
 
     def databases(self) -> list[str]:
         """See ``RestoredServer``."""
-        from recoup.engines.postgres.access import open_maintenance
+        from recoup.engines.postgres.access import connectable
 
-        query = "SELECT datname FROM pg_database WHERE datallowconn AND datname <> 'template0' ORDER BY 1"
-        with open_maintenance(self.place.access) as session:
-            return [str(row[0]) for row in session.query(query)]
+        return connectable(self.place.access)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,9 @@ from recoup.kernel.process import Command, LocalRunner, Runner
 from recoup.kernel.secret import Secret
 
 _MAINTENANCE = ("postgres", "template1")
+_CONNECTABLE = """
+SELECT datname FROM pg_database WHERE datallowconn AND datconnlimit <> -2 AND datname <> 'template0'
+ ORDER BY datname LIKE 'template%', datname"""
 
 
 class ServerAccess(Protocol):
@@ -193,6 +196,15 @@ def open_maintenance(access: ServerAccess, *, avoid: str | None = None) -> Sessi
             first = first or failure
     assert first is not None
     raise first
+
+
+def connectable(access: ServerAccess) -> list[str]:
+    """The databases that one can connect to, those of users first, without template0.
+
+    A DROP DATABASE that was cut off leaves one that allows connections and takes none (``datconnlimit`` -2).
+    """
+    with open_maintenance(access) as session:
+        return [str(name) for (name,) in session.query(_CONNECTABLE)]
 
 
 def dbname_argument(database: str) -> str:

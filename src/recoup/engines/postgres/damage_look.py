@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from recoup.engines.postgres.access import ServerAccess, open_maintenance
+from recoup.engines.postgres.access import ServerAccess, connectable, open_maintenance
 from recoup.engines.postgres.session import Session
 from recoup.engines.postgres.soundness_amcheck import check_by_amcheck
 from recoup.engines.postgres.soundness_ask import Budget, CannotAskError, Examiner
@@ -20,9 +20,6 @@ from recoup.kernel.errors import EngineError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.kernel.process import Command
 
-_DATABASES = """
-SELECT datname FROM pg_database WHERE datallowconn AND datconnlimit <> -2 AND datname <> 'template0'
- ORDER BY datname LIKE 'template%', datname"""
 _CHECK = "tables and indexes can be read"
 
 
@@ -68,8 +65,7 @@ class _Running:
 
     def databases(self) -> list[str]:
         """See ``CheckedServer``."""
-        with open_maintenance(self.access) as session:
-            return [str(name) for (name,) in session.query(_DATABASES)]
+        return connectable(self.access)
 
     def command(self, argv: Sequence[str], *, timeout_seconds: float | None = None) -> Command:  # noqa: ARG002
         """See ``CheckedServer``."""
