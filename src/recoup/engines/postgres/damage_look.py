@@ -30,7 +30,7 @@ def look_for_damage(access: ServerAccess, *, seconds: float) -> list[Finding]:
     server, budget = _Running(access, major), Budget(seconds)
     findings: list[Finding] = []
     for number, name in enumerate(server.databases()):
-        with Examiner(server, name, budget) as examiner:
+        with Examiner(server, name, budget, in_use=True) as examiner:
             try:
                 # Pages and indexes first: what amcheck says names more than a failing read does.
                 findings += check_by_amcheck(examiner, shared=number == 0, gently=True)[0]

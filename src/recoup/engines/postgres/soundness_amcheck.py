@@ -96,14 +96,16 @@ _INSTALL: Final = (
 def _check_heaps(examiner: Examiner, tally: Tally, schema: str, shared: str) -> None:
     # Sequences are looked at from 17 on (src/bin/pg_amcheck/pg_amcheck.c).
     kinds = "'r', 'm', 't', 'S'" if examiner.server.major >= 17 else "'r', 'm', 't'"
-    for oid, name in examiner.facts(_HEAPS.format(kinds=kinds, shared=shared)):
+    listing = _HEAPS.format(kinds=kinds, shared=shared)
+    for row in examiner.facts(listing):
+        oid, name = row
         answer = examiner.ask(
             f"SELECT count(*), min(format('page %s, row %s: %s', blkno, offnum, msg)) "
             f"FROM {schema}.verify_heapam({oid}, check_toast => true)"
         )
         tally.examined += 1
         if isinstance(answer, Refusal):
-            tally.refused(examiner.named(name), answer)
+            tally.refused(examiner.named(name), examiner.weighed(answer, listing, [row]))
         elif answer[0][0] != "0":
             tally.failed(examiner.named(name), f"{many(answer[0][0], 'fault')}: {answer[0][1]}", hint=DAMAGED_HINT)
 
@@ -111,7 +113,9 @@ def _check_heaps(examiner: Examiner, tally: Tally, schema: str, shared: str) -> 
 def _check_trees(examiner: Examiner, tally: Tally, schema: str, shared: str, *, gently: bool) -> None:
     descend = "true" if not gently and collations_differ(examiner) else "false"
     others: list[str] = []
-    for oid, name, method in examiner.facts(_TREES.format(shared=shared)):
+    listing = _TREES.format(shared=shared)
+    for row in examiner.facts(listing):
+        oid, name, method = row
         if method == "btree":
             sql = f"{schema}.bt_index_parent_check({oid}, heapallindexed => true, rootdescend => {descend})"
             if gently:
@@ -126,7 +130,7 @@ def _check_trees(examiner: Examiner, tally: Tally, schema: str, shared: str, *, 
         # It calls the functions of indexes on expressions: what those refuse is no damage, which has codes of its own.
         answer = examiner.ask(f"SELECT {sql}", opinion=True)
         if isinstance(answer, Refusal):
-            tally.refused(examiner.named(name), answer)
+            tally.refused(examiner.named(name), examiner.weighed(answer, listing, [row]))
     if descend == "true":
         tally.also.append("each row looked for from the root, as collations differ")
     tally.leave_out("indexes of other kinds than B-tree", others)

@@ -150,11 +150,13 @@ class Budget:
 class Examiner:
     """One database under examination. A lost connection is made again; a statement is tried twice, never more."""
 
-    def __init__(self, server: CheckedServer, database: str, budget: Budget) -> None:
+    def __init__(self, server: CheckedServer, database: str, budget: Budget, *, in_use: bool = False) -> None:
+        """``in_use``: others work on the server, so that objects go or change while they are examined."""
         self.server = server
         self.database = database
         self.budget = budget
         self.extensions: dict[str, str] = {}  #: library -> the extension that brings it
+        self._in_use = in_use
         self._session: Session | None = None
         self._settings: dict[str, str] = {}
         self._gone: str | None = None
@@ -193,6 +195,20 @@ class Examiner:
         if isinstance(answer, Refusal):
             raise CannotAskError(answer)
         return answer
+
+    def weighed(self, refusal: Refusal, listing: str, rows: Sequence[Row]) -> Refusal:
+        """A refusal about what ``rows`` of ``listing`` named, for what it says now.
+
+        In a server in use something may be gone before its turn comes, or be another: that it cannot be opened then is
+        no damage. It is listed once more, the same way, so that a damaged catalogue gives the same rows again.
+        """
+        if not self._in_use or refusal.verdict is not Verdict.FAILED:
+            return refusal
+        now = self.ask(listing)
+        if isinstance(now, Refusal) or set(rows) <= set(now):
+            return refusal
+        detail = f"it was dropped or changed while this was looked at: {refusal.detail}"
+        return Refusal(verdict=Verdict.UNKNOWN, detail=detail)
 
     def run(self, sql: str) -> Refusal | None:
         """Run a statement that returns no rows; also when the time is over, as it may tidy up."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from recoup.engines.postgres.session import identifier, literal
+from recoup.engines.postgres.session import Row, identifier, literal
 from recoup.engines.postgres.soundness_ask import WITHOUT_INDEXES, Examiner, Refusal
 from recoup.engines.postgres.soundness_tally import Tally
 from recoup.kernel.finding import Finding, Verdict
@@ -73,14 +73,15 @@ def check_rows(examiner: Examiner, *, shared: bool) -> list[Finding]:
     """
     tally = Tally("every row can be read", examiner.named("tables"), unit="tables")
     encoding, width = examiner.facts(_ENCODING)[0]
-    columns: dict[str, list[Column]] = {}
-    for oid, name, kind in examiner.facts(_COLUMNS):
-        columns.setdefault(str(oid), []).append(Column(name=str(name), kind=str(kind)))
+    columns: dict[str | None, list[Row]] = {}
+    for row in examiner.facts(_COLUMNS):
+        columns.setdefault(row[0], []).append(row)
     rows = 0
     skipped: dict[str, list[str]] = {}
     tables = examiner.facts(_TABLES)
     with examiner.settings(WITHOUT_INDEXES):
-        for oid, name, kind, filled, persistence, is_shared in tables:
+        for listed in tables:
+            oid, name, kind, filled, persistence, is_shared = listed
             table = str(name)
             if is_shared == "t" and not shared:
                 continue
@@ -89,10 +90,15 @@ def check_rows(examiner: Examiner, *, shared: bool) -> list[Finding]:
                 continue
             if persistence == "u":
                 skipped.setdefault(_UNLOGGED, []).append(table)
-            wanted = [Column(name="last_value", kind="plain")] if kind == "S" else columns.get(str(oid), [])
+            mine = columns.get(oid, [])
+            wanted = [Column(name=str(column), kind=str(how)) for _, column, how in mine]
+            if kind == "S":
+                wanted = [Column(name="last_value", kind="plain")]
             sql = decode(table, wanted, encoding=encoding if int(width or 1) > 1 else None)
             answer = examiner.ask(sql)
             if isinstance(answer, Refusal):
+                answer = examiner.weighed(answer, _TABLES, [listed])
+                answer = examiner.weighed(answer, _COLUMNS, mine)
                 tally.refused(examiner.named(table), _located(examiner, table, sql, answer))
             else:
                 rows += int(answer[0][0] or 0)
