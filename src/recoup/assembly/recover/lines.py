@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from recoup.assembly.access import Readable
-from recoup.assembly.protect.redis_inventory import read_bases, read_holdings, redis_windows
+from recoup.assembly.protect.redis_inventory import read_holdings, redis_windows
 from recoup.assembly.protect.wal_facts import ClusterFacts
 from recoup.assembly.prove.proven import Proven, proven_copies
 from recoup.assembly.restore.find_restore_point import segments_between
@@ -124,7 +124,6 @@ def redis_points(opened: Readable, service: str) -> Points:
     copies = [one for one in catalog.entries if (one.service, one.kind) == (service, "rdb")]
     held = {one.id: one for one in copies[:_MOST_COPIES]}
     holdings = read_holdings(opened.repositories, service, opened.state_folder, catalog=catalog)
-    bases = read_bases(opened.repositories, service, opened.state_folder, catalog=catalog)
     known = proven_copies(opened.state_folder, opened.repositories, only=list(held))
     keys = {name: _keys(opened, catalog, name) for name in held}
     most = max((count for count in keys.values() if count is not None), default=0)
@@ -140,10 +139,9 @@ def redis_points(opened: Readable, service: str) -> Points:
         starts = tuple(start(one.id, _begin(one, window.begin_time, end)) for one in window.bases)
         found.append((window.end_time, Line(name=f"stream {number}", starts=starts, end=end), False))
     streamed = {one.id for _, line, _ in found for one in line.starts}
-    times = {one.id: one.time for one in bases}
     for name, entry in held.items():
         if name not in streamed and entry.label != REPLACED:
-            at = _position(times.get(name, entry.ended))
+            at = _position(entry.ended)
             found.append((entry.ended, Line(name=name, starts=(start(name, at),), end=at), True))
     found.sort(key=lambda one: one[0], reverse=True)
     return Points(

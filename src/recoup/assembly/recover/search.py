@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from recoup.assembly.access import Found
@@ -121,8 +122,9 @@ class Search:
         """What is not as it was stored, of a copy and those it builds on, in every repository that has them."""
         opened = self.recovery.opened
         try:
-            found = opened.find(identifier, service=self.service)
-            for part in (found, *(opened.find(one, service=self.service) for one in found.manifest.depends_on)):
+            find = partial(opened.find, service=self.service, catalog=opened.catalog())
+            found = find(identifier)
+            for part in (found, *map(find, found.manifest.depends_on)):
                 content = check_content(part.manifest.kind)
                 seen = [verify_artefact(part.manifest, (one,), Grade.STORED, content) for one in part.holders]
                 if all(one.verdict is Verdict.FAILED for one in seen):
