@@ -50,13 +50,14 @@ def place(tmp_path: Path) -> RecoveryPlace:
 
 
 def search(
-    place: RecoveryPlace, made: Made, monkeypatch: pytest.MonkeyPatch, *starts: Start, state: Path | None = None
-) -> tuple[Chosen, list[str]]:
+    place: RecoveryPlace, made: Made, monkeypatch: pytest.MonkeyPatch, *starts: Start, state: Path | None = None,
+    line: str = "1", end: int = 10_000,
+) -> tuple[Chosen, list[str]]:  # fmt: skip
     """The choice among points of a made-up log that ends at 10000, and the looks in the journal."""
     monkeypatch.setattr(recover_search, "Looker", made.looker)
     monkeypatch.setattr(recover_search, "member_of", lambda _opened, _data: None)
     points = Points(
-        service="redis", lines=(Line(name="1", starts=starts or (OLD, NEW), end=10_000),), windows={},
+        service="redis", lines=(Line(name=line, starts=starts or (OLD, NEW), end=end),), windows={},
         copies=frozenset(), said=("base backup x: its manifest is damaged",), keys=0,
     )  # fmt: skip
     with recovering(place, "redis-loss", "redis", state=state) as (recovery, step):
@@ -150,3 +151,30 @@ def test_a_search_that_was_cut_off_makes_none_of_its_looks_again(
     _, journaled = search(place, Made(well), monkeypatch, state=state)
     assert len(asked) == len(set(asked)) + 1, "only the one that was cut off is made again"
     assert len(journaled) == len(set(asked))
+
+
+@pytest.mark.parametrize("now", [{"line": "2"}, {"line": "1", "end": 9_000}], ids=["named anew", "shorter"])
+def test_looks_at_a_log_that_is_another_by_now_are_made_again(
+    place: RecoveryPlace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, now: dict[str, Any]
+) -> None:
+    state = tmp_path / "run"
+    state.mkdir()
+    search(place, Made(looked), monkeypatch, state=state)  # and the power fails before the choice is written down
+    again = Made(looked)
+    found, _ = search(place, again, monkeypatch, state=state, **now)
+    assert again.made == 1
+    assert [one.verdict for one in found.findings] == [Verdict.OK]
+    assert len(found.data["looks"]) == 1, "only what was seen of the log that is there"
+
+
+def test_looks_count_for_a_copy_that_is_still_there_and_not_for_one_that_was_pruned(
+    place: RecoveryPlace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    state = tmp_path / "run"
+    state.mkdir()
+    bad_from_new = Made(lambda spot: looked(spot, *(["a page"] if spot.start == NEW.id else [])))
+    search(place, bad_from_new, monkeypatch, state=state)
+    again = Made(looked)
+    found, _ = search(place, again, monkeypatch, OLD, state=state)
+    assert again.made == 0, "the end was seen from the older copy"
+    assert found.data["base"] == OLD.id

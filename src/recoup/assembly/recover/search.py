@@ -80,7 +80,7 @@ class Search:
         """
         resolution = 1 if points.keys is None else _REDIS_RESOLUTION
         deadline, most, longest = self._deadline(), most_looks, 0.0
-        seen = self._from_before()
+        seen = self._from_before(points)
         clean(self.recovery.opened.state_folder)  # what a dead look left behind
         for one in points.said:
             self.recovery.voice.say(f"passed over: {one}")
@@ -176,12 +176,19 @@ class Search:
         self.recovery.journal.append(SEEN, step=self.step, what=what, said=_said(looked), **_document(looked))
         return looked
 
-    def _from_before(self) -> list[Seen]:
-        """The looks that this step made already, before the run was cut off."""
+    def _from_before(self, points: Points) -> list[Seen]:
+        """The looks that this step made already, before the run was cut off.
+
+        Lines are named by where they begin or by their number: a name may be gone, or another line's, when a copy was
+        pruned or a stream broke meanwhile. A look counts where the copy it began at is still one of the line's.
+        """
+        ends = {(line.name, start.id): line.end for line in points.lines for start in line.starts}
         for line in self.recovery.journal.lines:
             if line.event == SEEN and line.data.get("step") == self.step and line.data.get("faults") is not None:
                 looked = _looked(line.data)
-                self._looks[looked.seen.spot] = looked
+                spot = looked.seen.spot
+                if (end := ends.get((spot.line, spot.start))) is not None and spot.at <= end:
+                    self._looks[spot] = looked
         return [one.seen for one in self._looks.values()]
 
     def _deadline(self) -> float | None:
