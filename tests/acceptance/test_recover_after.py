@@ -16,7 +16,7 @@ from recoup.assembly.recover import after as after
 from recoup.assembly.recover.checklist import go_through
 from recoup.assembly.recover.protect import protect
 from recoup.assembly.system import Opened, System
-from recoup.backup.run_records import read_workers
+from recoup.backup.run_records import DaemonRecord, read_workers, record_daemon
 from recoup.demo.host import wait_until
 from recoup.demo.programs import find_postgres
 from recoup.demo.servers import PostgresServer, RedisServer
@@ -353,8 +353,15 @@ def test_one_look_reads_the_catalog_of_a_repository_and_the_stack_once(
         monkeypatch.setattr(LocalStore, "list", counted)
         monkeypatch.setattr(stack, "read_project", counted_too)
         go_through(run.recovery, stream_seconds=0)
-    assert listed.count(layout.MANIFESTS) == 1
-    assert opened == ["absent.yaml"]
+        assert listed.count(layout.MANIFESTS) == 1
+        assert listed.count(layout.HEARTBEATS) == 1, "for all databases"
+        assert opened == ["absent.yaml"]
+        now = clock.now()
+        here = DaemonRecord(pid=1, started=now, alive=now, state="running", plan_loaded=now)
+        record_daemon(run.recovery.system.state_folder, here)
+        listed.clear()
+        go_through(run.recovery, stream_seconds=0)
+        assert listed.count(layout.HEARTBEATS) == 0, "what daemons elsewhere say is not asked where one runs here"
 
 
 def test_a_database_that_was_only_started_needs_no_new_copy(work: Workplace, redis7: RedisServer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 from recoup.assembly.drill.compose import taking_part
@@ -39,7 +39,7 @@ from recoup.recovery.checklist import (
 from recoup.recovery.diagnosis import Seen
 from recoup.recovery.progress import Progress
 from recoup.recovery.step import Act, Phase, Step
-from recoup.repository.heartbeat import read_heartbeats
+from recoup.repository.heartbeat import Heartbeat, read_heartbeats
 
 #: A stream begins again by itself: its worker tries once a minute at least, and stores within seconds.
 STREAM_SECONDS: Final = 150.0
@@ -112,12 +112,14 @@ def facts_of(recovery: Recovery, project: Stack | RecoupError | None) -> Facts:
     back = [found for name in system.plan.databases() if (found := came_back(recovery, name)) is not None]
     containers, trouble = _containers(system, project)
     since = min(back, default=progress.begun)
+    # Asked of every repository, while the list waits again and again: only where no daemon here says it better.
+    beats = () if known.facts.daemon == "running" else _beats(system, known)
     return Facts(
         situation=progress.situation,
         since=since,
         containers=containers,
         trouble=trouble,
-        databases=tuple(_database(recovery, name, seen[name], known) for name in system.plan.databases()),
+        databases=tuple(_database(recovery, name, seen[name], known, beats) for name in system.plan.databases()),
         users={
             name: one.verdict if one.standing == "done" else Verdict.UNKNOWN
             for name, one in progress.steps.items()
@@ -154,7 +156,7 @@ def _containers(system: System, project: Stack | RecoupError | None) -> tuple[tu
     return tuple(found), ""
 
 
-def _database(recovery: Recovery, name: str, seen: Seen, known: Survey) -> Database:
+def _database(recovery: Recovery, name: str, seen: Seen, known: Survey, beats: Sequence[Heartbeat]) -> Database:
     system, progress = recovery.system, recovery.progress
     kind, back = copy_kind(system, name), came_back(recovery, name)
     try:
@@ -163,6 +165,12 @@ def _database(recovery: Recovery, name: str, seen: Seen, known: Survey) -> Datab
         timeline = None  # that it does not answer is said already
     entry = newest_since(known.catalog, name, kind, back, timeline if back is not None else None)
     facts = next(one for one in known.facts.services if one.name == name)
+    until = [
+        one.streamed_until
+        for beat in beats
+        for one in beat.promises
+        if one.service == name and one.streamed_until is not None
+    ]
     return Database(
         service=name,
         kind=kind,
@@ -176,7 +184,7 @@ def _database(recovery: Recovery, name: str, seen: Seen, known: Survey) -> Datab
         timeline=timeline,
         stream=facts.streams[0] if facts.streams else None,
         streamed_timeline=_streamed_timeline(system, name, facts.streams),
-        elsewhere=_elsewhere(system, name, known),
+        elsewhere=max(until, default=None),
     )
 
 
@@ -198,23 +206,21 @@ def _streamed_timeline(system: System, name: str, streams: Sequence[Stream]) -> 
     return found if isinstance(found, int) else None
 
 
-def _elsewhere(system: System, name: str, known: Survey) -> datetime | None:
-    """Until when the heartbeat of a daemon, on whatever machine, says that everything is streamed."""
-    found = []
+def _beats(system: System, known: Survey) -> tuple[Heartbeat, ...]:
+    """What daemons on other machines say of this system, as far as it is no older than they promised."""
+    found: list[Heartbeat] = []
     for repository in known.opened:
         try:
             beats = read_heartbeats(repository)
         except RecoupError:
             continue
         found += [
-            one.streamed_until
-            for beat in beats
-            if beat.system == system.plan.system
-            and known.facts.now - beat.written < max(3 * beat.every, timedelta(minutes=1))
-            for one in beat.promises
-            if one.service == name and one.streamed_until is not None
+            one
+            for one in beats
+            if one.system == system.plan.system
+            and known.facts.now - one.written < max(3 * one.every, timedelta(minutes=1))
         ]
-    return max(found, default=None)
+    return tuple(found)
 
 
 def _pings(system: System) -> tuple[Ping, ...]:
