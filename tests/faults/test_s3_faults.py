@@ -247,8 +247,8 @@ def test_a_fresh_key_won_with_a_lost_answer_counts_as_won(store: S3Store, direct
 
 
 def test_a_slow_answer_ends_in_time(s3: S3Server, proxy: S3Proxy, bucket: str, prefix: str) -> None:
+    connect(s3, proxy.endpoint, bucket, prefix).put("key", b"x")
     store = connect(s3, proxy.endpoint, bucket, prefix, attempts=1, read_timeout_seconds=0.4)
-    store.put("key", b"x")
     proxy.rules.append(Rule(act=Act.DELAY, times=-1, seconds=1.5))
     begun = time.monotonic()
     with pytest.raises(TransientStorageError, match="did not answer in time"):

@@ -109,21 +109,23 @@ def test_of_many_who_begin_at_once_exactly_one_gets_it(any_repository: Repositor
     begin, done = threading.Barrier(6), threading.Event()
 
     def contend(who: str) -> None:
-        begin.wait(10)
+        begin.wait(60)
         try:
             with keeping([repository], claim(who, SLOW), silent):
                 got.append(who)
-                done.wait(10)
+                done.wait(90)
         except BusyError:
             pass
 
     threads = [threading.Thread(target=contend, args=(f"who{number}",)) for number in range(6)]
     for one in threads:
         one.start()
-    assert wait_until(lambda: sum(one.is_alive() for one in threads) == 1, limit_seconds=60)
-    done.set()
-    for one in threads:
-        one.join(10)
+    try:
+        assert wait_until(lambda: sum(one.is_alive() for one in threads) == 1, limit_seconds=60)
+    finally:
+        done.set()
+        for one in threads:
+            one.join(10)
     assert len(got) == 1
 
 
@@ -155,10 +157,11 @@ def test_a_lease_that_only_looks_over_because_clocks_differ_is_not_taken(reposit
             key = layout.run_lease_key("shop", generation)
             repository.store.put(key, run_lease._text(repository, key, late))
 
+    bob = claim("bob", replace(QUICK, every_seconds=1.0))  # looks away for thirty times as long as it takes to renew it
     thread = threading.Thread(target=renewing)
     thread.start()
     try:
-        with pytest.raises(BusyError, match="alice"), keeping([repository], claim("bob"), silent):
+        with pytest.raises(BusyError, match="alice"), keeping([repository], bob, silent):
             pass
     finally:
         stop.set()

@@ -15,6 +15,7 @@ import redis
 from recoup.assembly.protect.copies import Options, Task, protect
 from recoup.assembly.protect.prune import prune
 from recoup.assembly.protect.redis_inventory import redis_windows
+from recoup.demo.host import wait_until
 from recoup.demo.programs import find_redis
 from recoup.demo.servers import RedisServer
 from recoup.kernel import clock
@@ -111,13 +112,13 @@ def test_what_was_alive_at_the_target_and_has_expired_since_is_counted_and_worke
 ) -> None:
     streamed = make_plan(tmp_path, any_redis, monkeypatch)
     with contextlib.closing(any_redis.client()) as client, streamed.streaming():
-        client.set("short", "a", px=400)
+        client.set("short", "a", px=3000)  # as long as it may take until the mark
         client.append("short", "b")  # replayed later, it must not make a key that never expires
         client.set("kept", "c")
         client.copy("short", "kept by value")
         client.persist("kept by value")
         target = streamed.mark()
-        clock.pause(0.5)
+        assert wait_until(lambda: not client.exists("short"), limit_seconds=10)
     state, report = streamed.state_at(target)
     assert {key for _, key in state} == {b"kept", b"kept by value"}
     assert state[0, b"kept by value"][1] == b"ab"

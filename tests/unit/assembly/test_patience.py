@@ -40,5 +40,5 @@ def test_what_waiting_cannot_mend_is_raised_at_once(failure: Exception) -> None:
 def test_waiting_ends_with_the_last_error() -> None:
     away = Repository(TransientStorageError("first"), TransientStorageError("last"))
     with pytest.raises(TransientStorageError, match="last"):
-        patiently(away.open, lambda _text: None, seconds=1.5)
+        patiently(away.open, lambda _text: None, seconds=2.5)  # for the first pause and not for the second
     assert away.asked == 2

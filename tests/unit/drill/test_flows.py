@@ -126,7 +126,7 @@ def test_a_flow_is_tried_again_until_it_passes_so_often_in_a_row() -> None:
 
 
 def test_a_flow_that_does_not_come_right_in_its_time_failed_and_says_at_what() -> None:
-    flow = replace(SIGN_IN, within=timedelta(seconds=0.5))
+    flow = replace(SIGN_IN, within=timedelta(seconds=2))
     with serving_shop(not_ready=1000) as (port, _):
         result = run(flow, Stack(api=port))
     assert result.verdict is Verdict.FAILED
@@ -147,7 +147,7 @@ def test_a_flow_that_cannot_run_is_unknown_at_once_and_says_why() -> None:
     missing = run(FlowSpec(name="x", steps=(LOGIN, ORDERS), within=patient), Stack(api=1), environment={})
     outside = run(FlowSpec(name="x", steps=(get("http://pay.example/charge"),), within=patient), Stack(api=1))
     no_address = run(FlowSpec(name="x", steps=(get("ftp://api/"),), within=patient), Stack(api=1))
-    assert clock.monotonic() - begun < 5
+    assert clock.monotonic() - begun < 30
     assert missing.verdict is outside.verdict is no_address.verdict is Verdict.UNKNOWN
     assert missing.steps[0].detail == "the variable DRILL_PASSWORD has no value"
     assert missing.steps[1].detail == "not tried, because a step before it did not pass"
@@ -158,7 +158,7 @@ def test_what_the_sandbox_cannot_do_yet_is_tried_again_when_it_may_come_right() 
     later = UncheckedError("the container is not there yet")
     later.may_retry = True  # type: ignore[misc]
     step = StepSpec(act="sql", target="select 1", shown="sql")
-    result = run(FlowSpec(name="x", steps=(step,), within=timedelta(seconds=0.5)), Stack(rows=later))
+    result = run(FlowSpec(name="x", steps=(step,), within=timedelta(seconds=2)), Stack(rows=later))
     assert result.verdict is Verdict.UNKNOWN
     assert result.attempts >= 2
 

@@ -50,8 +50,8 @@ class Hanging(World):
         super().fence(one)
 
 
-def hang(world: World, log: MemoryLog, **wishes: object) -> Outcome:
-    steps = [step("a"), step("b", seconds=0.3, attempts=3), step("c")]
+def hang(world: World, log: MemoryLog, *, seconds: float = 0.3, **wishes: object) -> Outcome:
+    steps = [step("a"), step("b", seconds=seconds, attempts=3), step("c")]
     begin(log, run="r", situation="data-loss", steps=steps, facts={})
     return carry_out(log, steps, world, Control(**{"approve": agree, **wishes}))  # type: ignore[arg-type]
 
@@ -87,7 +87,7 @@ def test_a_run_that_somebody_else_has_now_stops_in_mid_step_and_writes_nothing_m
         return "bob has taken this run over" if "b" in world.survivors else None
 
     with pytest.raises(BusyError, match="bob has taken this run over"):
-        hang(world, log, lost=lost)
+        hang(world, log, seconds=50, lost=lost)
     assert events(log)[-1] == written.STEP_BEGUN
 
 
@@ -111,7 +111,7 @@ def test_limits_can_be_nested_and_each_ends_its_own_work() -> None:
             said.append("clearing up")
             forever()  # which hangs, too
 
-    outer = Watch(deadline=clock.monotonic() + 0.6, time_over="outer")
+    outer = Watch(deadline=clock.monotonic() + 2, time_over="outer")
     inner = Watch(deadline=clock.monotonic() + 0.1, time_over="inner")
     with pytest.raises(OuterLimit), outer.interrupting(raising=OuterLimit, again_seconds=0.1):
         work()
