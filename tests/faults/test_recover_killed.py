@@ -19,6 +19,7 @@ from recoup.assembly.recover.context import RecoverWish
 from recoup.assembly.recover.fence import mark_of
 from recoup.assembly.recover.runs import local_runs, runs_seen
 from recoup.demo.host import wait_until
+from recoup.kernel import clock, ids
 from recoup.kernel.marked import processes_of
 from recoup.recovery import progress as written
 from recoup.recovery.attained import attained
@@ -100,23 +101,26 @@ def test_killed_at_random_instants_on_one_machine_or_two_in_turn_it_ends_well(
     starter: Starter, tmp_path: Path, machines: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seed = random.Random().randrange(1 << 32) if SOAK else SEED + machines
-    chance, kills = random.Random(seed), 0
-    for number in range(15 if SOAK else 1):
+    chance, kills, number = random.Random(seed), 0, 0
+    while kills < (150 if SOAK else 5):  # the quicker the machine, the fewer kills until one has ended
+        number += 1
+        assert number <= 50, f"{kills} kills in 50 recoveries"
         (tmp_path / str(number)).mkdir()
         monkeypatch.setenv("RECOUP_STATE", str(tmp_path / str(number) / "state"))
         plan = make_place(tmp_path / str(number))
         killed, last = kill_at_random(starter, plan, machines, chance)
         kills += killed
         require_well(plan, last)
-    print(f"\nkilled {kills} times on {machines} machines, seed {seed}")
-    assert kills >= (100 if SOAK else 5)
+    print(f"\nkilled {kills} times in {number} recoveries on {machines} machines, seed {seed}")
 
 
 def kill_at_random(starter: Starter, plan: Path, machines: int, chance: random.Random) -> tuple[int, str]:
     """Kill it until it has ended; how often, and on which machine it ended."""
-    kills = 0
+    kills, last = 0, ""
     while True:
-        last = f"state{chance.randrange(machines)}" if machines > 1 else "state"
+        before, last = last, f"state{chance.randrange(machines)}" if machines > 1 else "state"
+        if before not in ("", last):
+            let_runs_be_sorted(plan, before)
         process = starter.start(plan, fated(plan, state=state(plan, last), take_over=machines > 1))
         process.join(chance.uniform(0.0, 0.5 if kills < 40 else 60))
         if process.exitcode is not None:
@@ -128,6 +132,17 @@ def kill_at_random(starter: Starter, plan: Path, machines: int, chance: random.R
             return kills, last
         if chance.random() < 0.3:  # with everything on that machine, as when its power goes
             power_cut(plan)
+
+
+def let_runs_be_sorted(plan: Path, machine: str) -> None:
+    """Wait until another run is a newer one than that of ``machine``: runs are sorted by the second of their beginning.
+
+    Only where nothing of it was copied: another machine goes on with a run that it finds, and begins one otherwise.
+    """
+    known = [one.run for path in state(plan, machine).glob("*") for one in local_runs(path) if one.was_begun]
+    newest = max(known, default="")
+    if newest and not list((plan.parent / "repository").rglob(newest)):
+        assert wait_until(lambda: ids.stamp(clock.now()) > newest[:15], limit_seconds=30)
 
 
 def has_ended(plan: Path) -> bool:
