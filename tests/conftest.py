@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from recoup.demo.host import temporary_folder
+from recoup.demo.host import Ports, temporary_folder
 from recoup.demo.programs import find_postgres, find_redis, find_weed
 from recoup.demo.servers import PostgresServer, RedisServer, S3Server
 from tests import clusters, leftovers, order, scratch
@@ -175,6 +175,17 @@ def s3() -> Iterator[S3Server]:
     """An S3 server with Object Lock."""
     with S3Server(require_found(find_weed)) as server:
         yield server
+
+
+@pytest.fixture
+def free_port() -> Iterator[int]:
+    """A port for a server that must be told it: below those that connections are given, and no other test takes it.
+
+    One that the system gives and that is freed at once may be that of the next connection of any program.
+    """
+    kept = Ports(1)
+    yield kept.numbers[0]
+    kept.release()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -266,14 +265,12 @@ def test_a_base_on_the_new_timeline_is_what_the_next_restore_starts_from(work: W
 
 
 def test_the_list_names_what_is_missing_and_closes_when_people_have_answered(
-    work: Workplace, postgres17: PostgresServer, site: Receiver
+    work: Workplace, postgres17: PostgresServer, site: Receiver, free_port: int
 ) -> None:
     database = postgres17.new_database()
     postgres17.execute("create table orders as select generate_series(1, 5) id", database)
     work.add_postgres(postgres17, database, more=", base: daily 02:00, wal: continuous")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    work.extra = f"pings: {{backup: 'http://{site.address}/ping/5'}}\nmetrics: '127.0.0.1:{port}'\n"
+    work.extra = f"pings: {{backup: 'http://{site.address}/ping/5'}}\nmetrics: '127.0.0.1:{free_port}'\n"
     work.write_plan()
     work.backup("postgres", "--kind", "base")
     work.key_file.chmod(0o644)

@@ -313,12 +313,10 @@ def test_the_success_of_one_task_does_not_hide_the_failure_of_another(work: Work
     assert there.paths[-1].split("?")[0] == f"/{_TOKEN}"
 
 
-def test_the_daemon_beats_tells_and_serves_metrics(work: Workplace, there: Receiver) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+def test_the_daemon_beats_tells_and_serves_metrics(work: Workplace, there: Receiver, free_port: int) -> None:
     work.services["more"] = "{engine: files, paths: [nothing-there]}"
     work.extra += (
-        f"metrics: 127.0.0.1:{port}\nchannels: {{team: ['json://{there.address}/x']}}\nalarms: {{to: [team]}}\n"
+        f"metrics: 127.0.0.1:{free_port}\nchannels: {{team: ['json://{there.address}/x']}}\nalarms: {{to: [team]}}\n"
     )
     work.write_plan()
     work.backup("uploads")
@@ -326,10 +324,10 @@ def test_the_daemon_beats_tells_and_serves_metrics(work: Workplace, there: Recei
     silence = threading.Timer(60, daemon.kill)
     silence.start()
     try:
-        wait_for(lambda: "recoup_objective_met{" in _metrics(port), "metrics are served")
+        wait_for(lambda: "recoup_objective_met{" in _metrics(free_port), "metrics are served")
         wait_for(lambda: list(work.local.glob("heartbeats/*.json")), "the heartbeat is there")
-        assert 'recoup_alarms{severity="critical",system="Shop"}' in _metrics(port)
-        assert _get(port, "/") == (404, "the metrics are at /metrics\n")
+        assert 'recoup_alarms{severity="critical",system="Shop"}' in _metrics(free_port)
+        assert _get(free_port, "/") == (404, "the metrics are at /metrics\n")
     finally:
         os.killpg(daemon.pid, signal.SIGTERM)
         work.finish(daemon, expect=None, timeout=60)

@@ -157,16 +157,14 @@ def test_an_answer_that_only_looks_well_is_a_failure(there: Receiver, answer: tu
     assert len(there.received) == 1
 
 
-def test_a_ping_is_tried_again_and_its_failure_shows_no_address(there: Receiver) -> None:
+def test_a_ping_is_tried_again_and_its_failure_shows_no_address(there: Receiver, free_port: int) -> None:
     def second_time(_: Received) -> tuple[int, str]:
         return (200, "OK") if len(there.received) > 1 else (503, "")
 
     there.answer = second_time
     assert ping.ping(Secret(f"http://{there.address}/{_TOKEN}"), "success").error is None
     assert len(there.received) == 2
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    error = ping.ping(Secret(f"http://127.0.0.1:{port}/{_TOKEN}"), "success").error
+    error = ping.ping(Secret(f"http://127.0.0.1:{free_port}/{_TOKEN}"), "success").error
     assert error is not None
     assert error.startswith("127.0.0.1 could not be reached (")
     assert _TOKEN not in error

@@ -59,11 +59,9 @@ def test_a_password_that_no_one_asked_for_is_refused() -> None:
     assert "no password" in (failure.hint or "")
 
 
-def test_a_port_where_nothing_listens_is_said() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    failure = _failure(f"redis://:{quote(_PASSWORD, safe='')}@127.0.0.1:{port}/")
-    assert f"cannot reach redis://127.0.0.1:{port}" in failure.message
+def test_a_port_where_nothing_listens_is_said(free_port: int) -> None:
+    failure = _failure(f"redis://:{quote(_PASSWORD, safe='')}@127.0.0.1:{free_port}/")
+    assert f"cannot reach redis://127.0.0.1:{free_port}" in failure.message
 
 
 def test_a_name_that_does_not_exist_is_said() -> None:
@@ -221,11 +219,9 @@ def certificates(server_folder: Path) -> Path:
     return server_folder
 
 
-def test_tls_works_with_its_authority_and_is_refused_without(certificates: Path) -> None:
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as probe:
-        port = probe.getsockname()[1]
+def test_tls_works_with_its_authority_and_is_refused_without(certificates: Path, free_port: int) -> None:
     settings = {
-        "tls-port": str(port),
+        "tls-port": str(free_port),
         "tls-cert-file": str(certificates / "certificate.pem"),
         "tls-key-file": str(certificates / "key.pem"),
         "tls-ca-cert-file": str(certificates / "certificate.pem"),
@@ -235,12 +231,12 @@ def test_tls_works_with_its_authority_and_is_refused_without(certificates: Path)
         fill(server)
         reference = take(server)
         assert reference.fingerprint is not None
-        url = f"rediss://:{quote(server.password, safe='')}@127.0.0.1:{port}/0"
+        url = f"rediss://:{quote(server.password, safe='')}@127.0.0.1:{free_port}/0"
         copy = MemoryCopy()
         trusted = f"{url}?ssl_ca_certs={certificates / 'certificate.pem'}"
         copy.taken = take_rdb(trusted, copy, on_progress=ignore)
         assert copy.facts["keys"] == reference.facts["keys"]
         assert overall(compare(reference.fingerprint, fingerprint_now(server, reference.fingerprint))) is Verdict.OK
         assert "no TLS with" in _failure(url).message
-        assert "TLS" in (_failure(f"redis://127.0.0.1:{port}/").hint or "")
+        assert "TLS" in (_failure(f"redis://127.0.0.1:{free_port}/").hint or "")
         take_rdb(f"{url}?ssl_cert_reqs=none", MemoryCopy(), on_progress=ignore)

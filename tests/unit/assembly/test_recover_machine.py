@@ -71,9 +71,9 @@ def test_a_system_that_is_not_known_is_sent_to_docker_and_nothing_is_guessed(mac
     assert "docs.docker.com" in str(raised.value.hint)
 
 
-def test_a_port_is_taken_when_somebody_listens_and_free_when_nobody_does() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        number = taken.getsockname()[1]
+def test_a_port_is_taken_when_somebody_listens_and_free_when_nobody_does(free_port: int) -> None:
+    number = free_port
+    with socket.create_server(("127.0.0.1", number)):
         assert _why_taken(Port(target=80, published=number, host="127.0.0.1")) == "address already in use"
         assert _why_taken(Port(target=80, published=number)) == "address already in use"
     assert _why_taken(Port(target=80, published=number, host="127.0.0.1")) is None
