@@ -47,7 +47,7 @@ def access_to(server: PostgresServer, role: str | None = None) -> DirectAccess:
 def test_the_row_is_made_by_prepare_written_beside_the_stream_and_taken_back(own: PostgresServer) -> None:
     with wal_place(own, more="heartbeat: true, wal_every: 200ms, wal_heartbeat: 300ms") as place:
         place.start()
-        assert wait_until(lambda: place.facts.get("beats", 0) >= 2, limit_seconds=15)
+        assert wait_until(lambda: place.facts.get("beats", 0) >= 2, limit_seconds=30)
         assert "there is no table recoup.heartbeat" in place.facts["no_heartbeat_row"]
         (finding,) = heartbeat_findings(place.system, "pg", clock.now())
         assert (finding.verdict, "--prepare" in (finding.hint or "")) == (Verdict.FAILED, True)
@@ -56,12 +56,12 @@ def test_the_row_is_made_by_prepare_written_beside_the_stream_and_taken_back(own
         (step,) = [one for one in needed.steps if one.kind == "heartbeat"]
         needed.do(step)
         with access_to(own).session("postgres") as session:
-            assert wait_until(lambda: newest_beat(session) is not None, limit_seconds=15)
+            assert wait_until(lambda: newest_beat(session) is not None, limit_seconds=30)
             first = newest_beat(session)
             assert first is not None
-            assert wait_until(lambda: (newest_beat(session) or first) > first, limit_seconds=15)
+            assert wait_until(lambda: (newest_beat(session) or first) > first, limit_seconds=30)
         assert abs(clock.now() - first) < timedelta(minutes=1)
-        assert wait_until(lambda: place.facts["no_heartbeat_row"] is None, limit_seconds=5)
+        assert wait_until(lambda: place.facts["no_heartbeat_row"] is None, limit_seconds=30)
         (finding,) = heartbeat_findings(place.system, "pg", clock.now())
         assert finding.verdict is Verdict.OK
         (late,) = heartbeat_findings(place.system, "pg", clock.now() + timedelta(minutes=10))
@@ -176,7 +176,7 @@ def test_the_key_is_written_beside_the_stream_and_a_refusal_is_noted(
     assert [one.verdict for one in heartbeat_findings(system, "redis", clock.now())] == [Verdict.UNKNOWN]
     with RedisBeats.running(system, "redis") as beats:
         assert beats is not None
-        assert wait_until(lambda: newest_of(place) is not None, limit_seconds=15)
+        assert wait_until(lambda: newest_of(place) is not None, limit_seconds=30)
         assert beats.problem is None
     assert not any(one.name == "heartbeat-redis" for one in threading.enumerate())
     assert [one.verdict for one in heartbeat_findings(system, "redis", clock.now())] == [Verdict.OK]
@@ -189,7 +189,7 @@ def test_the_key_is_written_beside_the_stream_and_a_refusal_is_noted(
         refused = a_system(tmp_path, redis7, user="reader")
         with RedisBeats.running(refused, "redis") as beats:
             assert beats is not None
-            assert wait_until(lambda: beats.problem is not None, limit_seconds=15)
+            assert wait_until(lambda: beats.problem is not None, limit_seconds=30)
             assert "NOPERM" in str(beats.problem) or "permission" in str(beats.problem)
     finally:
         redis7.client().execute_command("ACL", "DELUSER", "reader")

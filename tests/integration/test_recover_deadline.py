@@ -78,7 +78,7 @@ def test_only_what_carries_the_mark_of_this_run_is_ended(run_id: str) -> None:
     with marking(mark_of(other)), open_child(Command(argv=["sleep", "600"])) as stranger:
         with marking(mark_of(run_id)):
             orphan = run(Command(argv=["sh", "-c", "setsid sleep 600 >/dev/null 2>&1 & echo $!"])).stdout
-        assert wait_until(lambda: processes_of(mark_of(run_id)) == [int(orphan)], limit_seconds=10)
+        assert wait_until(lambda: processes_of(mark_of(run_id)) == [int(orphan)], limit_seconds=30)
         assert end_processes(mark_of(run_id), strangers_only=True) == 1
         assert processes_of(mark_of(run_id)) == []
         assert stranger.alive()

@@ -195,7 +195,7 @@ def test_the_lease_of_a_dead_process_of_this_machine_is_taken_at_once(repository
 def test_who_is_taken_over_from_hears_of_it_and_does_not_take_it_back(repository: Repository) -> None:
     bob = claim("bob", take_over=True)
     with keeping([repository], claim("alice"), silent) as first, keeping([repository], bob, silent) as second:
-        assert wait_until(lambda: first.lost() is not None, limit_seconds=10)
+        assert wait_until(lambda: first.lost() is not None, limit_seconds=30)
         assert "bob on host-of-bob" in str(first.lost())
         assert second.lost() is None
     seen = run_lease.look(repository, "shop").lease
@@ -295,7 +295,7 @@ def test_nobody_takes_their_own_lease_for_that_of_somebody_else(fails: str) -> N
     leave_behind(repository, claim("alice", SLOW, presence=replace(myself(), pid=2**22 + 1)))
     store.fails, store.keeps_all = fails, fails == "every delete"
     with keeping([repository], claim("bob", SLOW, presence=myself()), silent) as keepers:
-        assert wait_until(lambda: keepers.held_in() == ("local",) or keepers.lost() is not None, limit_seconds=10)
+        assert wait_until(lambda: keepers.held_in() == ("local",) or keepers.lost() is not None, limit_seconds=30)
         assert keepers.lost() is None
         seen = run_lease.look(repository, "shop")
         assert seen.lease is not None

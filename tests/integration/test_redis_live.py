@@ -134,7 +134,7 @@ def test_what_expired_since_the_copy_is_compared_in_the_copy_and_said(redis8: Re
     copy, launcher = take(redis8), launcher_of(redis8)
     assert copy.fingerprint is not None
     assert copy.fingerprint["databases"]["0"]["string"]["keys"] == 31
-    assert wait_until(lambda: milliseconds_now() > copy.fingerprint["at_ms"] + 3200, limit_seconds=15)
+    assert wait_until(lambda: milliseconds_now() > copy.fingerprint["at_ms"] + 3200, limit_seconds=30)
     done = proven(copy, launcher, tmp_path, checks=[RedisCheck(command="GET stays", equals=1)])
     assert done.reached is Grade.WORKS, done
     exact, served = (one for one in done.findings if "recorded" in one.check)
@@ -145,7 +145,7 @@ def test_what_expired_since_the_copy_is_compared_in_the_copy_and_said(redis8: Re
         client.delete("stays")
         client.set("goes", 1, px=3000)
     copy = take(redis8)
-    assert wait_until(lambda: milliseconds_now() > copy.fingerprint["at_ms"] + 3200, limit_seconds=15)  # type: ignore[index]
+    assert wait_until(lambda: milliseconds_now() > copy.fingerprint["at_ms"] + 3200, limit_seconds=30)  # type: ignore[index]
     done = proven(copy, launcher, tmp_path)
     assert verdicts(done)[Grade.SAME] is UNKNOWN
     assert "have expired since the copy" in bad(done, Grade.SAME)[0].detail

@@ -118,7 +118,7 @@ def test_what_was_alive_at_the_target_and_has_expired_since_is_counted_and_worke
         client.copy("short", "kept by value")
         client.persist("kept by value")
         target = streamed.mark()
-        assert wait_until(lambda: not client.exists("short"), limit_seconds=10)
+        assert wait_until(lambda: not client.exists("short"), limit_seconds=30)
     state, report = streamed.state_at(target)
     assert {key for _, key in state} == {b"kept", b"kept by value"}
     assert state[0, b"kept by value"][1] == b"ab"

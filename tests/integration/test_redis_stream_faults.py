@@ -143,7 +143,7 @@ def test_while_no_repository_answers_the_server_is_let_go_and_nothing_is_lost_th
             client.rpush("log", number)
             client.set("filling", "x" * 8000)
         facts = streamed.wait(lambda facts: not facts["connected"] and "the disk is away" in (facts["problem"] or ""))
-        assert wait_until(lambda: client.info("replication")["connected_slaves"] == 0, limit_seconds=10)
+        assert wait_until(lambda: client.info("replication")["connected_slaves"] == 0, limit_seconds=30)
         assert facts["queued_bytes"] < 256 << 10
         broken.clear()
         streamed.wait(lambda facts: facts["connected"] is True)

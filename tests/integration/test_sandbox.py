@@ -76,7 +76,7 @@ def test_a_sandbox_leaves_nothing_when_it_ends_by_itself_or_by_an_error(root: Pa
         stubborn = "trap '' QUIT TERM; setsid sh -c \"trap '' QUIT TERM HUP; sleep 600\" & echo on; wait"
         with open(sandbox.folder / "log", "a+b") as log:
             spawn(sandbox.command(Command(argv=["sh", "-c", stubborn])), log=log)
-        assert wait_until(lambda: (sandbox.folder / "log").read_bytes() == b"on\n", limit_seconds=10)
+        assert wait_until(lambda: (sandbox.folder / "log").read_bytes() == b"on\n", limit_seconds=30)
         raise KeyError
     assert processes_of(sandbox.id) == []
     assert nothing_left(root)
@@ -199,4 +199,4 @@ def test_without_namespaces_a_sandbox_says_what_was_open(root: Path) -> None:
         assert "network was open" in bare.open_ways
         assert said(bare, "id -u").strip() != "0"
         with open_child(bare.command(Command(argv=["sleep", "600"])), stdout=False):
-            assert wait_until(lambda: bool(processes_of(sandbox.id)), limit_seconds=10)
+            assert wait_until(lambda: bool(processes_of(sandbox.id)), limit_seconds=30)

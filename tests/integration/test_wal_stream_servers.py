@@ -124,7 +124,7 @@ def test_another_cluster_at_the_same_address_is_refused(
             other.worker._system = type(place.system).from_file(plan)
             other.worker._system.gates = place.system.gates  # type: ignore[attr-defined]
             other.start()
-            assert wait_until(lambda: bool(other.errors), limit_seconds=10)
+            assert wait_until(lambda: bool(other.errors), limit_seconds=30)
             other.stop()
             assert isinstance(other.errors[0], RefusedError)
             assert "the copies of pg are of cluster" in other.errors[0].message
@@ -151,7 +151,7 @@ def test_a_segment_that_the_archive_holds_already_is_a_success_and_is_stored_onc
         place.no_hole()
         place.check_against_server()
         assert not [one for one in place.errors if isinstance(one, RefusedError)]
-        assert wait_until(lambda: place.confirmed() >= end, limit_seconds=10)
+        assert wait_until(lambda: place.confirmed() >= end, limit_seconds=30)
 
 
 def _segment_ahead(place: WalPlace) -> str:
@@ -174,7 +174,7 @@ def test_other_content_under_a_name_that_the_archive_holds_is_refused_and_nothin
         theirs = archive.put_segment(name, b"somebody else's WAL", clock.now())
         place.start()
         place.fill_segments(3)
-        assert wait_until(lambda: bool(place.errors), limit_seconds=15), f"{name} {place.entries()} {place.facts}"
+        assert wait_until(lambda: bool(place.errors), limit_seconds=30), f"{name} {place.entries()} {place.facts}"
         assert isinstance(place.errors[0], RefusedError)
         assert f"already holds {name}" in place.errors[0].message
         assert archive.read(theirs) == b"somebody else's WAL"
@@ -193,7 +193,7 @@ def test_a_server_that_was_set_back_is_refused(own17: PostgresServer) -> None:
             name = segment_name(1, position.end // SEGMENT + number, SEGMENT)
             place.archive().put_segment(name, b"from the future", clock.now())
         place.start()
-        assert wait_until(lambda: bool(place.errors), limit_seconds=10)
+        assert wait_until(lambda: bool(place.errors), limit_seconds=30)
         assert isinstance(place.errors[0], RefusedError)
         assert "set back" in (place.errors[0].hint or "")
         assert any(isinstance(one, WalSegment) and one.name == beyond for one in place.entries())
@@ -206,18 +206,18 @@ def test_a_former_primary_is_refused(own17: PostgresServer) -> None:
         place.stop()
         place.archive().put_history(2, b"1\t0/3000000\tno recovery target specified\n", clock.now())
         place.start()
-        assert wait_until(lambda: bool(place.errors), limit_seconds=10)
+        assert wait_until(lambda: bool(place.errors), limit_seconds=30)
         assert "already follows timeline 2" in place.errors[0].message
 
 
 def test_an_idle_server_is_provably_alive_and_its_heartbeat_is_archived(any_postgres: PostgresServer) -> None:
     with wal_place(any_postgres, more="wal_every: 200ms, wal_heartbeat: 500ms") as place:
         place.start()
-        assert wait_until(lambda: place.facts.get("beats", 0) >= 3, limit_seconds=15)
+        assert wait_until(lambda: place.facts.get("beats", 0) >= 3, limit_seconds=30)
         beats = place.facts["beats"]
         heard = place.facts["last_heard"]
-        assert wait_until(lambda: place.facts["beats"] > beats and place.facts["last_heard"] > heard, limit_seconds=15)
-        assert wait_until(lambda: place.facts.get("lag_seconds", 99) < 3, limit_seconds=10)
+        assert wait_until(lambda: place.facts["beats"] > beats and place.facts["last_heard"] > heard, limit_seconds=30)
+        assert wait_until(lambda: place.facts.get("lag_seconds", 99) < 3, limit_seconds=30)
         archive = place.archive()
         held = place.held()
         assert held is not None
@@ -258,7 +258,7 @@ def test_a_slow_repository_is_not_waited_for_any_more_before_anything_is_let_go(
         gate.failing = True
         end = place.fill_segments(4)
         assert wait_until(lambda: place.confirmed() >= end, limit_seconds=20), place.facts
-        assert wait_until(lambda: place.facts.get("waived") == "second", limit_seconds=5)
+        assert wait_until(lambda: place.facts.get("waived") == "second", limit_seconds=30)
         gate.failing = False
         place.wait_safe(place.commit("in both again"), "second")
         place.no_hole("second")
@@ -273,7 +273,7 @@ def test_with_protect_archive_nothing_is_let_go(own17: PostgresServer) -> None:
         place.wait_safe(place.commit("archived"))
         place.system.gates["local"].failing = True
         end = place.fill_segments(3)
-        assert wait_until(lambda: place.facts.get("guard") == "alarm", limit_seconds=15)
+        assert wait_until(lambda: place.facts.get("guard") == "alarm", limit_seconds=30)
         assert own17.execute("SELECT count(*) FROM pg_replication_slots") == [(1,)]
         place.system.gates["local"].failing = False
         place.wait_safe(end)
@@ -293,12 +293,12 @@ def test_while_a_required_repository_cannot_be_opened_the_others_get_the_wal_and
         end = place.fill_segments(2)
         place.wait_safe(end)
         assert place.confirmed() <= confirmed
-        assert wait_until(lambda: place.facts["mode.second"] == "not opened", limit_seconds=5)
+        assert wait_until(lambda: place.facts["mode.second"] == "not opened", limit_seconds=30)
         place.stop()
         place.system.gates["second"].away = False
         place.start()
         place.wait_safe(end, "second")
-        assert wait_until(lambda: place.confirmed() >= end, limit_seconds=10)
+        assert wait_until(lambda: place.confirmed() >= end, limit_seconds=30)
         place.no_hole("second")
 
 
@@ -313,7 +313,7 @@ def test_a_server_that_shuts_down_is_let_go_when_its_last_wal_cannot_be_archived
         place.commit("not archived yet")
         began = clock.monotonic()
         own17.stop(grace_seconds=40)
-        assert 3 < clock.monotonic() - began < 20
+        assert 3 < clock.monotonic() - began < 35, "and not the 40 after which it is killed"
         place.system.gates["local"].failing = False
         own17.start()
         place.wait_safe(place.commit("after the restart"))

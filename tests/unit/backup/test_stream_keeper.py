@@ -79,12 +79,12 @@ def test_a_repository_that_fails_is_behind_and_is_brought_up(
     keeper = StreamKeeper(two, KEY, "redis", joined_age=timedelta.max)
     keeper.start()
     keeper.offer(_item(0, 10))
-    assert wait_until(lambda: keeper.behind == {"two": "away"}, limit_seconds=5)
+    assert wait_until(lambda: keeper.behind == {"two": "away"}, limit_seconds=30)
     keeper.offer(_item(10, 20))
-    assert wait_until(lambda: keeper.drained, limit_seconds=5)
+    assert wait_until(lambda: keeper.drained, limit_seconds=30)
     assert keeper.error is None
     failing[0] = False
-    assert wait_until(lambda: not keeper.behind, limit_seconds=5)
+    assert wait_until(lambda: not keeper.behind, limit_seconds=30)
     keeper.close(5)
     assert _spans(two[1]) == [(0, 10), (10, 20)]
 

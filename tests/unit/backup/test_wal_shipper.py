@@ -95,7 +95,7 @@ def test_safe_is_what_every_required_repository_has() -> None:
     with shipping((one, True), (two, True)) as shipper:
         second.bad.set()
         ship(shipper, 0)
-        assert wait_until(lambda: numbers(one) == [0], limit_seconds=10)
+        assert wait_until(lambda: numbers(one) == [0], limit_seconds=30)
         assert shipper.safe() == 0
         assert not shipper.drained()
         second.bad.clear()
@@ -111,7 +111,7 @@ def test_nothing_is_safe_while_a_required_repository_is_missing_unless_it_is_wai
     )
     try:
         ship(shipper, 0)
-        assert wait_until(shipper.drained, limit_seconds=10)
+        assert wait_until(shipper.drained, limit_seconds=30)
         assert shipper.safe() == 0
         shipper.waive_missing()
         assert shipper.safe() == SIZE
@@ -125,12 +125,12 @@ def test_a_segment_replaces_its_pieces_and_a_merged_piece_those_before_it() -> N
         for start in range(0, 500, 100):
             ship_part(shipper, 0, start, start + 100)
         ship_part(shipper, 0, 0, 700, merges=True)
-        assert wait_until(lambda: shipper.safe() == 700 and len(list(archive.entries())) == 1, limit_seconds=10)
+        assert wait_until(lambda: shipper.safe() == 700 and len(list(archive.entries())) == 1, limit_seconds=30)
         (piece,) = archive.entries()
         assert isinstance(piece, WalPiece)
         assert archive.read(piece) == content(0)[:700]
         ship(shipper, 0)
-        assert wait_until(lambda: numbers(archive) == [0] and len(list(archive.entries())) == 1, limit_seconds=10)
+        assert wait_until(lambda: numbers(archive) == [0] and len(list(archive.entries())) == 1, limit_seconds=30)
 
 
 def test_memory_is_bounded_by_not_taking_more() -> None:
@@ -155,11 +155,11 @@ def test_a_repository_that_is_not_required_copies_what_it_missed() -> None:
         for number in range(1, 6):
             ship(shipper, number)
         assert wait_until(lambda: shipper.safe() == 6 * SIZE, limit_seconds=20)
-        assert wait_until(lambda: shipper.states()[1].mode == "behind", limit_seconds=10)
+        assert wait_until(lambda: shipper.states()[1].mode == "behind", limit_seconds=30)
         moody.bad.clear()
         assert wait_until(lambda: shipper.states()[1].mode == "running", limit_seconds=30)
         ship(shipper, 6)
-        assert wait_until(lambda: numbers(two) == list(range(7)), limit_seconds=10)
+        assert wait_until(lambda: numbers(two) == list(range(7)), limit_seconds=30)
     for entry in two.entries():
         assert isinstance(entry, WalSegment)
         assert two.read(entry) == content(entry.number(SIZE))
@@ -183,7 +183,7 @@ def test_other_content_is_raised_to_whoever_ships() -> None:
     archive.put_segment(name(1), b"somebody else's", STAMP)
     with shipping((archive, True)) as shipper:
         shipper.ship_segment(name(1), 2 * SIZE, content(1), STAMP + timedelta(seconds=1))
-        assert wait_until(lambda: shipper.lanes[0].failure is not None, limit_seconds=10)
+        assert wait_until(lambda: shipper.lanes[0].failure is not None, limit_seconds=30)
         with pytest.raises(RefusedError, match="already holds"):
             shipper.room()
     (held,) = archive.entries()
@@ -213,10 +213,10 @@ def test_a_refusal_stands_whatever_happens_to_what_was_under_way_beside_it(
         assert asked.wait(10)
         archive.put_segment(name(1), b"somebody else's", STAMP)
         ship(shipper, 1)
-        assert wait_until(lambda: shipper.states()[0].mode == "failed", limit_seconds=10)
+        assert wait_until(lambda: shipper.states()[0].mode == "failed", limit_seconds=30)
         go_on.set()
         assert wait_until(
-            lambda: not [one for one in threading.enumerate() if one.name.startswith("wal-one-")], limit_seconds=10
+            lambda: not [one for one in threading.enumerate() if one.name.startswith("wal-one-")], limit_seconds=30
         )
         (state,) = shipper.states()
         assert state.error is not None
