@@ -50,7 +50,9 @@ def test_a_lost_redis_comes_back_after_a_power_cut_in_between_and_a_recovery_can
         assert _queue(place) == ["one", "two"]
         assert place.redis("exists", "since") == "0"
         (aside,) = place.set_aside()["redis"]
-        said = place.recover("--rollback", "--confirm", "marketplace")
+        away = place.backups.rename(place.backups.with_name("away"))
+        said = place.recover("--rollback", "--confirm", "marketplace")  # the old data lie on this machine
+        away.rename(place.backups)
         assert said["findings"], said
         assert place.redis("get", "since") == "then"
         assert _queue(place) == []

@@ -5,7 +5,7 @@ The steps are files, and the volume is an object that knows what is in place and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
@@ -13,16 +13,19 @@ import pytest
 
 from recoup.assembly.recover import undo as recover_undo
 from recoup.assembly.recover.context import Recovery
+from recoup.assembly.recover.replaced import Replaced
 from recoup.assembly.recover.runs import local_runs
 from recoup.assembly.system import System
 from recoup.engines.postgres.volume_script import BACK
 from recoup.kernel.finding import Finding
 from recoup.recovery.in_place import Occupant
 from recoup.recovery.runbook import Database
-from recoup.recovery.stack_in_place import VolumeMember
 from tests.integration import recover_world
 from tests.integration.recover_command import AGREED, SITUATION, Desk
 from tests.integration.recover_world import FACTS
+
+_NEEDS_IT = SimpleNamespace(depends_on=[SimpleNamespace(service="postgres")])
+_PROJECT = SimpleNamespace(services={"worker": _NEEDS_IT, "api": _NEEDS_IT, "postgres": SimpleNamespace(depends_on=[])})
 
 
 @dataclass
@@ -33,14 +36,15 @@ class Volume:
     aside: list[str] = field(default_factory=lambda: ["old data"])
     forgotten: int = 0
     ends: list[Callable[[], None]] = field(default_factory=list)  #: what happens when everything is started again
+    runs: set[str] = field(default_factory=lambda: {"postgres", "api", "worker"})
+    stops: list[str] = field(default_factory=list)  #: everything that was stopped, in that order
+    started: list[str] = field(default_factory=list)
 
-    def member(self, recovery: Recovery, service: str) -> VolumeMember:
+    def found(self, recovery: Recovery, service: str) -> Replaced:
         assert service == "postgres", "of another one nothing was replaced"
-        self.placed = self.placed or recovery.placement("copy")
-        return VolumeMember(
-            service=service, compose=service, what="copy", home=self, reader=None, artefact_id="copy", identity=None,  # type: ignore[arg-type]
-            undo=self,
-        )  # fmt: skip
+        placement = recovery.placement("copy")
+        self.placed = self.placed or placement
+        return Replaced(service=service, compose=service, home=self, undo=self, placement=placement)  # type: ignore[arg-type]
 
     def look(self) -> Occupant:
         return Occupant(
@@ -59,20 +63,25 @@ class Volume:
         gone, self.aside = self.aside, []
         return gone
 
-    def start(self, *_: object) -> list[Finding]:
+    def start(self, _recovery: Recovery, stopped: Sequence[str]) -> list[Finding]:
         if self.ends:
             self.ends.pop()()
+        self.started += reversed(stopped)
         return []
 
-    def stop(self, *_: object) -> None:
-        pass
+    def stop(self, services: Sequence[str]) -> None:
+        self.stops += services
+        self.runs -= set(services)
+
+    def containers(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(service=one, running=True, state="running", exit_status=None) for one in self.runs]
 
 
 @pytest.fixture
 def volume(monkeypatch: pytest.MonkeyPatch) -> Volume:
     found = Volume()
-    monkeypatch.setattr(recover_undo, "place_of", found.member)
-    monkeypatch.setattr(recover_undo, "open_stack", lambda _system: SimpleNamespace(client=found))
+    monkeypatch.setattr(recover_undo, "replaced_in", found.found)
+    monkeypatch.setattr(recover_undo, "open_stack", lambda _system: SimpleNamespace(client=found, project=_PROJECT))
     monkeypatch.setattr(recover_undo, "_start", found.start)
     return found
 
@@ -146,3 +155,25 @@ def test_a_database_that_was_left_out_as_advised_is_no_hindrance_to_a_rollback_a
     assert "postgres: the old data are back" in said
     assert "redis" not in said
     assert "removed recovered data" in desk.recover("--close", "--yes")
+
+
+def test_a_run_can_be_taken_back_and_closed_while_no_repository_answers(desk: Desk, volume: Volume) -> None:
+    desk.recover(SITUATION, *AGREED)
+    repository = desk.plan.parent / "repository"
+    away = repository.rename(repository.with_name("away"))
+    said = desk.recover("--rollback", "--confirm", "marketplace")
+    assert "is rolled back" in said
+    assert "local: nothing keeps others away there" in said
+    said = desk.recover("--close", "--yes", expect=4)
+    assert "removed recovered data" in said
+    assert "recoup hold --release recovery-" in said, "the hold in it stays until somebody can end it"
+    away.rename(repository)
+    assert "is closed: what it replaced is not kept any more" in desk.recover(
+        "--rollback", "--confirm", "marketplace", expect=5
+    )
+
+
+def test_without_a_repository_a_machine_that_knows_of_no_run_says_what_is_wrong_with_it(desk: Desk) -> None:
+    repository = desk.plan.parent / "repository"
+    repository.rename(repository.with_name("away"))
+    assert "there is no repository at" in desk.recover("--rollback", "--confirm", "marketplace", expect=10)

@@ -69,10 +69,13 @@ class Readable:
         raise errors[0]
 
 
-def open_for_reading(file: Path | None, source: str | None, key_file: Path | None) -> Readable:
+def open_for_reading(
+    file: Path | None, source: str | None, key_file: Path | None, *, without: bool = False
+) -> Readable:
     """Open what the options name: the plan's repositories, one of them (``source`` is its name), or an address.
 
-    Raise ``UsageError`` for an address without a key, the repositories' errors when not one could be opened.
+    ``without``: the plan counts also when not one of them can be opened; ``failed`` says why. Raise ``UsageError`` for
+    an address without a key, the repositories' errors when not one could be opened.
     """
     if source is not None and (source.startswith(("s3://", ".")) or "/" in source):
         key = _key_from(key_file, file)
@@ -82,7 +85,7 @@ def open_for_reading(file: Path | None, source: str | None, key_file: Path | Non
     system = System.from_file(file)
     if key_file is not None:
         system.use_key(read_key_file(key_file))
-    opened = system.open_some(only=source)
+    opened = system.open(only=source) if without else system.open_some(only=source)
     return Readable(
         repositories=opened.repositories, failed=opened.failed, state_folder=system.state_folder, system=system
     )

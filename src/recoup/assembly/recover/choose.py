@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from recoup.assembly.drill.members import choose_database, what_of
-from recoup.assembly.recover.member import data_of, member_of
+from recoup.assembly.recover.member import data_of, member_of, place_data
 from recoup.assembly.recover.search import Search, points_of
 from recoup.recovery.clean_point import MOST_LOOKS
 from recoup.recovery.instant import parse_instant
@@ -34,8 +34,9 @@ def choose(recovery: Recovery, step: Step) -> Done:
         member = choose_database(recovery.opened, recovery.opened.catalog(), service, instant)
         findings = search.only(member) if damaged else ()
         because = "the instant that was asked for"
-        return Done(findings=findings, detail=f"{what_of(member)}: {because}", data=data_of(member, because))
+        data = data_of(member, because) | place_data(member)
+        return Done(findings=findings, detail=f"{what_of(member)}: {because}", data=data)
     points = points_of(recovery, service)
     found = search.newest_clean(points, MOST_LOOKS) if damaged else search.newest(points)
-    member_of(recovery.opened, found.data)  # it can be read again from what is written down
-    return Done(findings=found.findings, detail=found.because, data=found.data)
+    again = member_of(recovery.opened, found.data)  # it can be read again from what is written down
+    return Done(findings=found.findings, detail=found.because, data={**found.data, **place_data(again)})

@@ -7,7 +7,7 @@ data: which copy, or which instant of which log from which copy; ``member_of`` m
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from recoup.assembly.access import Found, Readable
 from recoup.assembly.drill.members import copies_of, service_of
@@ -18,6 +18,11 @@ from recoup.kernel.errors import DamageError, RefusedError
 
 if TYPE_CHECKING:
     from recoup.assembly.restore.postgres_moment import PostgresMoment
+
+#: In a choice: what stands for the copy in the id under which it is put in place, and how a Redis names its files.
+PLACED_AS: Final = "placed_as"
+SETTINGS: Final = "settings"
+_NAMES: Final = ("dir", "appendonly", "dbfilename", "appendfilename", "appenddirname")
 
 
 def member_of(opened: Readable, data: Mapping[str, Any]) -> Found | TimedMember:
@@ -71,6 +76,18 @@ def data_of(member: Found | TimedMember, because: str) -> dict[str, Any]:
         return said | _postgres(member.moment)
     assert isinstance(member.moment, RedisTarget), "only databases have moments"
     return said | {"kind": "moment", "target": {"time": clock.to_text(member.moment.target)}}
+
+
+def place_data(member: Found | TimedMember) -> dict[str, Any]:
+    """What a choice says besides, so that the place where it is put can be found without the copy."""
+    from recoup.assembly.restore.postgres_moment import PostgresMoment
+
+    if isinstance(member, TimedMember) and isinstance(member.moment, PostgresMoment):
+        return {PLACED_AS: member.moment.placement_id}
+    manifest = copies_of(member)[0].manifest
+    said = manifest.facts.get(SETTINGS)
+    names = {name: said[name] for name in _NAMES if name in said} if isinstance(said, Mapping) else {}
+    return {PLACED_AS: manifest.id} | ({SETTINGS: names} if names else {})
 
 
 def _postgres(moment: PostgresMoment) -> dict[str, Any]:

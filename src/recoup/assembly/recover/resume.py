@@ -9,7 +9,7 @@ from recoup.assembly.access import Readable, open_for_reading
 from recoup.assembly.recover.context import RecoverWish
 from recoup.assembly.recover.hold import LEASE
 from recoup.assembly.recover.plan_from_repository import plan_here
-from recoup.assembly.recover.runs import RunSeen, runs_seen, under_way
+from recoup.assembly.recover.runs import RunSeen, local_runs, runs_seen, under_way
 from recoup.assembly.system import System
 from recoup.kernel import clock
 from recoup.kernel.errors import RecoupError, UsageError
@@ -23,9 +23,12 @@ from recoup.repository.run_lease import look, standing
 def system_here(file: Path | None, source: str | None, key_file: Path | None) -> tuple[Readable, System]:
     """The repositories and the plan of this machine, also the one that a recovery has brought here.
 
-    Raise ``UsageError`` when there is none.
+    No repository needs to answer for a run that this machine knows: what it replaced is not in them. Raise
+    ``UsageError`` when there is no plan, the repositories' errors when neither they nor this machine know of a run.
     """
-    opened = open_for_reading(file, source, key_file)
+    opened = open_for_reading(file, source, key_file, without=True)
+    if not opened.repositories and not local_runs(opened.state_folder):
+        raise next(iter(opened.failed.values()))
     here = plan_here(opened) if opened.system is None else (opened, opened.system)
     if here is None:
         raise UsageError(

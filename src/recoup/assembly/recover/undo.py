@@ -13,7 +13,8 @@ from typing import Final
 from recoup.assembly.protect import hold as holds
 from recoup.assembly.recover.after import still_open
 from recoup.assembly.recover.context import Recovery
-from recoup.assembly.recover.data import by_hand, facts_of_run, fence_stack, hold_name, place_of
+from recoup.assembly.recover.data import by_hand, facts_of_run, fence_stack, hold_name
+from recoup.assembly.recover.replaced import Replaced, replaced_in
 from recoup.assembly.restore.surroundings import Surroundings
 from recoup.assembly.stack import open_stack
 from recoup.engines.postgres.volume_script import BACK
@@ -21,7 +22,6 @@ from recoup.kernel.errors import RecoupError, RefusedError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.recovery import progress as written
 from recoup.recovery.in_place import Occupant
-from recoup.recovery.stack_in_place import OpenMember, VolumeMember
 from recoup.recovery.step import Act, Consent, Phase, Step
 from recoup.repository.lease import hold_lease
 
@@ -73,28 +73,28 @@ def roll_back(recovery: Recovery) -> Undone:
     services = _replaced(recovery)
     said: list[str] = []
     findings: list[Finding] = []
-    volumes: list[tuple[str, VolumeMember]] = []
+    volumes: list[Replaced] = []
     for service in services:
-        member = None if by_hand(recovery, service) else place_of(recovery, service)
-        if isinstance(member, VolumeMember):
-            volumes.append((service, member))
+        found = replaced_in(recovery, service)
+        if found is not None:
+            volumes.append(found)
         else:
-            findings.append(_must_be_done_by_hand(recovery, service, member))
+            findings.append(_must_be_done_by_hand(recovery, service))
     # What must not be put back is found before it is written that this was begun: from there on it has to be finished.
     if volumes:
         fence_stack(recovery)
-    for service, member in volumes:
-        _require_ours(recovery, service, member, member.home.look())
+    for one in volumes:
+        _require_ours(recovery, one, one.home.look())
     recovery.journal.append(written.ROLLBACK_BEGUN, services=list(services))
     if volumes:
-        stopped = facts_of_run(recovery).stopped
-        open_stack(recovery.system).client.stop(stopped or [member.compose for _, member in volumes])
-        for service, member in volumes:
-            with hold_lease(recovery.opened.state_folder, service, f"rollback of {service}"):
-                how = _put_back(recovery, service, member)
-            recovery.journal.append(written.PUT_BACK, service=service, how=how)
-            said.append(f"{service}: {how}")
-        findings += _start(recovery, stopped or [member.compose for _, member in volumes])
+        stopped = facts_of_run(recovery).stopped or tuple(one.compose for one in volumes)
+        open_stack(recovery.system).client.stop(stopped)
+        for one in volumes:
+            with hold_lease(recovery.opened.state_folder, one.service, f"rollback of {one.service}"):
+                how = _put_back(recovery, one)
+            recovery.journal.append(written.PUT_BACK, service=one.service, how=how)
+            said.append(f"{one.service}: {how}")
+        findings += _start(recovery, stopped)
     recovery.journal.append(written.RUN_ENDED, outcome=written.ROLLED_BACK)
     return Undone(said=tuple(said), findings=tuple(findings))
 
@@ -159,17 +159,15 @@ def _replaced(recovery: Recovery) -> tuple[str, ...]:
     return tuple(one.service for one in databases if written.has_replaced(recovery.progress, one.service))
 
 
-def _put_back(recovery: Recovery, service: str, member: VolumeMember) -> str:
+def _put_back(recovery: Recovery, found: Replaced) -> str:
     """Whatever a kill has left is taken from there: a swap in its middle is finished first, which needs no copy."""
-    assert member.undo is not None, "what is in a volume can be put back"
-    placement = _placement(recovery, service, member)
-    occupant = member.home.look()
+    placement, occupant = found.placement, found.home.look()
     if occupant.unfinished == placement:
-        member.home.swap(placement)
+        found.home.swap(placement)
     elif not _is_ours(placement, occupant):
-        _require_ours(recovery, service, member, occupant)
+        _require_ours(recovery, found, occupant)
         return "nothing was replaced yet"
-    kept = member.undo.put_back(placement)
+    kept = found.undo.put_back(placement)
     if kept is None:
         return "nothing had been there before; what the recovery brought stays"
     return f"the old data are back; what the recovery brought is kept: {kept}"
@@ -179,22 +177,14 @@ def _is_ours(placement: str, occupant: Occupant) -> bool:
     return bool({placement, placement + BACK} & {occupant.unfinished, occupant.placed, occupant.begun})
 
 
-def _require_ours(recovery: Recovery, service: str, member: VolumeMember, occupant: Occupant) -> None:
+def _require_ours(recovery: Recovery, found: Replaced, occupant: Occupant) -> None:
     """Raise ``RefusedError`` when this run has put its data in place, and others are there now."""
-    ours = _is_ours(_placement(recovery, service, member), occupant)
-    if not ours and recovery.progress.steps[f"swap-{service}"].standing == "done":
+    ours = _is_ours(found.placement, occupant)
+    if not ours and recovery.progress.steps[f"swap-{found.service}"].standing == "done":
         raise RefusedError(
             f"{occupant.place}: the data there are not those that this run put in place",
             hint="Something else was restored since. What this run replaced is kept beside; look at its journal.",
         )
-
-
-def _placement(recovery: Recovery, service: str, member: VolumeMember) -> str:
-    for step in (f"swap-{service}", f"restore-{service}"):
-        said = recovery.learned(step).get("placement")
-        if said:
-            return str(said)
-    return recovery.placement(member.artefact_id)
 
 
 def _start(recovery: Recovery, stopped: Sequence[str]) -> list[Finding]:
@@ -219,11 +209,11 @@ def _runs(name: str, verdict: Verdict, detail: str, hint: str | None = None) -> 
     return Finding(check="it runs on the data from before", subject=name, verdict=verdict, detail=detail, hint=hint)
 
 
-def _must_be_done_by_hand(recovery: Recovery, service: str, member: OpenMember | None) -> Finding:
+def _must_be_done_by_hand(recovery: Recovery, service: str) -> Finding:
     kept = recovery.learned(f"swap-{service}").get("kept")
     hint = (
         "Stop it, let it use its old folder again, and start it: the run has not touched that."
-        if member is None
+        if by_hand(recovery, service)
         else "Nothing was in it before; empty it, if it must not keep what the recovery brought."
         if kept is None
         else f"What it replaced became a copy first ({kept}): recoup restore ID --force."
@@ -238,8 +228,5 @@ def _must_be_done_by_hand(recovery: Recovery, service: str, member: OpenMember |
 
 
 def _forget(recovery: Recovery, service: str) -> Sequence[str]:
-    member = None if by_hand(recovery, service) else place_of(recovery, service)
-    if not isinstance(member, VolumeMember):
-        return ()
-    assert member.undo is not None, "what is in a volume can be put back"
-    return member.undo.forget(_placement(recovery, service, member))
+    found = replaced_in(recovery, service)
+    return () if found is None else found.undo.forget(found.placement)

@@ -55,6 +55,12 @@ class PostgresMoment:
         """The service that is brought back."""
         return self.cluster.service
 
+    @property
+    def placement_id(self) -> str:
+        """What an interrupted placement is recognised by: the same target of the same cluster, from whatever base."""
+        said = f"{self.cluster.system_identifier} {self.choice.target} {self.choice.history}"
+        return f"{MOMENT}{hashlib.sha256(said.encode()).hexdigest()[:10]}"
+
     def files(self, base: Base) -> tuple[WalFile, ...]:
         """The WAL that the server may ask for when it starts from ``base``."""
         return wal_files(self.choice, base, self.cluster.inventory)
@@ -223,7 +229,7 @@ class _Run:
         return PostgresRecovery(
             home=home,
             compose=place.service.compose,
-            placement_id=self._placement_id(),
+            placement_id=self.moment.placement_id,
             identity=self.moment.cluster.system_identifier,
             findings=lambda: [one for done in home.outcome for one in self._report("", None, *done, ()).findings],
         )
@@ -257,11 +263,6 @@ class _Run:
             what=report.what, where=report.where, kept=report.kept, notes=report.notes,
             findings=(*report.findings, *done.findings),
         )  # fmt: skip
-
-    def _placement_id(self) -> str:
-        """What an interrupted placement is recognised by: the same target of the same cluster, from whatever base."""
-        said = f"{self.moment.cluster.system_identifier} {self.moment.choice.target} {self.moment.choice.history}"
-        return f"{MOMENT}{hashlib.sha256(said.encode()).hexdigest()[:10]}"
 
     def _place(self, *, required: bool) -> PostgresPlace | None:
         system = self.opened.system
