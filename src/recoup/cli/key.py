@@ -12,8 +12,10 @@ from recoup.kernel.errors import Exit
 
 
 def register(app: typer.Typer) -> None:
-    """Add ``recoup key generate|show-id|show-public|check``."""
-    group = new_group(app, "key", "Make, name and check the key of the backups.")
+    """Add ``recoup key generate|show-id|show-public|check|split|combine``."""
+    from recoup.cli.key_shares import register_shares
+
+    group = new_group(app, "key", "Make, name, check and share the key of the backups.")
     add_command(
         group,
         "generate",
@@ -30,6 +32,7 @@ def register(app: typer.Typer) -> None:
         examples=("recoup key show-public > drills.pem", "recoup key show-public --key-file /mnt/usb/recoup.key"),
     )
     add_command(group, "check", check, examples=("recoup key check", "recoup key check --json"))
+    register_shares(group)
 
 
 def generate(

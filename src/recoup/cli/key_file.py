@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 from recoup.kernel.errors import RecoupError, RefusedError
+from recoup.kernel.secret import Secret
 from recoup.plan import load
 from recoup.plan.model import Key as KeySource
 from recoup.plan.resolver import Resolver
@@ -16,23 +17,39 @@ from recoup.repository.seal import Key
 def write_new_key(path: Path) -> Key:
     """Write a new random key to ``path`` with mode 0600, durably. Raise ``RefusedError`` when anything is there."""
     key = Key.generate()
+    write_key(path, key)
+    return key
+
+
+def write_key(path: Path, key: Key) -> None:
+    """Write ``key`` as ``write_new_key`` does."""
+    write_secret(
+        path,
+        key.text,
+        what="the key file",
+        there="Keep it: it may open backups. Name another file for a new key.",
+    )
+
+
+def write_secret(path: Path, text: Secret, *, what: str, there: str) -> None:
+    """Write ``text`` and a line end to a new file, readable by its owner only, durably.
+
+    ``there`` is the hint of the ``RefusedError`` when anything is there: nothing is ever overwritten.
+    """
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     except FileExistsError:
-        raise RefusedError(
-            f"{path} exists already", hint="Keep it: it may open backups. Name another file for a new key."
-        ) from None
+        raise RefusedError(f"{path} exists already", hint=there) from None
     except OSError as failure:
-        raise RecoupError(f"cannot write the key file {path}: {failure.strerror}") from failure
+        raise RecoupError(f"cannot write {what} {path}: {failure.strerror}") from failure
     try:
         with os.fdopen(handle, "wb") as opened:
-            opened.write(key.text.reveal().encode() + b"\n")
+            opened.write(text.reveal().encode() + b"\n")
             opened.flush()
             os.fsync(opened.fileno())
     except OSError as failure:
         path.unlink(missing_ok=True)
-        raise RecoupError(f"cannot write the key file {path}: {failure.strerror}") from failure
-    return key
+        raise RecoupError(f"cannot write {what} {path}: {failure.strerror}") from failure
 
 
 def read_key(plan_file: Path | None, key_file: Path | None) -> tuple[Key, str]:
