@@ -157,6 +157,23 @@ def test_a_database_that_was_left_out_as_advised_is_no_hindrance_to_a_rollback_a
     assert "removed recovered data" in desk.recover("--close", "--yes")
 
 
+def test_what_works_with_the_data_stands_still_while_they_are_put_back_also_when_the_run_had_stopped_nothing(
+    desk: Desk, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recover_world, "FACTS", replace(FACTS, stopped=()))  # as after the loss of the server
+    desk.recover(SITUATION, *AGREED)
+    volume.ends.append(killed)
+    desk.recover("--rollback", "--confirm", "marketplace", expect=130)
+    assert set(volume.stops[:-1]) == {"api", "worker"}
+    assert volume.stops[-1] == "postgres", "the applications stop before what they write to"
+    assert volume.runs == set()
+    desk.recover("--rollback", "--confirm", "marketplace")  # by now nothing runs of which one could see what needs it
+    assert volume.started == list(reversed(volume.stops[:3]))
+
+
 def test_a_run_can_be_taken_back_and_closed_while_no_repository_answers(desk: Desk, volume: Volume) -> None:
     desk.recover(SITUATION, *AGREED)
     repository = desk.plan.parent / "repository"

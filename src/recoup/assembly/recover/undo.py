@@ -85,9 +85,9 @@ def roll_back(recovery: Recovery) -> Undone:
         fence_stack(recovery)
     for one in volumes:
         _require_ours(recovery, one, one.home.look())
-    recovery.journal.append(written.ROLLBACK_BEGUN, services=list(services))
+    stopped = _to_stop(recovery, [one.compose for one in volumes]) if volumes else ()
+    recovery.journal.append(written.ROLLBACK_BEGUN, services=list(services), stopped=list(stopped))
     if volumes:
-        stopped = facts_of_run(recovery).stopped or tuple(one.compose for one in volumes)
         open_stack(recovery.system).client.stop(stopped)
         for one in volumes:
             with hold_lease(recovery.opened.state_folder, one.service, f"rollback of {one.service}"):
@@ -157,6 +157,25 @@ def _replaced(recovery: Recovery) -> tuple[str, ...]:
     """The databases whose data this run has replaced, or had begun to; those that it replaced last come first."""
     databases = reversed(facts_of_run(recovery).databases)
     return tuple(one.service for one in databases if written.has_replaced(recovery.progress, one.service))
+
+
+def _to_stop(recovery: Recovery, volumes: Sequence[str]) -> tuple[str, ...]:
+    """What stands still while data are put back, in the order in which it stops; all of it is started again after.
+
+    A run that built a server up stopped nothing, but by now its applications run. What a rollback found that was cut
+    off counts: when it goes on, what it has stopped does not run.
+    """
+    for line in reversed(recovery.journal.lines):
+        if line.event == written.RUN_ENDED and line.data.get("outcome") == written.ROLLED_BACK:
+            break
+        if line.event == written.ROLLBACK_BEGUN and line.data.get("stopped"):
+            return tuple(line.data["stopped"])
+    stopped = facts_of_run(recovery).stopped
+    if stopped:
+        return stopped
+    around = Surroundings(plan=recovery.system.plan, stack=open_stack(recovery.system))
+    needing = {name for volume in volumes for name in around.dependents(volume)} - set(volumes)
+    return (*reversed(around.in_order(needing)), *reversed(around.in_order(volumes)))
 
 
 def _put_back(recovery: Recovery, found: Replaced) -> str:
