@@ -14,8 +14,9 @@ from recoup.kernel.errors import Exit
 if TYPE_CHECKING:
     from recoup.cli.output import Output
     from recoup.repository.key_share_text import Read
-    from recoup.repository.key_shares import Given, Share, SharedKey
+    from recoup.repository.key_shares import Given, Share
     from recoup.repository.seal import Key
+    from recoup.repository.shared_key import SharedKey
 
 
 def register_shares(group: typer.Typer) -> None:
@@ -67,6 +68,7 @@ def split(
     from recoup.cli.output import Output
     from recoup.kernel.errors import UsageError
     from recoup.repository import key_share_text, key_shares
+    from recoup.repository.shared_key import SharedKey
 
     key, source = read_key(file, key_file)
     holders = tuple(key_share_text.check_holder(one) for one in holder or ())
@@ -75,7 +77,7 @@ def split(
             f"there are {count} shares and {len(holders)} holders", hint="Give --holder once for each share, or never."
         )
     made = key_shares.split(key, needed=needed, count=count)
-    of = key_shares.SharedKey(key=key.id[:16], set=made[0].set, needed=needed, count=count, holders=holders)
+    of = SharedKey(key=key.id[:16], set=made[0].set, needed=needed, count=count, holders=holders)
     files = _write_shares(output_folder, of, made)
     output = Output(json=as_json)
     for number, path in enumerate(files[:-1], 1):

@@ -14,6 +14,7 @@ from recoup.kernel.errors import Exit
 if TYPE_CHECKING:
     from recoup.plan.load import LoadedPlan
     from recoup.repository.seal import Key
+    from recoup.repository.shared_key import SharedKey
 
 
 def register(app: typer.Typer) -> None:
@@ -25,6 +26,7 @@ def register(app: typer.Typer) -> None:
         examples=(
             "recoup kit                                        # the page, to read; without secrets",
             "recoup kit --with-key --output /media/usb/kit     # the page to print, and the file; both open everything",
+            "recoup kit --shares recoup-key-7f696eedcd3302bb-shares.txt --output kit    # after `recoup key split`",
         ),
     )
 
@@ -43,24 +45,34 @@ def kit(
         bool,
         typer.Option("--with-key", help="Put the key and the repositories' credentials in; only with --output."),
     ] = False,
+    shares: Annotated[
+        Path | None,
+        typer.Option(
+            "--shares",
+            metavar="FILE",
+            help="The key is in shares: put in who has them, and the credentials; only with --output. FILE is the note "
+            "of `recoup key split`.",
+            show_default=False,
+        ),
+    ] = None,
     file: FileOption = None,
     as_json: JsonOption = False,
 ) -> Exit:
     """Make the recovery kit: one page for people and one file for Recoup, to be kept away from production.
 
     The page alone is enough to bring the stack back on a blank machine; the file saves the typing. Without --with-key
-    the key and the credentials stay out of both, and have to be at hand as well.
+    the key and the credentials stay out of both, and have to be at hand as well. With --shares the page says who has to
+    come together for the key, and what they type.
     """
     from recoup.assembly.recover.kit import kit_file, make_kit
     from recoup.assembly.recover.kit_page import kit_html, kit_markdown
     from recoup.assembly.recover.own_wheel import own_wheel
     from recoup.assembly.system import System
     from recoup.cli.output import Output
-    from recoup.kernel.errors import UsageError
 
-    if with_key and output_folder is None:
-        raise UsageError("--with-key needs --output FOLDER", hint="A key is not shown on a screen.")
-    made = make_kit(System.from_file(file), with_key=with_key)
+    _agree(with_key=with_key, shares=shares, output_folder=output_folder)
+    shared = None if shares is None else _shared(shares)
+    made = make_kit(System.from_file(file), with_key=with_key, shares=shared)
     wheel = own_wheel()
     name_of_wheel = None if wheel is None else wheel.name
     page = kit_markdown(made, name_of_wheel)
@@ -79,12 +91,32 @@ def kit(
         output.line("Print the page, keep both away from this machine, and try them once: docs/how-to/recovery-kit.md.")
         if with_key:
             output.line("They open every backup. Whoever finds them can read everything.")
+        if shared is not None:
+            output.line(f"The key is not in them, the credentials are. {shared.needed} shares make it whole.")
     document = {name: value for name, value in made.document().items() if name not in ("schema", "key")}
     for one in document["repositories"]:
         one.pop("secret_key")
     files = [] if output_folder is None else sorted(parts)
     output.document("kit", {**document, "key": made.key, "with_key": with_key, "files": files})
     return Exit.OK
+
+
+def _shared(note: Path) -> SharedKey:
+    from recoup.cli.key_shares import read_share_file  # loads the words of shares, which no other kit needs
+
+    return read_share_file(note).of
+
+
+def _agree(*, with_key: bool, shares: Path | None, output_folder: Path | None) -> None:
+    from recoup.kernel.errors import UsageError
+
+    if with_key and shares is not None:
+        raise UsageError(
+            "--with-key and --shares exclude each other", hint="A kit with the key makes its shares worth nothing."
+        )
+    if output_folder is None and (with_key or shares is not None):
+        option = "--with-key" if with_key else "--shares"
+        raise UsageError(f"{option} needs --output FOLDER", hint="A key or a credential is not shown on a screen.")
 
 
 def _write(folder: Path, parts: dict[str, bytes]) -> None:

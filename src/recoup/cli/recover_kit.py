@@ -34,9 +34,13 @@ def with_kit(asked: Asked) -> Asked:
     kit = read_kit(asked.kit)
     text = kit.key_text if asked.key_file is None else read_key_file(asked.key_file)
     if text is None:
-        raise WrongKeyError(
-            f"the kit {asked.kit} was made without the key {kit.key}", hint="Give it as well: --key-file FILE."
-        )
+        hint = "Give it as well: --key-file FILE."
+        if (shares := kit.shares) is not None:
+            hint = (
+                f"Bring {shares.needed} of its {shares.count} shares together: `{shares.command}`; "
+                "then give it as well: --key-file recoup.key."
+            )
+        raise WrongKeyError(f"the kit {asked.kit} was made without the key {kit.key}", hint=hint)
     if Key.from_text(text.reveal()).id[:16] != kit.key:
         raise WrongKeyError(f"this is not the key of the kit, which is {kit.key}", hint="Is it an older one?")
     chosen = kit.at(asked.source)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from recoup.kernel.errors import DamageError, UsageError, WrongKeyError
-from recoup.repository.key_shares import WORDS_OF_A_RANDOM_KEY, Given, Share, SharedKey, read_share
+from recoup.repository.key_shares import WORDS_OF_A_RANDOM_KEY, Given, Share, read_share
+from recoup.repository.shared_key import SharedKey
 
 LARGEST_BYTES: Final = 64 << 10  #: of a text that is read
 _WORDS_IN_A_LINE: Final = 5
@@ -54,11 +55,6 @@ def note_name(of: SharedKey) -> str:
     return f"recoup-key-{of.key}-shares.txt"
 
 
-def combine_command(of: SharedKey) -> str:
-    """What brings shares together that are typed."""
-    return f"recoup key combine --key-id {of.key} --output recoup.key"
-
-
 def share_text(of: SharedKey, share: Share) -> str:
     """The text for the holder of ``share``. It is secret."""
     holder = [f"holder: {of.holders[share.number - 1]}"] if of.holders else []
@@ -90,7 +86,7 @@ def share_text(of: SharedKey, share: Share) -> str:
             "the recovery kit says how it is installed, and what comes after it), and type:"
         ),
         "",
-        f"    {combine_command(of)}",
+        f"    {of.command}",
         "",
         *_wrapped(
             "It asks for the words above, one share after the other; four letters of each are enough. It takes files "

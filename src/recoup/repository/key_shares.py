@@ -62,17 +62,6 @@ class Given:
     key: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SharedKey:
-    """What may be known of a key that was split: nothing of it opens anything."""
-
-    key: str  #: the fingerprint
-    set: str
-    needed: int
-    count: int
-    holders: tuple[str, ...] = ()  #: who has them, in the order of their numbers; empty when nobody was named
-
-
 def split(key: Key, *, needed: int, count: int) -> tuple[Share, ...]:
     """Cut ``key`` into ``count`` shares, of which any ``needed`` give it back: proven before they are returned.
 

@@ -7,6 +7,8 @@ import json
 import os
 import re
 import stat
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -193,6 +195,18 @@ def test_the_wheel_is_one_that_pip_would_take(folder: Path) -> None:
     assert own_wheel() == wheel
 
 
+def test_the_wheel_is_whole_wherever_recoup_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / ".pycharm_helpers" / "__pycache__" / "recoup"
+    (package / "__pycache__").mkdir(parents=True)
+    for name in ("__init__.py", "__init__.pyc", "__pycache__/__init__.cpython-311.pyc"):
+        (package / name).touch()
+    monkeypatch.setattr("recoup.__file__", str(package / "__init__.py"))
+    wheel = own_wheel()
+    assert wheel is not None
+    with zipfile.ZipFile(io.BytesIO(wheel.data)) as archive:
+        assert [name for name in archive.namelist() if name.startswith("recoup/")] == ["recoup/__init__.py"]
+
+
 def test_the_command_writes_for_its_owner_only_and_shows_no_key_on_a_screen(folder: Path) -> None:
     shown = recoup("kit", "--with-key", folder=folder)
     assert shown.returncode == Exit.USAGE
@@ -230,3 +244,72 @@ def test_page_and_file_name_the_same_wheel_which_is_made_once(folder: Path, monk
     assert wheel.name in (folder / "kit" / "recovery-kit.md").read_text()
     with tarfile.open(folder / "kit" / "recovery-kit.tar") as tar:
         assert wheel.name in tar.getnames()
+
+
+def split_key(folder: Path) -> tuple[Path, list[Path]]:
+    """The note beside the shares of the plan's key, and the shares."""
+    names = ("Ana", "Ben", "the safe in the office")
+    holders = [word for name in names for word in ("--holder", name)]
+    assert recoup("key", "split", *holders, "--output", "shares", folder=folder).returncode == Exit.OK
+    *shares, note = sorted((folder / "shares").iterdir())
+    return note, shares
+
+
+def test_with_shares_the_page_says_who_comes_together_and_holds_the_credentials_but_no_key(folder: Path) -> None:
+    note, shares = split_key(folder)
+    made = recoup("kit", "--shares", str(note), "--output", "kit", folder=folder)
+    assert made.returncode == Exit.OK, made.stderr
+    for name in ("recovery-kit.md", "recovery-kit.html", "recovery-kit.tar"):
+        data = (folder / "kit" / name).read_bytes()
+        assert KEY.encode() not in data
+        assert b"secret" in data
+        for share in shares:
+            line = next(line for line in share.read_bytes().splitlines() if line.startswith(b"  11 "))
+            assert line not in data
+    page = (folder / "kit" / "recovery-kit.md").read_text()
+    assert "3 shares, of which any 2 give it back; share 1: Ana; share 2: Ben; share 3: the safe in the office" in page
+    assert "THE KEY" not in page
+    assert "--kit recovery-kit.tar --key-file recoup.key --host" in page
+    kit = read_kit(folder / "kit" / "recovery-kit.tar")
+    assert kit.shares is not None
+    assert (kit.shares.needed, kit.shares.holders[2]) == (2, "the safe in the office")
+    assert kit.key_text is None
+
+
+def test_the_commands_of_a_page_with_shares_typed_as_they_stand_give_the_very_key_file(folder: Path) -> None:
+    note, shares = split_key(folder)
+    assert recoup("kit", "--shares", str(note), "--output", "kit", folder=folder).returncode == Exit.OK
+    page = (folder / "kit" / "recovery-kit.md").read_text()
+    commands = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    home = folder / "stranger"
+    home.mkdir()
+    typed = "".join(re.sub(r"(?m)^(?! +\d+ [a-z]).*\n", "", one.read_text()) for one in (shares[2], shares[0]))
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    for _ in range(2):  # the whole page is typed again when something interrupts it
+        done = subprocess.run(
+            ["bash", "-ec", commands[1]], cwd=home, env=environment, input=typed, capture_output=True, text=True,
+            timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == read_kit(folder / "kit" / "recovery-kit.tar").key
+        assert (home / "recoup.key").read_bytes() == (folder / "recoup.key").read_bytes()
+    assert "--key-file recoup.key" in commands[3], "the one command takes the file that was just made"
+
+
+def test_shares_of_another_key_a_kit_on_a_screen_and_one_with_the_key_too_are_refused(folder: Path) -> None:
+    note, shares = split_key(folder)
+    both = recoup("kit", "--shares", str(note), "--with-key", "--output", "kit", folder=folder)
+    assert both.returncode == Exit.USAGE
+    shown = recoup("kit", "--shares", str(note), folder=folder)
+    assert shown.returncode == Exit.USAGE
+    assert "it's secret" not in shown.stdout + shown.stderr
+    (folder / "recoup.key").write_text("0badc0de" * 8 + "\n")
+    other = recoup("kit", "--shares", str(note), "--output", "kit", folder=folder)
+    assert other.returncode == Exit.WRONG_KEY
+    assert "these are the shares of key" in other.stderr
+    assert not (folder / "kit").exists()
+    (folder / "recoup.key").write_text(KEY + "\n")
+    assert recoup("kit", "--shares", str(shares[0]), "--output", "kit", folder=folder).returncode == Exit.OK
+    asked = recoup("recover", "server-loss", "--kit", "kit/recovery-kit.tar", "--plan", folder=folder)
+    assert asked.returncode == Exit.WRONG_KEY
+    assert "Bring 2 of its 3 shares together: `recoup key combine --key-id" in asked.stderr

@@ -20,13 +20,13 @@ from recoup.repository.key_shares import (
     Given,
     MistypedError,
     Share,
-    SharedKey,
     bring_together,
     read_share,
     split,
     whole_word,
 )
 from recoup.repository.seal import Key
+from recoup.repository.shared_key import SharedKey
 
 KEY = Key.from_text("00c0ffee" * 8)
 OTHER = Key.from_text("0badc0de" * 8)

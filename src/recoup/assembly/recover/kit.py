@@ -11,7 +11,7 @@ import json
 import os
 import tarfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
@@ -21,10 +21,11 @@ from recoup import __version__
 from recoup.assembly.recover.own_wheel import Wheel
 from recoup.assembly.system import System
 from recoup.kernel import clock
-from recoup.kernel.errors import DamageError, UnknownFormatError, UsageError
+from recoup.kernel.errors import DamageError, UnknownFormatError, UsageError, WrongKeyError
 from recoup.kernel.secret import Secret
 from recoup.plan.model import RepositoryPlan
 from recoup.plan.services import FilesService
+from recoup.repository.shared_key import SharedKey
 
 SCHEMA: Final = "recoup.kit/1"
 _DOCUMENT: Final = "kit.json"
@@ -59,7 +60,7 @@ class KitRepository:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kit:
-    """The kit. ``key`` is the fingerprint; ``key_text`` the key itself, when it was asked for."""
+    """The kit. ``key`` is the fingerprint; ``key_text`` the key, when asked for; ``shares`` says who has its shares."""
 
     system: str
     made: datetime
@@ -70,6 +71,7 @@ class Kit:
     folder: str  #: where the plan, and the stack, was
     compose: bool
     holds_plan: bool  #: whether a copy of files holds the plan, without which nothing can be recovered by one command
+    shares: SharedKey | None = None
 
     @property
     def best(self) -> KitRepository:
@@ -101,41 +103,50 @@ class Kit:
                 for one in self.repositories
             ],
             "key": {"id": self.key, "text": None if self.key_text is None else self.key_text.reveal()},
+            "shares": None if self.shares is None else asdict(self.shares),
             "folder": self.folder,
             "compose": self.compose,
             "holds_plan": self.holds_plan,
         }
 
 
-def make_kit(system: System, *, with_key: bool) -> Kit:
-    """The kit of a plan. ``with_key`` puts the key and the credentials of the repositories in.
+def make_kit(system: System, *, with_key: bool, shares: SharedKey | None = None) -> Kit:
+    """The kit of a plan. ``with_key`` puts the key and the credentials of the repositories in; ``shares`` only these.
 
-    Raise ``WrongKeyError`` when the key cannot be read, ``UsageError`` for a reference without a value.
+    Raise ``WrongKeyError`` when the key cannot be read or ``shares`` are of another one, ``UsageError`` for a reference
+    without a value.
     """
     plan, key = system.plan, system.key
+    if shares is not None and shares.key != key.id[:16]:
+        raise WrongKeyError(
+            f"these are the shares of key {shares.key}, and the plan's is {key.id[:16]}",
+            hint="Split the key that is in use: recoup key split",
+        )
+    with_credentials = with_key or shares is not None
     return Kit(
         system=plan.system,
         made=clock.now(),
         version=__version__,
         repositories=tuple(
-            _repository(system, name, one, with_key=with_key) for name, one in plan.repositories.items()
+            _repository(system, name, one, with_credentials=with_credentials) for name, one in plan.repositories.items()
         ),
         key=key.id[:16],
         key_text=key.text if with_key else None,
         folder=str(system.folder),
         compose=plan.compose is not None,
         holds_plan=any(_may_hold(system, one) for one in plan.services.values() if isinstance(one, FilesService)),
+        shares=shares,
     )
 
 
-def _repository(system: System, name: str, one: RepositoryPlan, *, with_key: bool) -> KitRepository:
+def _repository(system: System, name: str, one: RepositoryPlan, *, with_credentials: bool) -> KitRepository:
     if one.path is not None:
         address = str(one.path) if one.path.variables else str(system.resolver.path(one.path))
         return KitRepository(name=name, address=address, remote=False)
     assert one.url is not None, "a repository of a plan has a path or a url"
     access, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
     hidden = None if secret is None else Secret(secret)
-    if one.credentials is not None and with_key:
+    if one.credentials is not None and with_credentials:
         access = system.resolver.text(one.credentials.access_key)
         hidden = system.resolver.resolve(one.credentials.secret_key)
     endpoint = os.environ.get("AWS_ENDPOINT_URL") if one.endpoint is None else system.resolver.text(one.endpoint)
@@ -145,8 +156,8 @@ def _repository(system: System, name: str, one: RepositoryPlan, *, with_key: boo
         remote=True,
         endpoint=endpoint,
         region=one.region or os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION"),
-        access_key=access if with_key else None,
-        secret_key=hidden if with_key else None,
+        access_key=access if with_credentials else None,
+        secret_key=hidden if with_credentials else None,
     )
 
 
@@ -212,7 +223,7 @@ def _from_tar(data: bytes) -> bytes:
 
 
 def _kit(document: Mapping[str, Any]) -> Kit:
-    text = document["key"].get("text")
+    text, shares = document["key"].get("text"), document.get("shares")
     if not document["repositories"]:
         raise ValueError("it names no repository")
     return Kit(
@@ -225,6 +236,17 @@ def _kit(document: Mapping[str, Any]) -> Kit:
         folder=str(document["folder"]),
         compose=bool(document["compose"]),
         holds_plan=bool(document["holds_plan"]),
+        shares=None if shares is None else _shares(shares),
+    )
+
+
+def _shares(one: Mapping[str, Any]) -> SharedKey:
+    return SharedKey(
+        key=str(one["key"]),
+        set=str(one["set"]),
+        needed=int(one["needed"]),
+        count=int(one["count"]),
+        holders=tuple(str(name) for name in one["holders"]),
     )
 
 

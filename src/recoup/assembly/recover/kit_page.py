@@ -92,6 +92,8 @@ def _title(kit: Kit) -> str:
 def _blocks(kit: Kit, wheel: str | None) -> Iterator[_Block]:
     secret = kit.key_text is not None
     guard = "It opens every backup: keep it like money. " if secret else ""
+    if kit.shares is not None:
+        guard = "It opens no backup without the shares of the key: keep it where they are not. "
     yield _Words(
         f"Made {kit.made:%Y-%m-%d %H:%M} UTC by Recoup {kit.version}. {guard}Keep it away from the machines of "
         f"{kit.system}, on paper and in a password manager. Make a new one when the key or a repository changes."
@@ -109,7 +111,7 @@ def _blocks(kit: Kit, wheel: str | None) -> Iterator[_Block]:
     yield _Head("The server is gone: on a new machine, as root")
     yield _Words("1. Recoup itself, which is in the file of this kit. It needs Python 3.11 and what it depends on.")
     yield _Commands(_install(kit, wheel))
-    yield _Words(f"2. The key. What is printed last must be {kit.key}.")
+    yield _Words(f"2. The key. {_who_has_it(kit)}What is printed last must be {kit.key}.")
     yield _Commands(_key(kit))
     yield _Words("3. How to read the repository.")
     yield _Commands(_credentials(kit.best))
@@ -130,7 +132,22 @@ def _install(kit: Kit, wheel: str | None) -> tuple[str, ...]:
     )
 
 
+def _who_has_it(kit: Kit) -> str:
+    if kit.shares is None:
+        return ""
+    shares = kit.shares
+    holders = "".join(f"; share {number}: {name}" for number, name in enumerate(shares.holders, 1))
+    return (
+        f"It was split into {shares.count} shares, of which any {shares.needed} give it back{holders}. So "
+        f"{shares.needed} who have one come together here. Each types the words on their paper when they are asked "
+        "for; four letters of each word are enough. Where the files of the shares are at hand: recoup key combine "
+        "FILE FILE --output recoup.key. "
+    )
+
+
 def _key(kit: Kit) -> tuple[str, ...]:
+    if kit.shares is not None:
+        return (kit.shares.command, "recoup key show-id --key-file recoup.key")
     text = "THE KEY, 64 CHARACTERS" if kit.key_text is None else kit.key_text.reveal()
     return (
         "install -m 600 /dev/stdin recoup.key <<'END'",
@@ -180,7 +197,7 @@ def _otherwise(kit: Kit) -> Iterator[_Block]:
         )
         yield _Words(
             "From a laptop with the file of this kit, without typing: recoup recover server-loss --kit "
-            "recovery-kit.tar --host ssh://root@NEW-SERVER"
+            f"recovery-kit.tar{'' if kit.key_text is not None else ' --key-file recoup.key'} --host ssh://root@NEW-SERVER"
         )
     others = [one.address for one in kit.repositories if one is not kit.best]
     if others:
