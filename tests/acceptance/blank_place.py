@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from recoup.demo.s3_server import S3Server
-from tests.acceptance.workplace import RECOUP
+from tests.acceptance.admin import CLIENT_SEES_ORDERS
+from tests.acceptance.workplace import RECOUP, s3_environment
 from tests.cable import Cable, in_network_of, listen_on
 from tests.testhost.fixtures import Stack
 from tests.testhost.machine import Machine, copy_images
@@ -24,17 +25,7 @@ T = TypeVar("T")
 #: Nobody is there: no forge answers on these machines, and no registry.
 FORGE = "https://forge.invalid/marketplace.git"
 
-_PLAN = """
-drill:
-  flows:
-    - name: a client sees the orders
-      within: 30s
-      steps:
-        - get: http://127.0.0.1:3000/api/health
-          expect: {json: {status: ok}, value: orders, at_least: 1}
-        - sql: select count(*) from orders
-          expect: {at_least: 1}
-"""
+_PLAN = f"\ndrill:\n  flows:{CLIENT_SEES_ORDERS}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,10 +154,7 @@ def blank_place(stack: Stack, blank: Machine, s3: S3Server, folder: Path) -> Ite
         address=f"s3://{s3.new_bucket()}/marketplace",
         environment={
             "RECOUP_STATE": str(folder / "blank"),
-            "AWS_ENDPOINT_URL": s3.endpoint,
-            "AWS_ACCESS_KEY_ID": s3.access_key,
-            "AWS_SECRET_ACCESS_KEY": s3.secret_key,
-            "AWS_DEFAULT_REGION": s3.region,
+            **s3_environment(s3),
         },
         s3=s3,
         production_state=str(folder / "production"),

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from recoup.demo.s3_server import S3Server
-from tests.acceptance.workplace import RECOUP
+from tests.acceptance.admin import CLIENT_SEES_ORDERS
+from tests.acceptance.workplace import RECOUP, s3_environment
 from tests.cable import Cable, listen_on
 from tests.testhost.fixtures import Stack
 from tests.testhost.machine import Machine
@@ -42,18 +43,12 @@ while (1) {
 }
 """
 
-_DRILL = """
+_DRILL = f"""
 drill:
   situations: [server-loss]
-  secrets: {CALL_OUT: "yes"}
-  flows:
-    - name: a client sees the orders
-      within: 20s
-      steps:
-        - get: http://127.0.0.1:3000/api/health
-          expect: {json: {status: ok}, value: orders, at_least: 1}
-        - sql: select count(*) from orders
-          expect: {at_least: 1}
+  secrets: {{CALL_OUT: "yes"}}
+  flows:{CLIENT_SEES_ORDERS}"""
+_DRILL += """\
     - name: what calls out reaches nobody
       within: 20s
       steps:
@@ -187,10 +182,7 @@ def drill_place(stack: Stack, s3: S3Server, folder: Path) -> Iterator[DrillPlace
     stack.compose(*redis_cli, "set", "basket:7", "three apples")
     environment = {
         "RECOUP_STATE": str(folder / "state"),
-        "AWS_ENDPOINT_URL": s3.endpoint,
-        "AWS_ACCESS_KEY_ID": s3.access_key,
-        "AWS_SECRET_ACCESS_KEY": s3.secret_key,
-        "AWS_DEFAULT_REGION": s3.region,
+        **s3_environment(s3),
     }
     place = DrillPlace(
         stack=stack,

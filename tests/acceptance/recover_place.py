@@ -16,7 +16,7 @@ from typing import Any
 
 from recoup.demo.host import wait_until
 from recoup.recovery.journal import Line, parse_journal
-from tests.acceptance.test_power_cut import Admin, _protected
+from tests.acceptance.admin import Admin, protected
 from tests.acceptance.workplace import RECOUP
 from tests.testhost.fixtures import Stack
 
@@ -228,6 +228,6 @@ def recover_place(
         plan.write_text(edit(text.replace("    base: daily", _PROOF.strip("\n") + "\n    base: daily")))
         place.recoup("check", "--prepare", "--yes")
         daemons.enter_context(place.daemon(folder / "daemon.log"))
-        protected = wait_until(lambda: _protected(place.state), limit_seconds=120, every=0.1)
-        assert protected, (folder / "daemon.log").read_text()
+        ready = wait_until(lambda: protected(place.state), limit_seconds=120, every=0.1)
+        assert ready, (folder / "daemon.log").read_text()
         yield place

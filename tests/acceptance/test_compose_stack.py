@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from recoup.demo.s3_server import S3Server
+from tests.acceptance.workplace import s3_environment
 from tests.testhost.fixtures import Stack
 from tests.testhost.machine import Machine
 
@@ -63,12 +64,7 @@ def operator(stack: Stack, tmp_path: Path, s3: S3Server) -> Operator:
     """The operator of a fresh stack, with a bucket for the second repository."""
     environment = {**stack.machine.docker_environment, "RECOUP_STATE": str(tmp_path / "state")}
     bucket = s3.new_bucket()
-    environment |= {
-        "AWS_ENDPOINT_URL": s3.endpoint,
-        "AWS_ACCESS_KEY_ID": s3.access_key,
-        "AWS_SECRET_ACCESS_KEY": s3.secret_key,
-        "AWS_DEFAULT_REGION": s3.region,
-    }
+    environment |= s3_environment(s3)
     found = Operator(stack=stack, environment=environment)
     found.run(
         *("init", "--compose", "docker-compose.prod.yml", "--env-file", ".env.production"),

@@ -18,7 +18,7 @@ from recoup.engines.postgres.comparison import CopyMode, compare
 from recoup.engines.postgres.fingerprint import fingerprint_database
 from recoup.engines.redis import fingerprint as redis_fingerprint
 from recoup.kernel.finding import Verdict, overall
-from tests.acceptance.workplace import Workplace, new_workplace
+from tests.acceptance.workplace import Workplace, new_workplace, s3_environment
 from tests.integration import redis_copies
 from tests.integration.logical import databases_of, direct, nasty_database
 from tests.real import require_found
@@ -94,13 +94,7 @@ def test_a_repository_s_address_and_the_key_are_enough_on_a_machine_without_the_
     work.write_plan()
     artefact = work.backup("postgres", "--kind", "dump")
     with new_workplace() as blank:  # another machine: no plan, no state, only the key
-        blank.environment |= {
-            "AWS_ENDPOINT_URL": s3.endpoint,
-            "AWS_ACCESS_KEY_ID": s3.access_key,
-            "AWS_SECRET_ACCESS_KEY": s3.secret_key,
-            "AWS_DEFAULT_REGION": s3.region,
-            "PATH": work.environment["PATH"],
-        }
+        blank.environment |= {**s3_environment(s3), "PATH": work.environment["PATH"]}
         for address in (str(work.local), f"s3://{bucket}/production"):
             there = ["--from", address, "--key-file", str(blank.key_file)]
             assert list(blank.listed(*there)) == [artefact]

@@ -18,12 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from recoup.backup.run_records import read_task, read_workers
 from recoup.demo.host import wait_until
 from recoup.demo.s3_server import S3Server
 from recoup.kernel import clock
-from recoup.kernel.errors import Exit
-from tests.acceptance.workplace import RECOUP
+from tests.acceptance.admin import Admin, protected
+from tests.acceptance.workplace import s3_environment
 from tests.cable import Cable, listen_on
 from tests.testhost.fixtures import Stack
 from tests.testhost.machine import Hall, Machine, copy_stack
@@ -38,52 +37,6 @@ _SLACK = timedelta(milliseconds=1500)
 _PAUSE_SECONDS = 0.01
 _REDIS = ("-e", "REDISCLI_AUTH=redis-example-4711", "redis", "redis-cli", "--no-auth-warning")
 _DATABASE = ("postgres", "psql", "-XAtq", "-U", "market", "-d", "market")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admin:
-    """Somebody who is logged in on a machine, in a folder, with the bucket's address and key in the environment."""
-
-    machine: Machine
-    folder: Path
-    environment: dict[str, str]
-
-    @property
-    def stack(self) -> Stack:
-        """The stack whose files are in the folder."""
-        file = self.folder / "docker-compose.prod.yml"
-        return Stack(machine=self.machine, folder=self.folder, file=file, env_file=self.folder / ".env.production")
-
-    def recoup(self, *arguments: str, expect: int = 0) -> str:
-        """Run ``recoup`` on the machine, again while the daemon is at the same service (exit 6); what it printed."""
-        until = clock.monotonic() + 60
-        while True:
-            done = self.machine.run(
-                [RECOUP, *arguments], folder=self.folder, environment=self.environment, check=False, timeout=200
-            )
-            if done.returncode != Exit.BUSY or expect == Exit.BUSY or clock.monotonic() > until:
-                break
-            clock.pause(0.5)
-        said = done.stdout.decode() + done.stderr.decode()
-        assert done.returncode == expect, f"recoup {' '.join(arguments)} ended with {done.returncode}:\n{said}"
-        return said
-
-    @contextlib.contextmanager
-    def daemon(self, log: Path) -> Iterator[None]:
-        """``recoup daemon`` on the machine, for as long as this lasts or the power."""
-        with open(log, "wb") as said:
-            process = subprocess.Popen(
-                self.machine.inside([RECOUP, "daemon"], self.folder),
-                env=self.machine.environment_inside(self.environment),
-                stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
-            )
-            try:
-                yield
-            finally:
-                process.kill()
-                process.wait(30)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -162,29 +115,8 @@ def _lost(acknowledged: list[float], newest: int, cut: float) -> float:
     return cut - acknowledged[newest + 1] if newest + 1 < len(acknowledged) else 0.0
 
 
-def _protected(state: Path) -> bool:
-    """Whether both streams flow and have a copy to begin at."""
-    if not state.is_dir():
-        return False
-    (folder,) = state.iterdir()
-    facts = {one.name: one.facts for one in read_workers(folder)}
-    base = read_task(folder, "postgres", "base")
-    return (
-        facts.get("wal postgres", {}).get("state") == "streaming"
-        and facts.get("stream redis", {}).get("base") == "present"
-        and base is not None
-        and base.outcome == "ok"
-    )
-
-
 def _environment(s3: S3Server, state: Path) -> dict[str, str]:
-    return {
-        "RECOUP_STATE": str(state),
-        "AWS_ENDPOINT_URL": s3.endpoint,
-        "AWS_ACCESS_KEY_ID": s3.access_key,
-        "AWS_SECRET_ACCESS_KEY": s3.secret_key,
-        "AWS_DEFAULT_REGION": s3.region,
-    }
+    return {"RECOUP_STATE": str(state), **s3_environment(s3)}
 
 
 @pytest.fixture
@@ -215,8 +147,8 @@ def test_what_a_power_cut_costs_is_seconds_and_the_bucket_alone_brings_the_stack
     production: Admin, second_host: Machine, s3: S3Server, tmp_path: Path
 ) -> None:
     with production.daemon(tmp_path / "daemon.log"), contextlib.ExitStack() as application:
-        protected = wait_until(lambda: _protected(tmp_path / "state"), limit_seconds=120, every=0.1)
-        assert protected, (tmp_path / "daemon.log").read_text()
+        ready = wait_until(lambda: protected(tmp_path / "state"), limit_seconds=120, every=0.1)
+        assert ready, (tmp_path / "daemon.log").read_text()
         known = application.enter_context(_counting(production.stack))
         point = json.loads(production.recoup("backup", "--stack", "--name", "noon", "--json", "--quiet"))["point"]
         since = len(known.redis)

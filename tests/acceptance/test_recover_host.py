@@ -22,7 +22,7 @@ from recoup.demo.s3_server import S3Server
 from recoup.recovery.journal import Line, parse_journal
 from tests.acceptance.blank_place import BlankPlace, blank_place
 from tests.acceptance.test_recover_blank import assert_production
-from tests.acceptance.workplace import KEY, RECOUP
+from tests.acceptance.workplace import KEY, RECOUP, s3_environment
 from tests.cable import Cable, listen_on
 from tests.ssh_place import NAME, ArgumentWatch, Laptop, laptop_of, ssh_below
 from tests.testhost.fixtures import Stack
@@ -101,12 +101,7 @@ def test_a_server_that_is_not_known_is_not_trusted_and_its_exit_code_comes_throu
 ) -> None:
     key = tmp_path / "recoup.key"
     key.write_text(KEY + "\n")
-    credentials = {
-        "AWS_ENDPOINT_URL": s3.endpoint,
-        "AWS_ACCESS_KEY_ID": s3.access_key,
-        "AWS_SECRET_ACCESS_KEY": s3.secret_key,
-        "AWS_DEFAULT_REGION": s3.region,
-    }
+    credentials = s3_environment(s3)
     typed = [RECOUP, "recover", "server-loss", "--from", f"s3://{s3.new_bucket()}/shop", "--key-file", str(key)]
     there = [*typed, "--host", f"ssh://root@{NAME}", "--no-provision", "--yes"]
     with (

@@ -241,6 +241,16 @@ def kill(process: subprocess.Popen[str]) -> None:
             pipe.close()
 
 
+def s3_environment(s3: S3Server) -> dict[str, str]:
+    """What the environment of a machine says of the buckets of a server: where they are, and the key to them."""
+    return {
+        "AWS_ENDPOINT_URL": s3.endpoint,
+        "AWS_ACCESS_KEY_ID": s3.access_key,
+        "AWS_SECRET_ACCESS_KEY": s3.secret_key,
+        "AWS_DEFAULT_REGION": s3.region,
+    }
+
+
 def wait_for(question: Any, what: str, limit_seconds: float = 60, every: float = 0.005) -> None:
     """Ask until it is so; fail with ``what`` when it never is."""
     assert wait_until(question, limit_seconds=limit_seconds, every=every), f"it never happened: {what}"

@@ -12,7 +12,7 @@ from recoup.demo.programs import find_postgres
 from recoup.demo.servers import PostgresServer, RedisServer, S3Server
 from recoup.repository import layout
 from recoup.repository.seal import Key, authenticate
-from tests.acceptance.workplace import KEY, OTHER_KEY, Workplace, kill, wait_for
+from tests.acceptance.workplace import KEY, OTHER_KEY, Workplace, kill, s3_environment, wait_for
 from tests.integration.logical import databases_of, small_database
 from tests.real import require_found
 
@@ -89,12 +89,7 @@ def test_where_no_repository_is_every_reading_command_ends_with_10(work: Workpla
     for address in addresses:
         ended = work.recoup("list", "--from", address, "--key-file", "recoup.key", expect=10)
         assert "hint: " in ended.err
-    work.environment |= {
-        "AWS_ENDPOINT_URL": s3.endpoint,
-        "AWS_ACCESS_KEY_ID": s3.access_key,
-        "AWS_SECRET_ACCESS_KEY": s3.secret_key,
-        "AWS_DEFAULT_REGION": s3.region,
-    }
+    work.environment |= s3_environment(s3)
     for address in (f"s3://{bucket}/production", f"s3://{bucket}-nowhere/production"):
         ended = work.recoup("list", "--from", address, "--key-file", "recoup.key", expect=10)
         assert "hint: " in ended.err
