@@ -17,6 +17,7 @@ import pytest
 from recoup.assembly.access import Readable, open_for_reading
 from recoup.assembly.recover.blank import files, open_blank, open_to_look
 from recoup.assembly.recover.context import RecoverWish
+from recoup.assembly.recover.machine import _SPARE_BYTES, _rooms
 from recoup.assembly.recover.plan_from_repository import sets_with_a_plan
 from recoup.assembly.restore.place_files import Placing, place_newest, place_outside
 from recoup.engines.engine import Progress
@@ -126,6 +127,16 @@ def test_the_same_command_finds_the_plan_it_brought_and_leaves_what_somebody_rep
     (production / "app.conf").unlink()
     assert place_newest(placing(second, system.folder), "configuration").restored is not None
     assert (production / "app.conf").read_text() == "listen 80\n"
+
+
+def test_no_room_is_asked_for_files_that_are_in_their_place(production: Path) -> None:
+    readable, system = open_blank(wish(production))
+    photographs = next(one for one in readable.catalog().entries if one.service == "photographs")
+    [room] = _rooms(readable, system, None)
+    assert room.needed_bytes == _SPARE_BYTES + round(photographs.plain_bytes * 1.2)
+    place_newest(placing(readable, system.folder), "photographs")
+    [room] = _rooms(readable, system, None)
+    assert room.needed_bytes == _SPARE_BYTES
 
 
 def test_what_is_there_and_is_not_ours_is_refused_and_set_aside_only_when_forced(production: Path) -> None:

@@ -18,6 +18,7 @@ from recoup.assembly.recorded_images import recorded_images
 from recoup.assembly.recover.clock_look import clock_facts
 from recoup.assembly.recover.context import Recovery
 from recoup.assembly.recover.fence import TO_STAY
+from recoup.assembly.restore.place_files import damaged_for, placed_in
 from recoup.assembly.stack import Stack, open_stack
 from recoup.assembly.system import System
 from recoup.engines.compose.engine_facts import EngineFacts, engine_facts
@@ -105,11 +106,14 @@ def _needs_git(system: System) -> bool:
 def _rooms(opened: Readable, system: System, engine: EngineFacts | None) -> tuple[Room, ...]:
     """What comes onto each file system, and what is free there."""
     newest: dict[str, int] = {}
+    # The plan came with its files before the first step: what is in its place already takes no room any more.
+    placed = placed_in(opened.state_folder, system.folder)
+    damaged = damaged_for(opened.state_folder, system.folder)
     for entry in opened.catalog().entries:
         described = system.plan.services.get(entry.service)
         wanted = _KINDS.get(type(described))
-        if wanted is not None and entry.kind == wanted and entry.label != REPLACED:
-            newest.setdefault(entry.service, entry.plain_bytes)
+        if wanted is not None and entry.kind == wanted and entry.label != REPLACED and entry.id not in damaged:
+            newest.setdefault(entry.service, 0 if entry.id in placed else entry.plain_bytes)
     files = sum(size for name, size in newest.items() if isinstance(system.plan.services[name], FilesService))
     needed = {system.folder: round(files * _MARGIN)}
     if engine is not None:

@@ -71,7 +71,7 @@ def place_newest(how: Placing, service: str) -> PlacedSet:
     is damaged, ``RefusedError`` when something else is in the way, ``EngineError`` when the folder cannot be written.
     """
     damage: dict[str, DamageError | MissingObjectError] = {}
-    known = {} if how.force else _damaged(how.opened.state_folder, how.folder)
+    known = {} if how.force else damaged_for(how.opened.state_folder, how.folder)
     ours: set[str] = set()  # what a copy placed before its damage was met: the next one may replace it
     catalog = how.opened.catalog()
     for entry in catalog.entries:
@@ -94,7 +94,7 @@ def place_newest(how: Placing, service: str) -> PlacedSet:
 
 def _place_set(how: Placing, found: Found, damaged: Mapping[str, str], ours: set[str]) -> PlacedSet:
     reader, folder, artefact = ArtefactReader(found.manifest, found.holders), how.folder, found.manifest.id
-    if not how.force and artefact in _placed(how.opened.state_folder, folder):
+    if not how.force and artefact in placed_in(how.opened.state_folder, folder):
         differing = differences(reader, folder) if folder.is_dir() else ["."]
         if all(os.path.lexists(folder / path) for path in differing) and _has_git(found, folder):
             return PlacedSet(found=found, restored=None, edited=tuple(differing), damaged=damaged)
@@ -113,17 +113,18 @@ def note_placed(state_folder: Path, folder: Path, artefact: str, damaged: Mappin
     Without the note its files are compared again, no more, and what is there by an older copy is refused by a newer.
     """
     known = read_note(state_folder / _NOTE)
-    placed = [*{*_placed(state_folder, folder), artefact}]
-    bad = {**_damaged(state_folder, folder), **damaged}
+    placed = [*{*placed_in(state_folder, folder), artefact}]
+    bad = {**damaged_for(state_folder, folder), **damaged}
     write_note(state_folder / _NOTE, {**known, str(folder): placed, f"damaged, not in {folder}": bad})
 
 
-def _placed(state_folder: Path, folder: Path) -> tuple[str, ...]:
+def placed_in(state_folder: Path, folder: Path) -> tuple[str, ...]:
+    """The copies that were put into a folder by us."""
     said = read_note(state_folder / _NOTE).get(str(folder))
     return tuple(str(one) for one in said) if isinstance(said, list) else ()
 
 
-def _damaged(state_folder: Path, folder: Path) -> Mapping[str, str]:
+def damaged_for(state_folder: Path, folder: Path) -> Mapping[str, str]:
     """The copies that an older one was put into a folder for, and what was wrong with them."""
     said = read_note(state_folder / _NOTE).get(f"damaged, not in {folder}")
     return {str(one): str(why) for one, why in said.items()} if isinstance(said, dict) else {}
