@@ -9,18 +9,25 @@ import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from recoup.assembly.access import Readable
-from recoup.assembly.protect.kept_images import kept_images
+from recoup.assembly.protect import kept_images as keeping
+from recoup.assembly.protect.kept_images import keep_images, kept_images
 from recoup.assembly.system import System
 from recoup.backup.take import take_copy
+from recoup.engines.compose.client import ImageDigest
 from recoup.engines.compose.image_archive import LIST, stream_of
 from recoup.engines.engine import Content, CopyFacts, Progress, ProgressListener, Sink
 from recoup.kernel.errors import Exit
 from recoup.plan.load import load
+from recoup.repository.catalog import read_catalog
 from recoup.repository.copy_writer import Packing
+from recoup.repository.manifest import Manifest
+from recoup.repository.repository import Repository
 from tests.unit.cli.test_main import recoup
 
 CONFIG = b'{"architecture": "amd64"}'
@@ -123,3 +130,27 @@ def test_latest_means_data_and_not_images(system: System, tmp_path: Path) -> Non
     assert "restored configuration files" in back.stdout
     images = run(system.folder, "restore", "latest", "--service", "images", "--destination", str(tmp_path / "images"))
     assert "docker load --input" in images.stdout
+
+
+def test_where_the_stack_runs_what_is_kept_no_older_copy_is_read(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = [ImageDigest(service="api", image="api:1", image_id=IDENTITY, repository_digests=(), created="")]
+    stack = SimpleNamespace(client=SimpleNamespace(images=lambda: running))
+    monkeypatch.setattr(keeping, "open_stack", lambda _: stack)
+    newest, *older = (
+        one.id for one in read_catalog(system.open().repositories, system.state_folder).entries if one.kind == "images"
+    )
+    assert older
+    read: list[str] = []
+    manifest = Repository.manifest
+
+    def reading(repository: Repository, artefact: str) -> Manifest:
+        read.append(artefact)
+        return manifest(repository, artefact)
+
+    monkeypatch.setattr(Repository, "manifest", reading)
+    plan = SimpleNamespace(compose=SimpleNamespace(keep_images=True))
+    planned = SimpleNamespace(plan=plan, open=system.open, state_folder=system.state_folder)
+    keep_images(cast("Any", planned), _nobody)
+    assert read == [newest]

@@ -81,11 +81,10 @@ def keep_images(system: System, on_progress: ProgressListener) -> None:
             "no repository of the plan takes images", hint="Add images to a repository's copy list."
         )
     catalog = read_catalog(opened.repositories, system.state_folder)
-    held = _held(catalog, opened.repositories)
     newest = next((one for one in catalog.entries if one.kind == IMAGES), None)
     if newest is not None and _says(newest, opened.repositories) == {(one.service, one.image_id) for one in running}:
         return
-    source = _ImagesSource(stack=stack, running=running, held=held)
+    source = _ImagesSource(stack=stack, running=running, held=_held(catalog, opened.repositories))
     taken = take_copy(
         source, opened.repositories, system=system.plan.system, label=None, packing=Packing(),
         state_folder=system.state_folder, on_progress=on_progress,
