@@ -173,6 +173,13 @@ def test_the_key_of_a_recovery_stays_until_it_ended_well_and_the_next_command_is
     assert there.scripts[-1].endswith(f"rm -rf /dev/shm/recoup-{'f' * 16}")
 
 
+def test_a_server_may_greet_in_any_encoding(there: There) -> None:
+    ssh = there.folder / "ssh"
+    ssh.write_text(ssh.read_text().replace("echo 'recoup", "printf 'Gr\\374\\337e\\n'; echo 'recoup"))
+    assert there.recover() == Exit.OK
+    assert any("recoup recover" in one for one in there.scripts)
+
+
 def test_a_terminal_is_asked_for_there_when_there_is_one_here(there: There) -> None:
     there.recover(terminal=True)
     there.recover()

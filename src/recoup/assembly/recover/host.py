@@ -153,7 +153,8 @@ def _program(host: Host, say: Callable[[str], None]) -> str:
     """The program there, of this version; brought there when it is not."""
     for candidate in ("recoup", f"{_HOME}/bin/recoup"):
         seen = _ssh(host, f"command -v {candidate} && {candidate} --version", doing="look for Recoup", expect=None)
-        if seen.exit_status == 0 and seen.stdout.decode().strip().endswith(f" {__version__}"):
+        # What a login greets with comes first, in whatever encoding.
+        if seen.exit_status == 0 and seen.stdout.decode(errors="replace").strip().endswith(f" {__version__}"):
             return candidate
     wheel = own_wheel()
     if wheel is None:

@@ -22,7 +22,6 @@ import recoup
 _NAME: Final = "recoup"
 #: The oldest instant that a zip file can hold: the same program makes the same bytes.
 _WHEN: Final = (1980, 1, 1, 0, 0, 0)
-_LEFT_OUT: Final = ("__pycache__", ".pyc")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +63,7 @@ def _package() -> list[tuple[str, bytes]]:
     return [
         (f"{_NAME}/{path.relative_to(top).as_posix()}", path.read_bytes())
         for path in top.rglob("*")
-        if path.is_file() and not any(word in path.as_posix() for word in _LEFT_OUT)
+        if path.is_file() and path.suffix != ".pyc" and "__pycache__" not in path.relative_to(top).parts
     ]
 
 
