@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from recoup.assembly.recover.runs import local_runs
+from recoup.assembly.recover.runs import JOURNAL, local_runs, run_folder
 from recoup.assembly.system import System
 from recoup.cli.main import main
 from recoup.kernel import clock
+from recoup.repository import layout
 from recoup.repository.lease import hold_lease
 from tests.integration.recover_command import AGREED, SITUATION, Desk, at_terminal
 
@@ -285,6 +286,33 @@ def test_a_run_is_given_up_with_its_reason_and_says_what_is_left_of_it(desk: Des
     assert "users were not brought back by it" in shown
     assert "has ended already: abandoned" in desk.recover("--abandon", "--because", "again", expect=2)
     assert "every one that was begun has ended" in desk.recover("--resume", expect=2)
+
+
+def test_a_run_whose_journal_is_lost_is_given_up_without_a_word_that_nobody_knows(desk: Desk) -> None:
+    desk.recover(SITUATION, *AGREED, "--pause-before", "start-postgres", expect=4)
+    state = System.from_file(desk.plan).state_folder
+    [run] = (one.run for one in local_runs(state))
+    copies = (desk.plan.parent / "repository" / layout.RUNS).rglob("*")
+    for path in (run_folder(state, run) / JOURNAL, *(one for one in copies if run in str(one) and one.is_file())):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    assert "--abandon" in desk.recover("--resume", *AGREED, expect=3)
+    said = desk.recover("--abandon", run, "--because", "nothing is left of it")
+    assert "nobody knows what it stopped or replaced" in said
+    assert "replaced nothing" not in said
+    assert f"\n  recoup hold --release recovery-{run}\n" in said
+    written = (run_folder(state, run) / JOURNAL).read_bytes()
+    for act in (("--close", run, "--yes"), ("--rollback", run, "--confirm", "marketplace")):
+        assert "`recoup hold` lists its hold" in desk.recover(*act, expect=2)
+    assert (run_folder(state, run) / JOURNAL).read_bytes() == written
+
+
+def test_a_swap_that_failed_half_way_can_be_put_back(desk: Desk) -> None:
+    desk.order("fail-swap-postgres")
+    failed = desk.json(SITUATION, *AGREED, expect=1)
+    assert failed["stopped_at"] == "swap-postgres"
+    assert any(one["command"].startswith("recoup recover --rollback") for one in failed["next"])
 
 
 def test_a_run_that_is_not_over_or_has_nothing_to_put_back_is_neither_closed_nor_rolled_back(desk: Desk) -> None:

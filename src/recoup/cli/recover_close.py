@@ -46,6 +46,7 @@ def end(output: Output, asked: Asked) -> Exit:
 
 
 def _abandon(output: Output, asked: Asked, given: Given) -> Exit:
+    from recoup.assembly.recover.data import hold_name
     from recoup.assembly.recover.end import abandon
     from recoup.recovery.progress import read_progress
 
@@ -57,7 +58,11 @@ def _abandon(output: Output, asked: Asked, given: Given) -> Exit:
     if stopped:
         output.line("what it stopped stands still: docker compose up -d --wait starts it")
     nexts = [asked.command("--close", progress.run)]
-    if _replaced(progress):
+    if not progress.frozen:
+        nexts = [f"recoup hold --release {hold_name(progress.run)}"]
+        output.line("its journal is lost: nobody knows what it stopped or replaced, and `recoup diagnose` looks")
+        output.line("its hold stays, so that nothing expires; this ends it:")
+    elif _replaced(progress):
         nexts.insert(0, asked.command("--rollback", progress.run))
         output.line("what it replaced is kept aside, and its hold stays. Put it back, or let it go:")
     else:

@@ -1,4 +1,4 @@
-"""How a recovery ended, and what is to be done now; and what ends one for good."""
+"""How a recovery ended, and what is to be done now."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from recoup.cli.documents import finding_document
 from recoup.cli.recover_asked import Asked
-from recoup.cli.recover_run import exit_of
 from recoup.cli.recover_show import attained_document, say_attained
 from recoup.kernel.errors import Exit
-from recoup.kernel.finding import Verdict
+from recoup.kernel.finding import Verdict, exit_code
 from recoup.recovery.attained import Attained, attained
 from recoup.recovery.progress import has_replaced
-from recoup.recovery.step import Act
+from recoup.recovery.step import Act, Phase
 
 if TYPE_CHECKING:
     from recoup.assembly.recover.run import RecoveryOutcome
@@ -54,7 +53,10 @@ def say_outcome(output: Output, asked: Asked, ended: RecoveryOutcome) -> Exit:
 
 
 def _code(ended: RecoveryOutcome, found: Attained) -> Exit:
-    code = exit_of(ended.outcome.verdict, ended.outcome.stopped_at)
+    verdict, step = ended.outcome.verdict, ended.outcome.stopped_at
+    if verdict is Verdict.FAILED and step is not None and step.phase is not Phase.PROVE:
+        return Exit.FAILED
+    code = exit_code(verdict)
     missed = Verdict.FAILED in (found.rto_verdict, found.rpo_verdict)
     return Exit.BAD if code is Exit.OK and missed else code
 
@@ -72,8 +74,7 @@ def _finished(found: Attained, verdict: Verdict) -> str:
 
 def _next(asked: Asked, ended: RecoveryOutcome, found: Attained) -> list[tuple[str, str]]:
     """What to type now, and what it does."""
-    done = [one.step for one in found.steps if one.step.replaces and one.progress.standing == "done"]
-    replaced = any(has_replaced(found.progress, one.subject) for one in done)
+    replaced = any(one.step.replaces and has_replaced(found.progress, one.step.subject) for one in found.steps)
     back = (asked.command("--rollback"), "Puts back what was replaced; it is kept until the recovery is closed.")
     if ended.outcome.finished:
         close = "Ends the hold and removes what was set aside. Do it when everybody agrees that all is well."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from recoup.cli.asking import asking_person, somebody_is_here, typed, yes_or_no
@@ -11,7 +11,6 @@ from recoup.cli.recover_asked import Asked, wish_of
 from recoup.cli.recover_view import PlainView, State, first_change
 from recoup.cli.terminal import Terminal, outliving_the_terminal
 from recoup.kernel.errors import Exit, RefusedError, UsageError
-from recoup.kernel.finding import Verdict
 from recoup.recovery.executor import Agreement
 from recoup.recovery.forecast import in_words
 from recoup.recovery.printed import short
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from recoup.assembly.recover.run import Ready, RecoverControl
     from recoup.assembly.voice import Ask
     from recoup.cli.output import Output
+    from recoup.recovery.journal import Line
 
 
 #: A step that is not to be begun any more.
@@ -125,8 +125,8 @@ class _Talk:
 
         return tell
 
-    def _watch(self, lines: Callable[[], object]) -> None:
-        self._view.state.lines = lines  # type: ignore[assignment]
+    def _watch(self, lines: Callable[[], Sequence[Line]]) -> None:
+        self._view.state.lines = lines
 
     def _ready(self, ready: Ready) -> None:
         """Say what is about to be done, and ask whether to begin."""
@@ -208,13 +208,3 @@ class _Talk:
             view.write(f"  It replaces {step.replaces}.")
             question = f"  type {state.system} to do it, or nothing to stop here"
             return Agreement(how="typed the name") if self._answered(lambda: typed(question, state.system)) else None
-
-
-def exit_of(verdict: Verdict, stopped_at: Step | None) -> Exit:
-    """The exit code of a run that ended, or stopped in front of or in a step."""
-    from recoup.kernel.finding import exit_code
-    from recoup.recovery.step import Phase
-
-    if verdict is Verdict.FAILED and stopped_at is not None and stopped_at.phase is not Phase.PROVE:
-        return Exit.FAILED
-    return exit_code(verdict)

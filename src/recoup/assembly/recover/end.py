@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import get_args
+from typing import Final, get_args
 
 from recoup.assembly.access import Readable
 from recoup.assembly.recover.context import RecoverWish, Recovery
@@ -24,6 +24,9 @@ from recoup.recovery.executor import begin
 from recoup.recovery.journal import Line
 from recoup.recovery.runbook import Situation
 from recoup.repository.lease import cannot_note
+
+#: What a run is said to be for whose journal was damaged everywhere.
+_LOST: Final = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,13 +78,13 @@ def abandon(given: Given, because: str) -> tuple[Line, ...]:
 
 @contextlib.contextmanager
 def _recovery(stack: Stack, there: RunSeen, voice: Voice) -> Iterator[Recovery]:
+    assert there.progress is not None, "it was begun"
+    situation = _situation(there.progress.situation)
     with stack.journal(there.run, there) as (journal, settled), contextlib.ExitStack() as scope:
         end_processes(mark_of(there.run), strangers_only=True)
         stack.note(journal, settled)
-        progress = there.progress
-        assert progress is not None, "it was begun"
         recovery = Recovery(
-            run=there.run, wish=RecoverWish(situation=_situation(progress.situation)), opened=stack.opened,
+            run=there.run, wish=RecoverWish(situation=situation), opened=stack.opened,
             system=stack.system, state=run_folder(stack.opened.state_folder, there.run), journal=journal, voice=voice,
             scope=scope,
         )  # fmt: skip
@@ -90,6 +93,11 @@ def _recovery(stack: Stack, there: RunSeen, voice: Voice) -> Iterator[Recovery]:
 
 def _situation(name: str) -> Situation:
     found: Situation | None = next((one for one in get_args(Situation) if one == name), None)
+    if name == _LOST:
+        raise UsageError(
+            "the journal of the run is lost, and nobody knows what it replaced",
+            hint="`recoup diagnose` looks how it stands; `recoup hold` lists its hold, and ends it with --release.",
+        )
     if found is None:
         raise UsageError(
             f"the run is of {name}, which this Recoup does not know", hint="Use the version that began it, or newer."
@@ -109,6 +117,6 @@ def _give_up_damaged(stack: Stack, run: str, because: str) -> tuple[Line, ...]:
         raise cannot_note(path, failure) from failure
     end_processes(mark_of(run), strangers_only=True)
     with stack.journal(run, None) as (journal, _):
-        begin(journal, run=run, situation="unknown", steps=(), facts={})
+        begin(journal, run=run, situation=_LOST, steps=(), facts={})
         journal.append(written.RUN_ENDED, outcome=written.ABANDONED, because=because)
         return tuple(journal.lines)
