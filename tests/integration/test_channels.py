@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import socket
@@ -16,6 +17,10 @@ from recoup.channels import people, ping
 from recoup.channels.message import Message, without_secrets
 from recoup.kernel.secret import Secret
 from tests.receiver import Received, Receiver, receiver
+
+# Apprise imports it when it is first used. In a thread that a test gave up, the end of that test would undo the filter
+# of warnings that it sets while it is imported.
+importlib.import_module("requests")
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # imghdr, which Apprise tries
 _MESSAGE = Message(title="Recoup: Shop: 1 alarm", body="the RPO of postgres is broken", mood="failure")
