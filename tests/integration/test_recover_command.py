@@ -317,7 +317,7 @@ def test_a_swap_that_failed_half_way_can_be_put_back(desk: Desk) -> None:
 
 def test_a_run_that_is_not_over_or_has_nothing_to_put_back_is_neither_closed_nor_rolled_back(desk: Desk) -> None:
     desk.recover(SITUATION, "--yes", "--pause-before", "swap-postgres", expect=4)
-    assert "nobody is here to agree" in desk.recover("--close", expect=5)
+    assert "is not over" in desk.recover("--close", expect=5)
     assert "is not over" in desk.recover("--close", "--yes", expect=5)
     assert "has replaced nothing" in desk.recover("--rollback", "--confirm", "marketplace", expect=5)
     wrong = desk.recover("--rollback", "--confirm", "shop", expect=2)
@@ -330,6 +330,13 @@ def test_a_run_is_closed_when_its_list_is_done_and_what_is_open_is_named_line_by
     said = desk.recover("--close", "--yes", expect=5)
     assert re.search(r"is not closed, because \d points of the list are open:\n  every service runs: ", said)
     assert "\n  recoup backup postgres --kind base\n" in said
+
+
+def test_what_is_open_is_told_before_anybody_is_asked_to_close(desk: Desk) -> None:
+    desk.recover(SITUATION, *AGREED)
+    said = desk.recover("--close", expect=5)
+    assert "points of the list are open" in said
+    assert "nobody is here to agree" not in said
 
 
 def test_the_plan_may_ask_for_a_second_person(desk: Desk) -> None:

@@ -125,6 +125,10 @@ def test_what_must_not_be_put_back_is_refused_before_a_rollback_begins(desk: Des
 def test_what_is_kept_when_a_run_is_closed_can_be_put_back_or_removed_later(desk: Desk, volume: Volume) -> None:
     desk.recover(SITUATION, "--yes", "--pause-before", "start-postgres", "--confirm", "marketplace", expect=4)
     desk.recover("--rollback", "--confirm", "marketplace")
+    said = desk.recover("--close", expect=5)
+    assert "removes what was set aside of postgres: no way back from there, and nobody is here to agree" in said
+    said = desk.recover("--close", "--keep", expect=5)
+    assert "ends the hold, and nobody is here to agree" in said
     for _ in range(2):
         desk.recover("--close", "--yes", "--keep")
         assert volume.aside == ["recovered data"]

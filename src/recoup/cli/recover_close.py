@@ -117,13 +117,12 @@ def _require_second_person(asked: Asked, given: Given, recovery: Recovery) -> No
 
 def _close(output: Output, asked: Asked, given: Given) -> Exit:
     from recoup.assembly.recover.end import open_run
-    from recoup.assembly.recover.undo import close
+    from recoup.assembly.recover.undo import close, closing
 
     with open_run(given, "closing of a recovery") as recovery:
         run = recovery.run
-        what = (
-            "ends the hold" if asked.keep else "ends the hold, and removes what was set aside: no way back from there"
-        )
+        # What is open is told before anybody is asked: a yes to what is refused then is none.
+        what = closing(recovery, keep=asked.keep)
         if not asked.yes:
             if not somebody_is_here():
                 raise RefusedError(
@@ -132,7 +131,7 @@ def _close(output: Output, asked: Asked, given: Given) -> Exit:
                 )
             if not yes_or_no(f"closing run {run} {what}. Close it"):
                 raise RefusedError("not closed", hint="Nothing was done. The same command asks again.")
-        undone = close(recovery, keep=asked.keep)
+        undone = close(recovery, what)
     return _say(output, run, undone, f"run {run} is closed", "recover-close")
 
 

@@ -36,6 +36,19 @@ class Undone:
     findings: tuple[Finding, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closing:
+    """What closing a run will do. ``removing``: the services of which what was set aside goes."""
+
+    removing: tuple[str, ...]
+    keep: bool
+
+    def __str__(self) -> str:
+        if not self.removing:
+            return "ends the hold"
+        return f"ends the hold, and removes what was set aside of {', '.join(self.removing)}: no way back from there"
+
+
 def rollback_step(recovery: Recovery) -> Step:
     """What putting back will do, for the one who has to agree. Raise ``RefusedError`` when nothing can be put back."""
     if _removed(recovery):
@@ -99,8 +112,8 @@ def roll_back(recovery: Recovery) -> Undone:
     return Undone(said=tuple(said), findings=tuple(findings))
 
 
-def close(recovery: Recovery, *, keep: bool = False) -> Undone:
-    """End the hold of a run and remove what it set aside, or leave that (``keep``).
+def closing(recovery: Recovery, *, keep: bool = False) -> Closing:
+    """What closing a run will do, for the one who has to agree; with ``keep`` what it set aside stays.
 
     Raise ``RefusedError`` when the run or its rollback is not over, or something on the list of what must be well again
     is open.
@@ -124,10 +137,15 @@ def close(recovery: Recovery, *, keep: bool = False) -> Undone:
             f"the run {recovery.run} is not closed, because {len(left)} points of the list are open:{said}",
             hint=f"Do them, and close it again. What helps:{hints}" if hints else "Do them, and close it again.",
         )
-    removed = [what for service in removing for what in _forget(recovery, service)]
+    return Closing(removing=removing, keep=keep)
+
+
+def close(recovery: Recovery, agreed: Closing) -> Undone:
+    """End the hold of a run and remove what it set aside, as ``closing`` said that it may be and somebody agreed to."""
+    removed = [what for service in agreed.removing for what in _forget(recovery, service)]
     failed, _ = holds.release(recovery.system, hold_name(recovery.run))
     if removed or not _closed(recovery):
-        recovery.journal.append(written.RUN_CLOSED, removed=removed, kept=keep)
+        recovery.journal.append(written.RUN_CLOSED, removed=removed, kept=agreed.keep)
     findings = [
         Finding(
             check="the hold is ended",
