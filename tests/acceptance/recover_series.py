@@ -173,7 +173,11 @@ def _require_the_same_end(ground: Ground, whole: Whole, before: int) -> None:
     if not _has_ended(ground, before):
         code = ground.begin().wait(_LONGEST_SECONDS)
         assert code == whole.code, ground.story()
-    assert ground.end_state() == whole.end, ground.story()
+    try:
+        end = ground.end_state()
+    except AssertionError as failure:
+        raise AssertionError(f"{failure}\n{ground.story()}") from failure
+    assert end == whole.end, ground.story()
     assert len(journals(ground.state)) == before + 1, "it was one run all the time"
 
 
