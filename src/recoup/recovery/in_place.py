@@ -125,7 +125,8 @@ def decide(occupant: Occupant, *, identity: str | None, artefact_id: str, needed
         raise RefusedError(
             f"{occupant.place}: the copy needs {show_size(needed_bytes)} beside the old data, which are kept, and "
             f"{show_size(occupant.free_bytes)} are free",
-            hint="Make room on that disk, or restore into a folder on another one: --destination FOLDER.",
+            hint="Make room on that disk, and give the same command again. A folder on another disk can take the copy "
+            "as well: recoup restore --destination FOLDER.",
         )
     if occupant.what is None or consent.force:
         return

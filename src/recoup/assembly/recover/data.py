@@ -43,7 +43,7 @@ from recoup.kernel.finding import Finding, Verdict
 from recoup.recovery.attained import runbook_of
 from recoup.recovery.in_place import Consent, Occupant, decide
 from recoup.recovery.progress import nothing_chosen
-from recoup.recovery.runbook import Facts, lost_of
+from recoup.recovery.runbook import Database, Facts, lost_of
 from recoup.recovery.stack_in_place import Member, OpenMember, VolumeMember
 from recoup.recovery.step import Act, Done, Step
 from recoup.repository.lease import hold_lease
@@ -94,6 +94,8 @@ def stop(recovery: Recovery, step: Step) -> Done:  # noqa: ARG001
     """Stop what must not write, the applications first."""
     facts = facts_of_run(recovery)
     services = facts.stopped
+    for one in lost_of(recovery.wish.situation, facts):
+        _require_place(recovery, one)
     lost = {facts.compose_name(one.service) for one in lost_of(recovery.wish.situation, facts)}
     client = open_stack(recovery.system).client
     client.stop([one for one in services if one not in lost])
@@ -317,6 +319,20 @@ def _require_account(recovery: Recovery, member: VolumeMember, occupant: Occupan
         needed_bytes=member.home.needs_bytes(member.reader) if _stages(recovery, member) else 0,
         consent=Consent(force=recovery.wish.force, yes=True),
     )
+
+
+def _require_place(recovery: Recovery, database: Database) -> None:
+    """What a restore would refuse is refused while users still have what works: nothing was stopped yet.
+
+    A Redis is only known after its stream was replayed, which is not done twice for that; it is looked at in its swap.
+    """
+    if database.by_hand or database.at_once or not recovery.learned(f"choose-{database.service}"):
+        return
+    member = _placed(recovery, database.service)[1]
+    assert isinstance(member, VolumeMember), "what is put in place by one act is not unpacked before"
+    occupant, placement = member.home.look(), recovery.placement(member.artefact_id)
+    if occupant.placed != placement:
+        _require_account(recovery, member, occupant, placement)
 
 
 def _stages(recovery: Recovery, member: VolumeMember) -> bool:

@@ -15,6 +15,7 @@ import contextlib
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from recoup.engines.compose.client import ComposeProject, Container
 from recoup.engines.compose.docker import ANSWER_SECONDS, call, check_docker, said_by
@@ -24,6 +25,7 @@ from recoup.kernel.secret import Secret
 
 PROJECT_LABEL = "recoup.one-off.project"
 RUN_LABEL = "recoup.one-off.run"
+_ROOM: Final = "Make room on the disk of the volume (docker system df -v, df -h); the same command goes on."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +78,9 @@ def finish(child: Child, *, timeout_seconds: float | None = None) -> None:
     completed = child.wait(timeout_seconds)
     if completed.exit_status != 0:
         check_docker(completed)
-        raise EngineError(f"the one-off container failed: {said_by(completed)}")
+        said = said_by(completed)
+        full = "No space left" in said or "Disk quota exceeded" in said
+        raise EngineError(f"the one-off container failed: {said}", hint=_ROOM if full else None)
 
 
 def remove_leftovers(project: ComposeProject, *, except_run: str | None = None) -> tuple[str, ...]:
