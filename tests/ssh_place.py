@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.at_terminal import AtTerminal, at_terminal
 from tests.real import require
 from tests.testhost.machine import Machine, eventually
 
@@ -39,13 +40,20 @@ class Laptop:
     def begin(self, argv: Sequence[str], *, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """Start something on the laptop, where nobody is at the keyboard."""
         return subprocess.Popen(
-            ["nsenter", "-t", str(self.keeper.pid), "-m", "-n", f"--wdns={self.home}", "--", *argv],
+            self._inside(argv),
             env={**_without_credentials(), **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def at_terminal(self, argv: Sequence[str], *, environment: Mapping[str, str] | None = None) -> AtTerminal:
+        """Type something at a terminal of the laptop."""
+        return at_terminal(self._inside(argv), environment={**_without_credentials(), **(environment or {})})
+
+    def _inside(self, argv: Sequence[str]) -> list[str]:
+        return ["nsenter", "-t", str(self.keeper.pid), "-m", "-n", f"--wdns={self.home}", "--", *argv]
 
     def run(
         self, argv: Sequence[str], *, environment: Mapping[str, str] | None = None, timeout: float = 280

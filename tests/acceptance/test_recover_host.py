@@ -22,7 +22,7 @@ from recoup.demo.s3_server import S3Server
 from recoup.recovery.journal import Line, parse_journal
 from tests.acceptance.blank_place import BlankPlace, blank_place
 from tests.acceptance.test_recover_blank import assert_production
-from tests.acceptance.workplace import KEY, RECOUP, s3_environment
+from tests.acceptance.workplace import KEY, RECOUP, Workplace, s3_environment
 from tests.cable import Cable, listen_on
 from tests.ssh_place import NAME, ArgumentWatch, Laptop, laptop_of, ssh_below
 from tests.testhost.fixtures import Stack
@@ -193,3 +193,58 @@ def wheel_house(folder: Path) -> Path:
                     if ".." not in file.parts and "__pycache__" not in file.parts:
                         wheel.write(str(file.locate()), str(file))
     return folder
+
+
+#: How a person is asked.
+_ASKED = "done, no, or skip"
+
+
+def test_what_a_recovery_on_another_server_asks_is_answered_at_the_terminal_of_the_laptop(
+    work: Workplace, second_host: Machine, s3: S3Server, tmp_path: Path
+) -> None:
+    uploads = work.folder / "uploads"
+    uploads.mkdir()
+    (uploads / "a picture").write_bytes(b"of a cat")
+    work.repositories.clear()
+    bucket = work.add_bucket(s3)
+    work.services["uploads"] = "{engine: files, paths: [uploads]}"
+    work.services["configuration"] = "{engine: files, paths: [recoup.yaml]}"
+    work.write_plan()
+    work.recoup("backup")
+    shutil.rmtree(uploads)
+    there = tmp_path / "shop"
+    typed = [
+        *(RECOUP, "recover", "server-loss", "--from", f"s3://{bucket}/production"),
+        *("--key-file", str(work.key_file), "--host", f"ssh://root@{NAME}", "--no-provision"),
+        *("--destination", str(there)),
+    ]
+    with reached(second_host, s3, tmp_path, with_recoup(), **work.environment) as laptop:
+        laptop.know_the_server()
+        screen = laptop.at_terminal(typed, environment=s3_environment(s3))
+        screen.until("begin [y/N]")
+        assert not (there / "uploads").exists(), "nobody has agreed yet"
+        screen.type("y")
+        screen.until(_ASKED)
+        assert (there / "uploads" / "a picture").read_bytes() == b"of a cat"
+        screen.hang_up()  # the laptop is closed over the question
+        screen.process.wait(60)
+        over = wait_until(lambda: "step-failed" in [one.event for one in _lines(tmp_path)], limit_seconds=60)
+        assert over, "the question is not answered by that"
+
+        screen = laptop.at_terminal(typed, environment=s3_environment(s3))
+        screen.until(_ASKED)
+        assert "goes on with the recovery of Shop from server-loss" in screen.shown
+        screen.type("done")
+        for _ in range(4):  # what the list asks a person: the users, from outside, the cause, who had access
+            screen.shown = screen.shown.rpartition(_ASKED)[2]
+            screen.until(_ASKED)
+            screen.type("done")
+        assert screen.ended() in (0, 4), screen.shown
+    done = [one.data["step"] for one in _lines(tmp_path) if one.event == "step-done"]
+    assert len(done) == len(set(done)), "nothing was done twice"
+    assert _lines(tmp_path)[-1].event == "run-ended"
+
+
+def _lines(folder: Path) -> tuple[Line, ...]:
+    (journal,) = folder.glob("blank/*/runs/*/journal")
+    return parse_journal(journal.read_bytes())[0]

@@ -7,12 +7,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import subprocess
 import sys
-import termios
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -29,6 +26,8 @@ from recoup.kernel import clock
 from recoup.kernel.errors import EngineError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.recovery.step import Done, Step
+from tests.at_terminal import AtTerminal
+from tests.at_terminal import at_terminal as type_at_terminal
 from tests.integration.recover_world import FileActor, parts_of
 
 _SECONDS = 60.0
@@ -118,67 +117,9 @@ class Desk:
         return {one.name for one in (self.plan.parent / "world").iterdir()}
 
 
-@dataclass
-class AtTerminal:
-    """The command in a session of its own, with a terminal, whose other end is here."""
-
-    process: subprocess.Popen[bytes]
-    screen: int
-    shown: str = ""
-
-    def _read(self) -> bool:
-        """Read what is there; false when nobody has the other end open any more."""
-        try:
-            self.shown += os.read(self.screen, 65536).decode(errors="replace")
-        except BlockingIOError:
-            pass
-        except OSError:
-            return False
-        return True
-
-    def until(self, text: str) -> None:
-        """Read the screen until ``text`` was shown."""
-        wait_until(lambda: not self._read() or text in self.shown, limit_seconds=_SECONDS)
-        assert text in self.shown, f"{text!r} was not shown: {self.shown}"
-
-    def until_at(self, mark: Path) -> None:
-        """Wait until a step has left its mark."""
-        assert wait_until(lambda: mark.exists() or self.process.poll() is not None, limit_seconds=_SECONDS)
-        assert mark.exists(), f"it ended with {self.process.returncode}"
-
-    def type(self, text: str) -> None:
-        """Type a line."""
-        os.write(self.screen, text.encode() + b"\n")
-
-    def hang_up(self) -> None:
-        """The connection breaks."""
-        os.close(self.screen)
-        self.screen = -1
-
-    def ended(self) -> int:
-        """Read on until it ends; the exit code."""
-        assert wait_until(lambda: (self._read(), self.process.poll())[1] is not None, limit_seconds=_SECONDS), (
-            self.shown
-        )
-        return int(self.process.wait())
-
-
 def at_terminal(plan: Path, *arguments: str) -> AtTerminal:
     """Type ``recoup recover …`` at a terminal."""
-    ours, theirs = os.openpty()
-    os.set_blocking(ours, False)
-    termios.tcsetwinsize(theirs, (40, 150))
-    process = subprocess.Popen(
-        [sys.executable, "-m", __name__, str(plan.parent), *arguments],
-        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-        env={**os.environ, "TERM": "xterm"}, preexec_fn=_own_the_terminal,
-    )  # fmt: skip
-    os.close(theirs)
-    return AtTerminal(process, ours)
-
-
-def _own_the_terminal() -> None:
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    return type_at_terminal([sys.executable, "-m", __name__, str(plan.parent), *arguments], environment=os.environ)
 
 
 if __name__ == "__main__":
