@@ -187,6 +187,6 @@ class LiveView(PlainView):
             text.append(f"  {asks(step, self.state.system, two_people=self.state.two_people)}", style="not bold")
             text.append(f"; replaces {step.replaces}\n" if step.replaces else "\n")
         else:
-            text.append("nobody is asked any more\n")
+            text.append("no step needs a decision any more\n")
         text.append("Ctrl-C stops here, and the same command goes on.", style="dim")
         return text

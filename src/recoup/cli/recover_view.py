@@ -55,10 +55,11 @@ class State:
         return attained(self.lines(), Moment(at=clock.now(), clock=clock.monotonic(), boot=self.boot))
 
     def next_decision(self, found: Attained) -> Step | None:
-        """The next step that waits for a person."""
+        """The next step that waits for a person, be it the one under way."""
         for one in found.steps:
-            open_still = one.progress.standing in ("waiting", "failed")
-            asks = one.step.kind == "person" or one.step.consent is not Consent.NONE
+            person = one.step.kind == "person"
+            open_still = one.progress.standing in ("waiting", "failed") or (person and one.progress.standing == "begun")
+            asks = person or one.step.consent is not Consent.NONE
             if open_still and asks and one.progress.approved_by is None:
                 return one.step
         return None

@@ -116,7 +116,7 @@ def _sandbox(situation: Situation, facts: Facts) -> list[Step]:
     found += _applications(facts)
     found += _proof(facts)
     if situation == "server-loss" and facts.people:
-        found.append(make.LET_USERS_IN)
+        found.append(make.KNOW_HOW_TO_LET_USERS_IN)
     return found
 
 
@@ -175,5 +175,5 @@ def _proof(facts: Facts) -> list[Step]:
     return [*found, make.flows(facts.flows)] if facts.flows else found
 
 
-#: What people do in a recovery; when nobody can be asked, it was not tested.
-PEOPLE: Final = (make.NEW_SERVER, make.STOP_WRITING, make.LET_USERS_IN)
+#: What people do in a drill; when nobody can be asked, it was not tested.
+PEOPLE: Final = (make.NEW_SERVER, make.STOP_WRITING, make.KNOW_HOW_TO_LET_USERS_IN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from recoup.recovery.step import Act, Consent, Phase, Step
@@ -332,9 +333,12 @@ STOP_WRITING: Final = Step(
 LET_USERS_IN: Final = Step(
     id="let-users-in",
     title="point the users to the new server: DNS, load balancer, certificates",
-    meaning="Users come back when their addresses lead here. In a drill say done when you know who changes what, and "
-    "change nothing.",
+    meaning="Users come back when their addresses lead here. Say done when they do.",
     act=Act.ASK,
     phase=Phase.PROVE,
+)
+KNOW_HOW_TO_LET_USERS_IN: Final = replace(
+    LET_USERS_IN,
+    meaning="Users come back when their addresses lead there. Say done when you know who changes what. Change nothing.",
     differs="the change of the addresses, and the time that it takes to be seen everywhere",
 )

@@ -9,7 +9,7 @@ import pytest
 
 from recoup.kernel.errors import EngineError, RefusedError, UncheckedError, UsageError
 from recoup.kernel.finding import Finding, Verdict
-from recoup.recovery.runbook import PEOPLE, REHEARSED, Database, Facts, steps_of
+from recoup.recovery.runbook import PEOPLE, REHEARSED, Database, Facts, Where, steps_of
 from recoup.recovery.step import Act, Consent, Done, Phase, Step, Watching, run_steps
 
 _FACTS = Facts(
@@ -87,6 +87,16 @@ def test_people_are_steps_only_when_they_can_be_asked() -> None:
     )
     assert [one.id for one in asked if one.kind == "person"] == ["new-server", "let-users-in"]
     assert all(one.differs for one in PEOPLE), "what is done differently in a drill is said"
+
+
+def test_in_production_users_are_let_in_and_in_a_drill_nothing_is_changed() -> None:
+    def meaning(where: Where) -> str:
+        steps = steps_of("server-loss", replace(_FACTS, people=True), where)
+        return next(one.meaning for one in steps if one.id == "let-users-in")
+
+    assert "Change nothing" in meaning("sandbox")
+    assert "drill" not in meaning("production")
+    assert "Change nothing" not in meaning("production")
 
 
 def test_what_replaces_production_needs_the_word_of_a_person_and_comes_after_all_that_could_refuse() -> None:
