@@ -10,7 +10,7 @@ from typing import Final
 from recoup.assembly.drill.compose import taking_part
 from recoup.assembly.drill.flows import flow_specs
 from recoup.assembly.recover.context import Recovery
-from recoup.assembly.recover.protect import came_back, copy_kind, described, newest_since, timeline_of
+from recoup.assembly.recover.protect import Sources, came_back, copy_kind, copy_since, described, timeline_of
 from recoup.assembly.stack import Stack, try_stack
 from recoup.assembly.system import System
 from recoup.assembly.watch.notes import instant_of, read_note
@@ -163,7 +163,8 @@ def _database(recovery: Recovery, name: str, seen: Seen, known: Survey, beats: S
         timeline = timeline_of(system, name)
     except RecoupError:
         timeline = None  # that it does not answer is said already
-    entry = newest_since(known.catalog, name, kind, back, timeline if back is not None else None)
+    sources = Sources(catalog=known.catalog, opened=known.opened)
+    entry = copy_since(system, sources, name, back, timeline if back is not None else None)
     facts = next(one for one in known.facts.services if one.name == name)
     until = [
         one.streamed_until

@@ -27,8 +27,18 @@ from recoup.verification.grade import Grade
 #: Another run that copies the service (the daemon sees by itself that its data are new) is waited for this long.
 BUSY_SECONDS: Final = 3600.0
 _AGAIN_SECONDS: Final = 1.0
+#: So many of the newest copies are asked about; one that was taken here was checked at once.
+_MOST: Final = 10
 _CHECK: Final = "it can be gone back to from now on"
 _TIMELINE: Final = "SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """What is known of the copies: the catalog, and the repositories that it was read from."""
+
+    catalog: Catalog
+    opened: Sequence[Repository]
 
 
 def copy_kind(system: System, service: str) -> str:
@@ -61,21 +71,25 @@ def timeline_of(system: System, service: str) -> int | None:
         return int(str(session.query(_TIMELINE)[0][0]))
 
 
-def newest_since(
-    catalog: Catalog, service: str, kind: str, since: datetime | None, timeline: int | None
+def copy_since(
+    system: System, known: Sources, service: str, since: datetime | None, timeline: int | None
 ) -> Entry | None:
-    """The newest copy of a service that was begun after its data came back, on the timeline that it is on now.
+    """The copy that shows that a service is backed up since its data came back, on the timeline that it is on now.
 
-    One that was begun in the future is one of before, by another clock than this one.
+    That is the newest that is proven, or the newest: the daemon may just be checking one more. One that was begun in
+    the future is one of before, by another clock than this one.
     """
-    now = clock.now()
-    for entry in catalog.entries:
-        if entry.service != service or entry.kind != kind or entry.label == REPLACED:
-            continue
-        fresh = since is None or since <= entry.begun <= now
-        if fresh and (timeline is None or entry.facts.get("timeline") == timeline):
-            return entry
-    return None
+    now, kind = clock.now(), copy_kind(system, service)
+    fresh = [
+        entry
+        for entry in known.catalog.entries
+        if (entry.service, entry.kind) == (service, kind)
+        and entry.label != REPLACED
+        and (since is None or since <= entry.begun <= now)
+        and (timeline is None or entry.facts.get("timeline") == timeline)
+    ]
+    proven = (one for one in fresh[:_MOST] if is_proven(grade_of(system, one, known.opened)))
+    return next(proven, fresh[0] if fresh else None)
 
 
 def grade_of(system: System, entry: Entry, repositories: Sequence[Repository]) -> str | None:
@@ -83,6 +97,11 @@ def grade_of(system: System, entry: Entry, repositories: Sequence[Repository]) -
     holders = [one for one in repositories if one.name in entry.repositories]
     known = proven_copies(system.state_folder, holders, only=(entry.id,)).get(entry.id)
     return None if known is None else known.proof.grade
+
+
+def is_proven(grade: str | None) -> bool:
+    """Whether a copy of this grade can be gone back to, as far as that is asked here."""
+    return grade is not None and Grade(grade).rank >= Grade.INTACT.rank
 
 
 def described(system: System, entry: Entry, repositories: Sequence[Repository]) -> NewCopy:
@@ -126,7 +145,8 @@ class _Attempt:
     def there(self) -> Entry | None:
         """A copy that counts already: of this step before it was killed, or of the daemon."""
         readable = self.readable()
-        return newest_since(readable.catalog(), self.service, self.kind, self.since, self.timeline)
+        known = Sources(catalog=readable.catalog(), opened=readable.repositories)
+        return copy_since(self.system, known, self.service, self.since, self.timeline)
 
     def take(self, busy_seconds: float) -> Entry:
         """Take one, once nobody else does."""
@@ -183,7 +203,7 @@ class _Attempt:
         """Prove the copy unless it is proven, and say what came of it."""
         readable = self.readable()
         grade, verdict, wrong = grade_of(self.system, entry, readable.repositories), Verdict.OK, ""
-        if grade is None or Grade(grade).rank < Grade.INTACT.rank:
+        if not is_proven(grade):
             found = readable.find(entry.id)
             verification = prove_and_note(readable, found, Grade.INTACT, allow(self.system.plan.verify.budget))
             grade, verdict = verification.reached, verification.verdict
