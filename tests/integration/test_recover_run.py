@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from recoup.assembly.recover.context import RecoverWish
 from recoup.assembly.recover.resume import wish_to_resume
-from recoup.assembly.recover.runs import local_runs
+from recoup.assembly.recover.runs import local_runs, run_folder
 from recoup.assembly.system import System
 from recoup.kernel import presence
 from recoup.kernel.errors import BusyError, RefusedError
@@ -65,6 +66,14 @@ def test_a_new_server_is_not_taken_for_the_one_that_was_built_up_before(
     assert f"--abandon {first.run}" in str(refused.value.hint)
     (plan.parent / "machine-id").write_text("the first new server\n")
     assert recover(plan, situation="server-loss").outcome.finished
+
+
+def test_a_server_that_was_made_anew_is_not_taken_for_what_it_was_before(plan: Path) -> None:
+    first = recover(plan, situation="server-loss", pause_before="flows")
+    shutil.rmtree(run_folder(System.from_file(plan).state_folder, first.run))
+    with pytest.raises(RefusedError, match=f"{first.run} builds up .* this machine has no journal of it") as refused:
+        recover(plan, situation="server-loss", take_over=True)
+    assert f"--abandon {first.run}" in str(refused.value.hint)
 
 
 def test_a_step_that_replaces_production_needs_more_than_a_yes_given_beforehand(plan: Path) -> None:

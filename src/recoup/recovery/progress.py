@@ -218,20 +218,22 @@ def require_same_run(progress: Progress, steps: Sequence[Step]) -> None:
         raise cannot_continue(progress, why)
 
 
-def require_same_machine(progress: Progress, *, machine: str, host: str) -> None:
+def require_same_machine(progress: Progress, *, machine: str, host: str, here: bool) -> None:
     """Raise ``RefusedError`` when a run that builds up a server would go on with another one.
 
     What is done was done there, and nothing of it is here: an application would start on databases that nobody brought
-    back. ``machine`` names the installation (machine-id(5)), ``host`` is its name; an empty text proves nothing.
+    back. ``machine`` names the installation (machine-id(5)), ``host`` is its name; an empty text proves nothing, and
+    machines made from one image share both. ``here``: this machine has a journal of the run.
     """
     there, name = str(progress.facts.get("machine") or ""), str(progress.facts.get("host") or "")
     other = machine != there if machine and there else bool(name) and name != host
     begun = any(one.attempts and step != "hold" for step, one in progress.steps.items())
-    if progress.situation == "server-loss" and other and begun:
+    if progress.situation == "server-loss" and begun and (other or not here):
+        this = f"this is another machine, {host}" if other else "this machine has no journal of it"
         raise RefusedError(
-            f"the run {progress.run} builds up the server {name}, and this is another machine, {host}",
-            hint="Go on with it there. Is that one lost as well? Then give it up, and begin anew here: "
-            f"`recoup recover --abandon {progress.run} --because TEXT`, `recoup recover server-loss`.",
+            f"the run {progress.run} builds up the server {name}, and {this}",
+            hint="Go on with it there, as the user who began it. Is that server lost as well? Then give it up, and "
+            f"begin anew here: `recoup recover --abandon {progress.run} --because TEXT`, `recoup recover server-loss`.",
         )
 
 

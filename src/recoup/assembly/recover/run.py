@@ -127,7 +127,8 @@ def run_recovery(
             steps = steps_of(wish.situation, found, "production")
         else:
             me = myself()
-            require_same_machine(so_far, machine=me.machine, host=me.host)
+            here = there is not None and there.is_here
+            require_same_machine(so_far, machine=me.machine, host=me.host, here=here)
             found, steps = None, _steps_of(so_far, wish.situation)
         control.ready(Ready(run=run, steps=steps, lines=tuple(lines), opened=opened, system=system))
         with stack.journal(run, there) as (journal, settled), contextlib.ExitStack() as scope:

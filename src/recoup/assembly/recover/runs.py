@@ -39,6 +39,11 @@ class RunSeen:
         return read_progress(self.lines)
 
     @property
+    def is_here(self) -> bool:
+        """Whether this machine has a journal of it, whole or not."""
+        return any(one.where == HERE for one in self.copies)
+
+    @property
     def was_begun(self) -> bool:
         """Whether there is anything of it, be it damaged."""
         return self.damage is not None or self.progress is not None
