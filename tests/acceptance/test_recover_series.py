@@ -7,10 +7,13 @@ all. In a second series it is the machine that loses its power.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +48,8 @@ _SEED = int(os.environ.get("RECOUP_SEED") or random.SystemRandom().randrange(1 <
 #: A power cut leaves a stream that waits for its next attempt; the list would wait for it. It has tests of its own.
 _BUT_FOR_THE_LIST = ("--skip", "checklist", "--because", "it is tested by itself")
 
+_KILLED = pytest.mark.parametrize("killed", ["orchestrator", "machine"])
+
 
 def _series(ground: Ground, name: str) -> None:
     chance = random.Random(_SEED)
@@ -58,7 +63,7 @@ def _series(ground: Ground, name: str) -> None:
     print(f"{name}: killed at {at_random} random instants: {took:.0f} s in all, RECOUP_SEED={_SEED}", flush=True)
 
 
-@pytest.mark.parametrize("killed", ["orchestrator", "machine"])
+@_KILLED
 @pytest.mark.parametrize("situation", ["database-corruption", "redis-loss"])
 def test_a_lost_database_comes_back_whatever_is_killed(
     stack: Stack, tmp_path: Path, situation: str, killed: str
@@ -129,34 +134,68 @@ def protected(
         yield found
 
 
-def test_a_lost_application_comes_back_whatever_is_killed(protected: BlankPlace) -> None:
-    stack = protected.stack
+@dataclass
+class _Wire:
+    """What connects a machine with the bucket. It has to be plugged in again when the machine was switched on again."""
+
+    machine: Machine
+    port: int
+    scope: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def plug_in(self) -> None:
+        self.scope.close()
+        self.scope.enter_context(Cable(self.port, listener=listen_on(self.machine, self.port)))
+
+    def cut_power(self, process: subprocess.Popen[bytes]) -> None:
+        """The machine loses its power, and has it again; what starts by itself does."""
+        self.machine.power_cut()
+        process.wait(30)
+        self.machine.start()
+        self.plug_in()
+
+
+@contextlib.contextmanager
+def _wire(machine: Machine, port: int) -> Iterator[_Wire]:
+    wire = _Wire(machine, port)
+    with wire.scope:
+        wire.plug_in()
+        yield wire
+
+
+@_KILLED
+def test_a_lost_application_comes_back_whatever_is_killed(protected: BlankPlace, killed: str) -> None:
+    stack, power = protected.stack, killed == "machine"
     databases = protected.databases()
 
     def looks() -> dict[str, object]:
-        return {**_placed(stack, protected), "databases": protected.databases() == databases}
+        stand = {} if power else {"databases": protected.databases() == databases}  # they start with the machine
+        return {**_placed(stack, protected), **stand}
 
-    there = protected.on_production()
-    with Cable(protected.s3.port, listener=listen_on(stack.machine, protected.s3.port)):
-        _series(
-            _blank_ground(there, "application-loss", lambda: shutil.rmtree(stack.folder), looks), "application-loss"
-        )
+    with _wire(stack.machine, protected.s3.port) as wire:
+        there = protected.on_production()
+        ground = _blank_ground(there, "application-loss", lambda: shutil.rmtree(stack.folder), looks)
+        _series(replace(ground, cut_power=wire.cut_power if power else None), f"application-loss, {killed}")
 
 
-def test_a_lost_server_comes_back_whatever_is_killed(protected: BlankPlace) -> None:
+@_KILLED
+def test_a_lost_server_comes_back_whatever_is_killed(protected: BlankPlace, killed: str) -> None:
     def lose() -> None:
         protected.wipe()
-        # A run that is killed right after its last line has ended on that machine, and not for the repository.
+        # A run that is killed right after its last line has ended on that machine, and not for the repository. The
+        # next one is refused then, so that nobody believes its steps; where it has ended there as well, this is.
         because = ("--because", "the new server is lost as well")
-        protected.recoup("recover", "--abandon", *because, *protected.where, expect=None)
+        said = protected.recoup("recover", "--abandon", *because, *protected.where, expect=None)
+        assert "is given up" in said or "has ended already" in said or "no recovery to look at" in said, said
 
     def looks() -> dict[str, object]:
         return _placed(protected.there(), protected)
 
     protected.stack.machine.power_cut()
     try:
-        with Cable(protected.s3.port, listener=listen_on(protected.blank, protected.s3.port)):
-            _series(_blank_ground(protected, "server-loss", lose, looks), "server-loss")
+        with _wire(protected.blank, protected.s3.port) as wire:
+            ground = _blank_ground(protected, "server-loss", lose, looks)
+            cut = wire.cut_power if killed == "machine" else None
+            _series(replace(ground, cut_power=cut), f"server-loss, {killed}")
     finally:
         protected.stack.machine.start()
 
