@@ -73,7 +73,7 @@ def open_repository(name: str, store: ObjectStore, key: Key) -> Repository:
 
 def create_repository(name: str, store: ObjectStore, key: Key) -> Repository:
     """Make a repository in an empty place. Raise ``RefusedError`` when something that is not Recoup's is there."""
-    foreign = next((info.key for info in store.list()), None)
+    foreign = next((info.key for info in store.list() if not _is_stock_tool(store, key, info.key)), None)
     if foreign is not None:
         raise RefusedError(
             f"{store.address} is not empty and is not a Recoup repository (it holds {foreign!r})",
@@ -90,6 +90,15 @@ def create_repository(name: str, store: ObjectStore, key: Key) -> Repository:
         # Another run created it in the same second. Theirs is as good, if it opens with our key.
         return open_repository(name, store, key)
     return Repository(name=name, identity=identity, created=moment, store=store, key=key)
+
+
+def _is_stock_tool(store: ObjectStore, key: Key, name: str) -> bool:
+    """Whether an object is one of those that come before the marker: somebody makes this repository, or was killed."""
+    text = stock_tools.files(key).get(name)
+    try:
+        return text is not None and store.get(name, limit_bytes=1 << 20) == text
+    except MissingObjectError:
+        return True  # it is being written anew
 
 
 def open_or_create(name: str, store: ObjectStore, key: Key, *, create: bool = True) -> Repository:
