@@ -5,10 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from recoup.assembly.recover.confirm import confirm
+from recoup.assembly.recover.runs import JOURNAL, run_folder
+from recoup.assembly.restore.place_files import note_brought
+from recoup.assembly.system import System
 from recoup.demo.programs import find_postgres
 from recoup.demo.servers import PostgresServer
+from recoup.kernel import clock, ids
 from recoup.kernel.finding import Verdict
+from recoup.recovery import progress as written
+from recoup.recovery.journal import Journal
 from recoup.recovery.runbook import Situation
 from recoup.recovery.step import Done
 from tests.integration.logical import small_database
@@ -64,3 +72,27 @@ def test_an_application_whose_compose_file_is_gone_is_lost(server_folder: Path) 
     (found,) = confirmed(place, "application-loss", "api").findings
     assert found.verdict is Verdict.OK, found
     assert "docker-compose.yml (it is missing)" in found.detail
+
+
+def test_an_application_whose_plan_had_to_be_brought_back_is_lost_whatever_else_can_be_seen(
+    server_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECOUP_STATE", str(tmp_path))
+    place = recovery_place(
+        server_folder / "plan", "{api: {engine: compose}}", more="compose: {file: docker-compose.yml}\n"
+    )
+    place.repository  # noqa: B018 - it is made
+    system = System.from_file(place.plan)
+    (system.folder / "docker-compose.yml").write_text("services: {api: {image: api}}\n")
+
+    def verdict() -> Verdict:
+        return confirmed(place, "application-loss", "api").findings[0].verdict
+
+    assert verdict() is not Verdict.OK
+    note_brought(system.state_folder, system.folder, "20261123-213332-fnt660")
+    assert verdict() is Verdict.OK
+    earlier = run_folder(system.state_folder, ids.new_id(clock.now()))
+    earlier.mkdir(parents=True)
+    with Journal(earlier / JOURNAL, who="a", host="b", boot="1") as it:
+        it.append(written.RUN_BEGUN, run="r", situation="application-loss", order=1, steps=[])
+    assert verdict() is not Verdict.OK, "that was brought for an earlier run"

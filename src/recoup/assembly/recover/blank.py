@@ -23,7 +23,7 @@ from recoup.assembly.recover.machine import machine
 from recoup.assembly.recover.plan_from_repository import no_plan, note_plan, plan_here, sets_with_a_plan, with_plan_in
 from recoup.assembly.recover.source import placing, source
 from recoup.assembly.recover.stack import stack
-from recoup.assembly.restore.place_files import Placing, note_placed, place_newest, place_outside
+from recoup.assembly.restore.place_files import Placing, note_brought, note_placed, place_newest, place_outside
 from recoup.assembly.system import System
 from recoup.engines.engine import Progress
 from recoup.kernel import clock, ids
@@ -82,6 +82,7 @@ def _open(wish: RecoverWish, place: Path | None) -> tuple[Readable, System]:
             # From here on everything is by the plan, as for whoever types the next command beside it.
             note_placed(system.state_folder, folder, placed.found.manifest.id, placed.damaged)
             if place is None:
+                note_brought(system.state_folder, folder, placed.found.manifest.id)
                 note_plan(opened, system)
             return replace(readable, state_folder=system.state_folder), system
     raise damage or no_plan()

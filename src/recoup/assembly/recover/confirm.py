@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from recoup.assembly.postgres import postgres_place
+from recoup.assembly.recover.runs import local_runs
 from recoup.assembly.restore.homes import PostgresHome
+from recoup.assembly.restore.place_files import brought_to
 from recoup.assembly.stack import default_files
 from recoup.assembly.watch.symptoms import look_at_services
 from recoup.engines.postgres.damage_look import look_for_damage
@@ -42,7 +45,7 @@ def confirm(recovery: Recovery, step: Step) -> Done:  # noqa: ARG001
         if situation == "database-corruption" and isinstance(system.plan.services[one.service], PostgresService):
             hurt += _looked_closer(recovery, one)
     if situation == "application-loss":
-        hurt += _missing_files(system)
+        hurt += [*_missing_files(system), *_brought_back(recovery)]
     finding = judge(situation, seen, hurt, services=recovery.wish.services)
     if recovery.wish.force and finding.verdict is Verdict.FAILED:
         # Somebody said that they know: what was seen is still told, and the run does not count as well.
@@ -78,6 +81,23 @@ def _folder(service: str, compose_service: str, system: System) -> Iterator[Hurt
     if occupant.identity is None:
         what = occupant.what or "nothing: it is empty"
         yield Hurt(service=service, what=occupant.place, said=f"it holds {what}")
+
+
+def _brought_back(recovery: Recovery) -> Iterator[Hurt]:
+    """The plan and its files, when they were gone and this recovery brought them before it looked at anything.
+
+    That is all there may be to see: containers go on without the files that they were made from, and an engine that
+    starts again makes empty folders in the place of those that it misses.
+    """
+    state, folder = recovery.system.state_folder, recovery.system.folder
+    brought = brought_to(state, folder)
+    if brought is None:
+        return
+    copy, at = brought
+    earlier = [one.lines[-1].at for one in local_runs(state) if one.run != recovery.run and one.lines]
+    if at > max(earlier, default=datetime.min.replace(tzinfo=UTC)):
+        said = f"the plan was not there; it came from {copy} at {clock.to_text(at)[:19]}Z"
+        yield Hurt(service="compose", what=str(folder), said=said)
 
 
 def _missing_files(system: System) -> Iterator[Hurt]:

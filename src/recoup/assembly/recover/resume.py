@@ -32,7 +32,8 @@ def system_here(file: Path | None, source: str | None, key_file: Path | None) ->
     here = plan_here(opened) if opened.system is None else (opened, opened.system)
     if here is None:
         raise UsageError(
-            "no recovery was begun on this machine, and it has no plan", hint="Give the plan with -f FILE, or go there."
+            "no recovery was begun on this machine, and it has no plan",
+            hint="Give the plan with -f FILE, or go there. To a new machine `recoup recover server-loss` brings it.",
         )
     return here
 

@@ -10,14 +10,16 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 from recoup.assembly.access import Found, Readable
-from recoup.assembly.watch.notes import read_note, write_note
+from recoup.assembly.watch.notes import instant_of, read_note, write_note
 from recoup.engines.engine import ProgressListener
 from recoup.engines.files.restore import FilesRestored, differences, paths_in, restore_files
 from recoup.engines.files.walk import OUTSIDE
+from recoup.kernel import clock
 from recoup.kernel.errors import DamageError, EngineError, MissingObjectError, NoRepositoryError
 from recoup.kernel.files import sync_folder, temporary_beside
 from recoup.repository.catalog import REPLACED
@@ -116,6 +118,19 @@ def note_placed(state_folder: Path, folder: Path, artefact: str, damaged: Mappin
     placed = [*{*placed_in(state_folder, folder), artefact}]
     bad = {**damaged_for(state_folder, folder), **damaged}
     write_note(state_folder / _NOTE, {**known, str(folder): placed, f"damaged, not in {folder}": bad})
+
+
+def note_brought(state_folder: Path, folder: Path, artefact: str) -> None:
+    """Remember that the plan and its files were not in a folder, and were brought there by us, and when."""
+    said = {"artefact": artefact, "at": clock.to_text(clock.now())}
+    write_note(state_folder / _NOTE, {**read_note(state_folder / _NOTE), f"brought to {folder}": said})
+
+
+def brought_to(state_folder: Path, folder: Path) -> tuple[str, datetime] | None:
+    """Which copy the plan of a folder came from, and when, if we have ever brought it there."""
+    said = read_note(state_folder / _NOTE).get(f"brought to {folder}")
+    at = instant_of(said.get("at")) if isinstance(said, dict) else None
+    return None if at is None or not isinstance(said, dict) else (str(said.get("artefact")), at)
 
 
 def placed_in(state_folder: Path, folder: Path) -> tuple[str, ...]:
