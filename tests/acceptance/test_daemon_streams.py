@@ -21,7 +21,10 @@ def _all_run(work: Workplace, running: RunningDaemon) -> None:
         fresh = all(one.said is not None and one.said >= began.started for one in streams)
         return len(streams) == 2 and fresh and all(one.state == "running" and not one.error for one in streams)
 
-    wait_for(so, f"the streams run\n{running.log}")
+    try:
+        wait_for(so, "the streams run")
+    except AssertionError as failure:
+        raise AssertionError(f"{failure}\n{records.read_workers(state_of(work))}\n{running.log}") from failure
 
 
 def test_streams_and_copies_run_together_survive_kill_9_and_drain(work: Workplace, redis7: RedisServer) -> None:
