@@ -72,6 +72,17 @@ class Target:
                 return None
             raise self._failed(path, absent) from absent
 
+    def is_empty_folder(self, path: str) -> bool:
+        """Whether a folder with nothing in it is at a path."""
+        info = self.look(path)
+        if info is None or not stat.S_ISDIR(info.st_mode):
+            return False
+        try:
+            with self._open(parts_of(path)) as handle, os.scandir(handle) as entries:
+                return next(entries, None) is None
+        except OSError as failure:
+            raise self._failed(path, failure) from failure
+
     def obstacle(self, path: str) -> str | None:
         """The nearest parent of a path that is there and is no folder, or None."""
         parents = parts_of(path)[:-1]

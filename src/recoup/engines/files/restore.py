@@ -68,11 +68,11 @@ def restore_files(
 ) -> FilesRestored:
     """Restore a copy into ``folder``, which is made when it is not there.
 
-    Raise ``RefusedError``, before anything is changed, when a file is there that differs; with ``force`` it is set
-    aside into ``.recoup-replaced-<run id>`` in the folder instead. Owners are set when root calls it. Setuid and
-    setgid bits are dropped, and said so, unless ``special_modes``. Raise ``DamageError`` when a file of the copy is
-    not what was copied; what was placed before stays, and is whole. Its paths are added to ``ours``: given with another
-    copy, these are set aside without ``force``.
+    Raise ``RefusedError``, before anything is changed, when a file is there that differs; with ``force``, and where it
+    is an empty folder, it is set aside into ``.recoup-replaced-<run id>`` in the folder instead. Owners are set when
+    root calls it. Setuid and setgid bits are dropped, and said so, unless ``special_modes``. Raise ``DamageError`` when
+    a file of the copy is not what was copied; what was placed before stays, and is whole. Its paths are added to
+    ``ours``: given with another copy, these are set aside without ``force``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / f".recoup-replaced-{run_id or new_id(now())}"
@@ -82,7 +82,13 @@ def restore_files(
         same, conflicts = _compare(reader, target, sources)
         with _staged(reader, folder / ".recoup-restoring-git") as tree:
             checkout = {} if tree is None else _compare_tree(reader, target, tree, sources, conflicts)
-            _decide({one: why for one, why in conflicts.items() if one not in (ours or ())}, folder, force=force)
+            asked = {
+                one: why
+                for one, why in conflicts.items()
+                # A container engine makes an empty folder where a file that it is to mount is missing.
+                if one not in (ours or ()) and not target.is_empty_folder(one)
+            }
+            _decide(asked, folder, force=force)
             for path, why in conflicts.items():
                 if why == _NO_FOLDER:
                     target.put_aside(path)
