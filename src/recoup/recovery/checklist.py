@@ -242,6 +242,11 @@ def _ping(one: Ping, facts: Facts) -> Item:
     return _item(f"ping-{one.name}", check, one.name, Verdict.OK, f"taken {_when(one.taken)}")
 
 
+def is_proven(grade: str | None) -> bool:
+    """Whether a copy of this grade can be gone back to, as far as that is asked after a recovery."""
+    return grade in _PROVEN
+
+
 def _copy(one: Database, facts: Facts) -> Item:
     check, name = "it is backed up again", f"copy-{one.service}"
     hint = f"recoup backup {one.service} --kind {one.kind}"
@@ -250,7 +255,7 @@ def _copy(one: Database, facts: Facts) -> Item:
         if facts.silent:
             said += f"; {', '.join(facts.silent)} did not answer"
         return _item(name, check, one.service, Verdict.UNKNOWN if facts.silent else Verdict.FAILED, said, hint)
-    if one.copy.grade not in _PROVEN:
+    if not is_proven(one.copy.grade):
         said = f"{one.copy.kind} {one.copy.id} is not proven"
         return _item(name, check, one.service, Verdict.UNKNOWN, said, f"recoup verify {one.copy.id} --grade intact")
     said = f"{one.copy.kind} {one.copy.id}, {one.copy.grade}" + _on(one.timeline)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from recoup.assembly.postgres import postgres_place
@@ -94,8 +93,8 @@ def _brought_back(recovery: Recovery) -> Iterator[Hurt]:
     if brought is None:
         return
     copy, at = brought
-    earlier = [one.lines[-1].at for one in local_runs(state) if one.run != recovery.run and one.lines]
-    if at > max(earlier, default=datetime.min.replace(tzinfo=UTC)):
+    others = (one for one in local_runs(state) if one.run != recovery.run and one.lines)
+    if all(at > one.lines[-1].at for one in others):
         said = f"the plan was not there; it came from {copy} at {clock.to_text(at)[:19]}Z"
         yield Hurt(service="compose", what=str(folder), said=said)
 

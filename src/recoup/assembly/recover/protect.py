@@ -17,7 +17,7 @@ from recoup.kernel import clock
 from recoup.kernel.errors import BusyError, EngineError, RecoupError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.plan.services import PostgresService
-from recoup.recovery.checklist import NewCopy
+from recoup.recovery.checklist import NewCopy, is_proven
 from recoup.recovery.step import Done, Step
 from recoup.repository.catalog import REPLACED, Catalog, Entry
 from recoup.repository.lease import hold_lease
@@ -97,11 +97,6 @@ def grade_of(system: System, entry: Entry, repositories: Sequence[Repository]) -
     holders = [one for one in repositories if one.name in entry.repositories]
     known = proven_copies(system.state_folder, holders, only=(entry.id,)).get(entry.id)
     return None if known is None else known.proof.grade
-
-
-def is_proven(grade: str | None) -> bool:
-    """Whether a copy of this grade can be gone back to, as far as that is asked here."""
-    return grade is not None and Grade(grade).rank >= Grade.INTACT.rank
 
 
 def described(system: System, entry: Entry, repositories: Sequence[Repository]) -> NewCopy:
