@@ -36,7 +36,7 @@ lint:
 test:
 	scripts/packages
 	$(MAKE) --no-print-directory lint
-	.venv/bin/python -m pytest -n $(JOBS) --dist loadfile -q $(TESTS) $(ARGS)
+	.venv/bin/python -m tests.run -n $(JOBS) --dist loadfile -q $(TESTS) $(ARGS)
 
 bench:
 	scripts/packages pgbackrest postgresql-15 zstd openssl
