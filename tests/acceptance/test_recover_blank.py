@@ -24,7 +24,7 @@ from tests.acceptance.blank_place import BlankPlace, blank_place, git, in_networ
 from tests.acceptance.workplace import RECOUP, killed_at
 from tests.cable import Cable, listen_on
 from tests.testhost.fixtures import Stack
-from tests.testhost.machine import Machine
+from tests.testhost.machine import Machine, eventually
 
 _SEED = int(os.environ.get("RECOUP_SEED", "20261123"))
 _BOUNDARIES = [
@@ -70,6 +70,22 @@ def test_a_removed_application_folder_comes_back_and_the_databases_are_not_touch
     assert stat.S_IMODE((stack.folder / "recoup.key").stat().st_mode) == 0o600
     (stack.folder / "logs" / "from-the-host").touch()
     assert stack.compose("exec", "-T", "api", "ls", "/app/logs") == "from-the-host\n", "it sees the folder of today"
+
+
+def test_an_application_whose_machine_was_switched_on_again_without_it_comes_back_as_it_was(place: BlankPlace) -> None:
+    """The engine makes an empty folder in the place of every file that it is to mount, before anybody can recover."""
+    stack = place.stack
+    shutil.rmtree(stack.folder)
+    stack.machine.power_cut()
+    stack.machine.start()
+    mounted = stack.folder / "docker" / "postgres" / "init.sql"
+    eventually(mounted.is_dir, what="that the engine makes what it misses")
+    with Cable(place.s3.port, listener=listen_on(stack.machine, place.s3.port)):
+        said = place.on_production().recover("application-loss", expect=None)
+        assert "users were back" in said, said
+    assert stack.answers()
+    assert mounted.is_file()
+    assert not list(stack.folder.glob(".recoup-*")), "nothing was in it that had to be kept"
 
 
 def test_the_page_of_the_kit_typed_as_it_stands_brings_production_back_on_a_blank_machine(lost: BlankPlace) -> None:

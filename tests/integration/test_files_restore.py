@@ -66,18 +66,23 @@ def test_with_force_what_is_replaced_is_kept_beside(base: Path, tmp_path: Path) 
     assert (result.aside / "conf" / "file3~1").read_text() == "mine again"
 
 
-def test_an_empty_folder_in_the_place_of_a_file_holds_nothing_that_must_stay(base: Path, tmp_path: Path) -> None:
+def test_an_empty_folder_in_the_place_of_a_file_makes_way_and_leaves_no_trace(base: Path, tmp_path: Path) -> None:
     """A container engine makes one where a file that it is to mount is gone."""
-    copy, target = copied(["conf"], base), tmp_path / "target"
+    copy, target, clean = copied(["conf"], base), tmp_path / "target", tmp_path / "clean"
+    restore_files(copy, clean)
     (target / "conf" / "file3").mkdir(parents=True)
-    restored = restore_files(copy, target, run_id="run-1")
-    assert differences(copy, target) == []
-    assert restored.replaced == ("conf/file3",)
+    (target / "conf" / "link").mkdir()
+    restored = restore_files(copy, target)
+    assert tree_of(target) == tree_of(clean)
+    assert (restored.replaced, restored.aside) == ((), None)
     (target / "conf" / "file4").unlink()
     (target / "conf" / "file4").mkdir()
     (target / "conf" / "file4" / "mine").touch()
     with pytest.raises(RefusedError, match="conf/file4 is there and differs"):
         restore_files(copy, target)
+    forced = restore_files(copy, target, force=True)
+    assert forced.aside is not None
+    assert (forced.aside / "conf" / "file4" / "mine").exists(), "a folder that holds something is kept beside"
 
 
 def test_a_second_restore_finds_everything_in_place(base: Path, tmp_path: Path) -> None:

@@ -150,6 +150,12 @@ def test_what_is_there_and_is_not_ours_is_refused_and_set_aside_only_when_forced
     assert "set aside" in str(done)
 
 
+def test_a_folder_that_an_engine_made_before_the_recovery_leaves_no_trace(production: Path) -> None:
+    (production / "app.conf").mkdir(parents=True)
+    open_blank(wish(production))
+    assert {one.name for one in production.iterdir()} == {"app.conf", "recoup.yaml", "zones.db"}
+
+
 def refused(production: Path) -> None:
     with pytest.raises(RefusedError, match=r"app\.conf"):
         place_newest(placing(opened(production), production), "configuration")

@@ -2,7 +2,8 @@
 
 Every step goes through file descriptors of folders that were opened without following links: a link in the copy, or
 one that somebody puts into the target meanwhile, leads nowhere. A file appears under its name whole and durable, or
-not at all. What it replaces is set aside, never overwritten.
+not at all. What it replaces is set aside, never overwritten; only an empty folder, of which there is nothing to keep,
+is removed.
 """
 
 from __future__ import annotations
@@ -208,8 +209,10 @@ class Target:
 
     def _make_way(self, path: str, folder: int, name: str) -> None:
         try:
-            os.stat(name, dir_fd=folder, follow_symlinks=False)
+            info = os.stat(name, dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
+            return
+        if stat.S_ISDIR(info.st_mode) and _removed_as_empty(folder, name):
             return
         place = self.aside.joinpath(*parts_of(path))
         number = 1
@@ -276,3 +279,14 @@ class Target:
             f"cannot write {self.folder / path}: {failure.strerror}",
             hint=hint if failure.errno in (errno.ENOSPC, errno.EDQUOT) else None,
         )
+
+
+def _removed_as_empty(folder: int, name: str) -> bool:
+    """Remove a folder when nothing is in it at that very instant; whether it is gone."""
+    try:
+        os.rmdir(name, dir_fd=folder)
+    except OSError as failure:
+        if failure.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True

@@ -68,11 +68,11 @@ def restore_files(
 ) -> FilesRestored:
     """Restore a copy into ``folder``, which is made when it is not there.
 
-    Raise ``RefusedError``, before anything is changed, when a file is there that differs; with ``force``, and where it
-    is an empty folder, it is set aside into ``.recoup-replaced-<run id>`` in the folder instead. Owners are set when
-    root calls it. Setuid and setgid bits are dropped, and said so, unless ``special_modes``. Raise ``DamageError`` when
-    a file of the copy is not what was copied; what was placed before stays, and is whole. Its paths are added to
-    ``ours``: given with another copy, these are set aside without ``force``.
+    Raise ``RefusedError``, before anything is changed, when a file is there that differs; with ``force`` it is set
+    aside into ``.recoup-replaced-<run id>`` in the folder instead. An empty folder in its place is removed. Owners are
+    set when root calls it. Setuid and setgid bits are dropped, and said so, unless ``special_modes``. Raise
+    ``DamageError`` when a file of the copy is not what was copied; what was placed before stays, and is whole. Its
+    paths are added to ``ours``: given with another copy, these are set aside without ``force``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / f".recoup-replaced-{run_id or new_id(now())}"
