@@ -177,8 +177,16 @@ def _require_the_same_end(ground: Ground, whole: Whole, before: int) -> None:
         end = ground.end_state()
     except AssertionError as failure:
         raise AssertionError(f"{failure}\n{ground.story()}") from failure
-    assert end == whole.end, ground.story()
+    assert end == whole.end, f"{_differences(end, whole.end)}\n{ground.story()}"
     assert len(journals(ground.state)) == before + 1, "it was one run all the time"
+
+
+def _differences(end: object, wanted: object, where: str = "") -> str:
+    """Where two end states are not the same, a line each."""
+    if not (isinstance(end, Mapping) and isinstance(wanted, Mapping)):
+        return "" if end == wanted else f"{where}: {end!r}, and of the run that nobody killed: {wanted!r}\n"
+    names = sorted({*end, *wanted}, key=str)
+    return "".join(_differences(end.get(one), wanted.get(one), f"{where} {one}".strip()) for one in names)
 
 
 def look_at(stack: Stack) -> dict[str, object]:
