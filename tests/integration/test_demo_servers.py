@@ -101,7 +101,7 @@ def test_nothing_stays_behind_when_the_process_that_started_servers_is(number: s
         assert all(start_time(process) for process in processes)
         assert all(folder.is_dir() for folder in folders)
         os.kill(child.pid, number)
-        child.wait(30)
+        child.wait(120)
 
     def clean() -> bool:
         return (
@@ -110,7 +110,13 @@ def test_nothing_stays_behind_when_the_process_that_started_servers_is(number: s
             and not any(list(Path("/tmp").glob(name)) for name in sockets)
         )
 
-    assert wait_until(clean, limit_seconds=20)
+    assert wait_until(clean, limit_seconds=120)
+
+
+def test_a_process_that_is_over_leaves_no_file_open() -> None:
+    script = "from recoup.demo.host import temporary_folder\nwith temporary_folder(): pass"
+    done = run(Command(argv=[sys.executable, "-X", "dev", "-W", "error::ResourceWarning", "-c", script]))
+    assert done.stderr == ""
 
 
 def test_a_server_that_cannot_start_says_why(postgres17: PostgresServer) -> None:

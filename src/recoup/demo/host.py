@@ -21,6 +21,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 from recoup.demo import janitor
 from recoup.kernel import clock
@@ -55,16 +56,17 @@ class _Keeper:
                 program = [sys.executable, "-I", "-S", janitor.__file__]
                 self._child = spawn(Command(argv=program, folder=Path("/")), log=log, stdin=True)
                 self._owner = os.getpid()
-                atexit.register(self._close, self._child)
+                atexit.register(self._close, self._child, log)
             with contextlib.suppress(BrokenPipeError):
                 self._child.stdin.write(json.dumps(order).encode() + b"\n")
                 self._child.stdin.flush()
 
-    def _close(self, child: Child) -> None:
+    def _close(self, child: Child, log: IO[bytes]) -> None:
         if self._owner == os.getpid():
             with contextlib.suppress(BrokenPipeError):
                 child.stdin.close()
             child.wait(30)
+            log.close()
 
 
 _keeper = _Keeper()
