@@ -36,7 +36,7 @@ class RunningDaemon:
         """All it has logged."""
         return "\n".join(self.lines)
 
-    def wait_for(self, text: str, times: int = 1, limit_seconds: float = 60) -> None:
+    def wait_for(self, text: str, times: int = 1, limit_seconds: float = 120) -> None:
         """Wait until it has logged this so often."""
         try:
             wait_for(lambda: self.log.count(text) >= times, text, limit_seconds)
@@ -47,10 +47,10 @@ class RunningDaemon:
         """Send it a signal, and to it alone."""
         self.process.send_signal(number)
 
-    def ends(self, expect: int, limit_seconds: float = 60) -> None:
+    def ends(self, expect: int, limit_seconds: float = 120) -> None:
         """Wait for its end, which must be with this code, and check what it said."""
         code = self.process.wait(limit_seconds)
-        self._reader.join(10)
+        self._reader.join(120)
         assert code == expect, f"it ended with {code}:\n{self.log}"
         assert "Traceback" not in self.log, self.log
         assert "a bug in Recoup" not in self.log, self.log
@@ -60,7 +60,7 @@ class RunningDaemon:
     def kill_alone(self) -> None:
         """``kill -9`` of the daemon, and of nothing that it started."""
         self.process.kill()
-        self.process.wait(30)
+        self.process.wait(120)
 
     def children(self) -> list[int]:
         """The processes that it started and that are there."""
@@ -101,7 +101,7 @@ def is_there(pid: int) -> bool:
 
 def wait_gone(pids: list[int]) -> None:
     """Wait until these processes are gone."""
-    wait_for(lambda: not any(is_there(pid) for pid in pids), f"{pids} are gone", 40)
+    wait_for(lambda: not any(is_there(pid) for pid in pids), f"{pids} are gone")
 
 
 def kill_pid(pid: int, number: signal.Signals = signal.SIGKILL) -> None:

@@ -39,9 +39,9 @@ def test_streams_and_copies_run_together_survive_kill_9_and_drain(work: Workplac
             children = running.children()
             running.kill_alone()
             wait_gone(children)
-        with daemon(work, "--grace", "40s") as running:
+        with daemon(work, "--grace", "5m") as running:
             _all_run(work, running)
             running.signal(signal.SIGTERM)
-            running.ends(0)
+            running.ends(0, 400)
             assert "did not drain" not in running.log
     assert {one["kind"] for one in work.json("list", "-n", "0")["artefacts"]} >= {"base", "rdb"}

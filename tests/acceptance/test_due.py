@@ -104,7 +104,7 @@ def test_a_run_that_was_killed_is_made_up_for_by_the_next_and_its_remains_are_re
     work.write_plan()
     running = work.start("backup", "--due")
     try:
-        wait_for(work.unfinished, "a copy is begun")
+        wait_for(lambda: work.unfinished() or running.poll() is not None, "a copy is begun")
     finally:
         kill(running)
     copies = work.json("backup", "--due")["copies"] or work.json("list")["artefacts"]

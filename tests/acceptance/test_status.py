@@ -65,6 +65,7 @@ def _whats(said: dict[str, Any]) -> list[str]:
 def test_before_the_first_copy_the_status_is_bad_and_afterwards_it_is_good_and_proven(work: Workplace) -> None:
     before = _status(work, 3)
     assert "there is no copy of uploads to go back to" in _whats(before)
+    begun = clock.monotonic()
     artefact = work.backup("uploads")
     said = _status(work, 0)
     assert said["schema"] == "recoup.status/1"
@@ -73,7 +74,7 @@ def test_before_the_first_copy_the_status_is_bad_and_afterwards_it_is_good_and_p
     assert service["last_good"]["id"] == service["last_proven"]["id"] == artefact
     assert service["last_proven"]["grade"] == "intact"
     assert (service["rpo_seconds"], service["rto_seconds"]) == (7200, 14400)
-    assert 0 <= service["rpo_now_seconds"] < 60
+    assert 0 <= service["rpo_now_seconds"] <= clock.monotonic() - begun
     assert [one["used_bytes"] > 0 for one in said["repositories"]] == [True, True]
     shown = work.recoup("status").out
     assert re.search(r"ok +uploads +4 h +2 h ", shown)
@@ -103,13 +104,13 @@ def test_a_repository_that_never_answers_holds_the_status_up_for_a_bounded_time(
     monkeypatch.setenv("RECOUP_STATE", str(work.state))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "x")
-    monkeypatch.setattr(survey, "_LONGEST_SECONDS", 5.0)
+    monkeypatch.setattr(survey, "_LONGEST_SECONDS", 12.0)  # the others must not need it, also on a busy machine
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         work.repositories["far"] = f"{{url: 's3://nowhere/shop', endpoint: '{endpoint}', region: x}}"
         found = status(System.from_file(work.write_plan()), clock.now())
     assert found.verdict is Verdict.UNKNOWN
-    assert [one.error for one in found.survey.facts.repositories] == [None, None, "it did not answer within 5 s"]
+    assert [one.error for one in found.survey.facts.repositories] == [None, None, "it did not answer within 12 s"]
     assert found.survey.facts.services[0].standing.verdict is Verdict.OK
 
 
@@ -321,16 +322,17 @@ def test_the_daemon_beats_tells_and_serves_metrics(work: Workplace, there: Recei
     work.write_plan()
     work.backup("uploads")
     daemon = work.start("daemon")
-    silence = threading.Timer(60, daemon.kill)
+    silence = threading.Timer(500, daemon.kill)
     silence.start()
     try:
         wait_for(lambda: "recoup_objective_met{" in _metrics(free_port), "metrics are served")
         wait_for(lambda: list(work.local.glob("heartbeats/*.json")), "the heartbeat is there")
-        assert 'recoup_alarms{severity="critical",system="Shop"}' in _metrics(free_port)
+        alarms = 'recoup_alarms{severity="critical",system="Shop"}'
+        wait_for(lambda: alarms in _metrics(free_port), "the alarms are in the metrics")
         assert _get(free_port, "/") == (404, "the metrics are at /metrics\n")
     finally:
         os.killpg(daemon.pid, signal.SIGTERM)
-        work.finish(daemon, expect=None, timeout=60)
+        work.finish(daemon, expect=None, timeout=120)
         silence.cancel()
     assert work.json("watch", str(work.local), "--key-file", str(work.key_file), expect=3)["heartbeats"]
 
@@ -364,13 +366,13 @@ def test_a_stream_shows_how_far_it_is_behind_and_that_it_lost_its_server(redis7:
         finally:
             redis7.start()
             os.killpg(daemon.pid, signal.SIGTERM)
-            work.finish(daemon, expect=None, timeout=60)
+            work.finish(daemon, expect=None, timeout=120)
         assert "the daemon was stopped" in _whats(_status(work, 3))
         work.assert_no_secret_on_disk()
 
 
 def _get(port: int, path: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()

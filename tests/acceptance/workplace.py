@@ -144,7 +144,7 @@ class Workplace:
             start_new_session=True,
         )
 
-    def finish(self, process: subprocess.Popen[str], expect: int | None = 0, timeout: float = 150) -> Ended:
+    def finish(self, process: subprocess.Popen[str], expect: int | None = 0, timeout: float = 240) -> Ended:
         """Wait for the end of a call and check what always holds."""
         out, err = process.communicate(timeout=timeout)
         assert isinstance(process.args, list)
@@ -157,7 +157,7 @@ class Workplace:
         *arguments: str,
         expect: int | None = 0,
         environment: Mapping[str, str] | None = None,
-        timeout: float = 150,
+        timeout: float = 240,
     ) -> Ended:
         """Call ``recoup`` and wait for its end, which must be with the code ``expect`` (None: any)."""
         process = self.start(*arguments, environment=environment)
@@ -235,7 +235,7 @@ def kill(process: subprocess.Popen[str]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
     for pipe in (process.stdout, process.stderr):
         if pipe is not None:
             pipe.close()
@@ -251,7 +251,7 @@ def s3_environment(s3: S3Server) -> dict[str, str]:
     }
 
 
-def wait_for(question: Any, what: str, limit_seconds: float = 60, every: float = 0.005) -> None:
+def wait_for(question: Any, what: str, limit_seconds: float = 120, every: float = 0.005) -> None:
     """Ask until it is so; fail with ``what`` when it never is."""
     assert wait_until(question, limit_seconds=limit_seconds, every=every), f"it never happened: {what}"
 
