@@ -6,7 +6,6 @@ import enum
 import http.client
 import ssl
 import threading
-import time
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -60,11 +59,12 @@ class S3Proxy:
         self.requests: list[tuple[str, str, str]] = []
         self._upstream = urlsplit(upstream)
         self._lock = threading.Lock()
+        self._over = threading.Event()
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            timeout = 20
+            timeout = 120
 
             def handle_one_request(self) -> None:
                 try:
@@ -104,6 +104,7 @@ class S3Proxy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._over.set()  # nobody waits any more for an answer that is late
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -126,14 +127,14 @@ class S3Proxy:
             handler.close_connection = True
             return
         if rule is not None and rule.act is Act.DELAY:
-            time.sleep(rule.seconds)
+            self._over.wait(rule.seconds)
         cut_at = rule.at_byte if rule is not None and rule.act is Act.CUT else None
         self._answer(handler, status, headers, answer, cut_at)
 
     def _ask(
         self, handler: BaseHTTPRequestHandler, method: str, target: str, body: bytes
     ) -> tuple[int, list[tuple[str, str]], bytes]:
-        connection = http.client.HTTPConnection(self._upstream.hostname or "", self._upstream.port, timeout=30)
+        connection = http.client.HTTPConnection(self._upstream.hostname or "", self._upstream.port, timeout=120)
         try:
             connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
             for name, value in handler.headers.items():

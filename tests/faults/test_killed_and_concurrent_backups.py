@@ -97,7 +97,7 @@ def test_two_backups_of_one_service_at_once_are_one_backup_and_one_polite_refusa
         assert other.outcome.stored_in == ("local",)
     finally:
         go_on.set()
-        thread.join(60)
+        thread.join(120)
     assert len(results) == 1
     assert len(read_catalog([local], tmp_path / "catalog").entries) == 2
 
@@ -117,7 +117,7 @@ def test_backups_from_two_machines_into_one_repository_do_not_meet(tmp_path: Pat
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(120)
     assert errors == []
     entries = read_catalog([local], tmp_path / "catalog").entries
     assert len(entries) == 4
@@ -135,17 +135,30 @@ def test_a_lease_ends_with_its_holder(tmp_path: Path) -> None:
 def test_a_repository_that_stalls_is_left_behind_and_brought_up_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(copy_writer, "PATIENCE_SECONDS", 0.3)
+    left_behind, abandon = threading.Event(), copy_writer._Lane.abandon
+
+    def noting(lane: copy_writer._Lane, why: RecoupError) -> None:
+        abandon(lane, why)
+        left_behind.set()
+
+    monkeypatch.setattr(copy_writer._Lane, "abandon", noting)
+    monkeypatch.setattr(copy_writer, "PATIENCE_SECONDS", 2.0)
     monkeypatch.setattr(copy_writer, "QUEUED_BLOCKS", 2)
     first, inner = repository("first", MemoryStore()), MemoryStore()
     second = repository("second", inner)
     stalling = FaultyStore(
-        inner, fail_call=1, fault=Fault.SLOW, delay_seconds=3, concerns=lambda operation, key: operation == "write"
-    )
+        inner, fail_call=1, fault=Fault.SLOW, pause=lambda _seconds: void(left_behind.wait(120)),
+        concerns=lambda operation, key: operation == "write",
+    )  # fmt: skip
     broken = Repository(name="second", identity=second.identity, created=second.created, store=stalling, key=second.key)
     taken = take(SampleSource(tar=sample_tar()), [first, broken], tmp_path)
+    assert left_behind.is_set()
     assert taken.outcome.stored_in == ("first", "second")
     assert is_whole(second.manifest(taken.outcome.manifest.id), second)
+
+
+def void(_value: object) -> None:
+    pass
 
 
 def test_a_source_that_fails_leaves_nothing_in_any_repository(tmp_path: Path) -> None:

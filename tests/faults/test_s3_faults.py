@@ -6,13 +6,13 @@ import os
 import secrets
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from recoup.demo.servers import S3Server
+from recoup.kernel import clock
 from recoup.kernel.errors import MissingObjectError, StorageError, TransientStorageError
 from recoup.kernel.secret import Secret
 from recoup.storage.object_store import ObjectExistsError
@@ -65,7 +65,7 @@ def connect(
     access_key: str | None = None,
     secret_key: str | None = None,
     attempts: int = 3,
-    read_timeout_seconds: float = 20,
+    read_timeout_seconds: float = 60,
     verify: bool | Path = True,
 ) -> S3Store:
     return S3Store(
@@ -249,11 +249,11 @@ def test_a_fresh_key_won_with_a_lost_answer_counts_as_won(store: S3Store, direct
 def test_a_slow_answer_ends_in_time(s3: S3Server, proxy: S3Proxy, bucket: str, prefix: str) -> None:
     connect(s3, proxy.endpoint, bucket, prefix).put("key", b"x")
     store = connect(s3, proxy.endpoint, bucket, prefix, attempts=1, read_timeout_seconds=0.4)
-    proxy.rules.append(Rule(act=Act.DELAY, times=-1, seconds=1.5))
-    begun = time.monotonic()
+    proxy.rules.append(Rule(act=Act.DELAY, times=-1, seconds=200))
+    begun = clock.monotonic()
     with pytest.raises(TransientStorageError, match="did not answer in time"):
         store.stat("key")
-    assert time.monotonic() - begun < 10
+    assert clock.monotonic() - begun < 200, "it ended before any answer"
 
 
 def test_a_slow_answer_within_the_limit_is_waited_for(store: S3Store, proxy: S3Proxy) -> None:

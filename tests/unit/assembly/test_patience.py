@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from recoup.assembly.recover.patience import patiently
+from recoup.kernel import clock
 from recoup.kernel.errors import NoRepositoryError, TransientStorageError, WrongKeyError
 
 
@@ -18,6 +19,19 @@ class Repository:
         if self.failures:
             raise self.failures.pop(0)
         return "open"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time goes by only while somebody waits."""
+    at = 0.0
+
+    def pause(seconds: float) -> None:
+        nonlocal at
+        at += seconds
+
+    monkeypatch.setattr(clock, "monotonic", lambda: at)
+    monkeypatch.setattr(clock, "pause", pause)
 
 
 def test_it_is_tried_again_and_said_once() -> None:

@@ -15,7 +15,7 @@ from recoup.verification.grade import Grade, Rung
 from recoup.verification.live import LiveCopy, OpenLive, climb
 from recoup.verification.verify import Verification
 
-_PATIENCE_SECONDS = 30.0
+_PATIENCE_SECONDS = 300.0
 
 
 def found(verdict: Verdict = Verdict.OK) -> list[Finding]:
@@ -134,6 +134,7 @@ def test_when_the_time_is_over_before_it_begins_every_grade_is_unknown_and_nothi
 
 def test_work_that_takes_too_long_is_ended_also_inside_a_handler_of_errors_and_all_is_removed() -> None:
     def endless() -> Sequence[Finding]:
+        watch._deadline = clock.monotonic() + 0.2  # counted from here, so that what comes before has its time
         until = clock.monotonic() + _PATIENCE_SECONDS
         while clock.monotonic() < until:
             with contextlib.suppress(EngineError, OSError, Exception):
@@ -141,9 +142,9 @@ def test_work_that_takes_too_long_is_ended_also_inside_a_handler_of_errors_and_a
         return found()
 
     copy, begun = Copy(sound=endless), clock.monotonic()
-    watch = Watch(deadline=begun + 1.0, time_over="the time that was allowed is over")
+    watch = Watch(deadline=begun + _PATIENCE_SECONDS, time_over="the time that was allowed is over")
     proven = climb(stored(), Grade.WORKS, copy.open(), watch)
-    assert clock.monotonic() - begun < _PATIENCE_SECONDS / 2
+    assert clock.monotonic() - begun < _PATIENCE_SECONDS
     assert (copy.asked, copy.removed) == (["boots", "sound"], 1)
     assert verdicts(proven)["boots"] == "ok"
     assert [verdicts(proven)[name] for name in ("sound", "same", "works")] == ["unknown"] * 3
@@ -156,10 +157,11 @@ def test_the_removal_of_a_sandbox_is_not_cut_short_by_the_limit() -> None:
     @contextlib.contextmanager
     def slow_to_go() -> Iterator[LiveCopy]:
         yield Copy()
+        watch._deadline = clock.monotonic()  # its time is over while it is removed
         clock.pause(1.5)
         ended.append("removed")
 
-    watch = Watch(deadline=clock.monotonic() + 1.0, time_over="over")
+    watch = Watch(deadline=clock.monotonic() + _PATIENCE_SECONDS, time_over="over")
     assert climb(stored(), Grade.BOOTS, slow_to_go, watch).verdict is Verdict.OK
     assert ended == ["removed"]
     assert climb(stored(), Grade.BOOTS, slow_to_go, watch).verdict is Verdict.UNKNOWN
