@@ -38,8 +38,8 @@ def temporary() -> Iterator[Path]:
     folder.chmod(0o755)
     try:
         yield folder
-        assert wait_until(lambda: not _living_in(folder), limit_seconds=20), _living_in(folder)
-        assert wait_until(lambda: not list(folder.iterdir()), limit_seconds=20), list(folder.iterdir())
+        assert wait_until(lambda: not _living_in(folder), limit_seconds=120), _living_in(folder)
+        assert wait_until(lambda: not list(folder.iterdir()), limit_seconds=120), list(folder.iterdir())
     finally:
         with suppress(OSError):
             folder.rmdir()
@@ -58,7 +58,7 @@ def _living_in(folder: Path) -> list[str]:
 
 def _demo(temporary: Path, *arguments: str) -> Command:
     environment = {"TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"}
-    return Command(argv=[_RECOUP, "demo", *arguments], environment=environment, timeout_seconds=240)
+    return Command(argv=[_RECOUP, "demo", *arguments], environment=environment, timeout_seconds=500)
 
 
 def test_the_demo_recovers_everything_and_leaves_nothing_behind(temporary: Path) -> None:
@@ -84,10 +84,14 @@ def _read_until(child: Child, text: str) -> str:
 
 @pytest.mark.parametrize("moment", ["1. A production", "2. Protected", "4. Disaster"])
 def test_an_interrupted_demo_leaves_nothing_behind(temporary: Path, moment: str) -> None:
-    with open_child(_demo(temporary)) as child:
-        _read_until(child, moment)
-        os.kill(child.pid, signal.SIGINT)
-        assert child.wait(60).exit_status == Exit.INTERRUPTED
+    for _ in range(5):
+        with open_child(_demo(temporary)) as child:
+            _read_until(child, moment)
+            os.kill(child.pid, signal.SIGINT)
+            ended = child.wait(240).exit_status
+        if ended != Exit.OK:  # it was over before the signal came: again
+            break
+    assert ended == Exit.INTERRUPTED
 
 
 def test_a_kept_demo_takes_commands_until_it_is_interrupted(temporary: Path) -> None:
@@ -96,10 +100,10 @@ def test_a_kept_demo_takes_commands_until_it_is_interrupted(temporary: Path) -> 
         folder = next(line.split()[1] for line in said.splitlines() if line.strip().startswith("cd "))
         begin = "recoup backup --new-repository local --quiet >&2"
         script = f"cd {folder} && . ./environment && {begin} && recoup list --json"
-        listed = json.loads(run(Command(argv=["sh", "-c", script], timeout_seconds=120)).stdout)
+        listed = json.loads(run(Command(argv=["sh", "-c", script], timeout_seconds=240)).stdout)
         assert {entry["service"] for entry in listed["artefacts"]} == {"postgres", "redis", "configuration"}
         os.kill(child.pid, signal.SIGINT)
-        assert child.wait(60).exit_status == Exit.OK
+        assert child.wait(240).exit_status == Exit.OK
 
 
 def test_the_demo_says_so_when_what_came_back_is_not_what_was_copied() -> None:
