@@ -37,15 +37,17 @@ from tests.real import require_found
 _SOAK = bool(os.environ.get("RECOUP_SOAK"))
 _RANDOM_KILLS = 12 if _SOAK else 3
 _ROWS = 40_000
+#: How often it is tried to hit something in its middle: where we are slow, it may be over before we strike.
+_AGAIN = 8
 
 
 def _kill_when(process: subprocess.Popen[str], question: Callable[[], bool]) -> bool:
     """Kill only ``recoup`` itself (its children must notice) once it is so; False when it ended before."""
-    wait_until(lambda: question() or process.poll() is not None, limit_seconds=60, every=0.002)
+    wait_until(lambda: question() or process.poll() is not None, limit_seconds=120, every=0.002)
     ended = process.poll() is not None
     with contextlib.suppress(ProcessLookupError):
         os.kill(process.pid, signal.SIGKILL)
-    process.wait(30)
+    process.wait(120)
     kill(process)
     return not ended
 
@@ -92,11 +94,15 @@ def _kill_backups(work: Workplace, *arguments: str, seed: int, clean: Callable[[
     ]
     stages += [lambda _, moment=moment: _after(moment) for moment in _moments(seed, seconds)]
     for stage in stages:
-        question = stage(work)
-        killed += _kill_when(work.start("backup", *arguments), question)
-        assert wait_until(clean, limit_seconds=20), "the server is not rid of the killed backup"
-        listed = work.listed()
-        assert set(listed) == {path.stem for path in (work.local / "manifests").glob("*.json")}
+        for _ in range(_AGAIN):
+            question = stage(work)
+            in_time = _kill_when(work.start("backup", *arguments), question)
+            assert wait_until(clean, limit_seconds=120), "the server is not rid of the killed backup"
+            listed = work.listed()
+            assert set(listed) == {path.stem for path in (work.local / "manifests").glob("*.json")}
+            if in_time:
+                killed += 1
+                break
     assert killed >= len(stages) - 3
 
 
@@ -225,6 +231,7 @@ def test_a_dump_killed_while_it_replaces_a_database_harms_nothing(
     question = stages[moment] if moment < len(stages) else _after(random.Random(moment).uniform(0.4, 1.5))
     arguments = ("restore", artefact, "--force")
     _kill_when(work.start(*arguments), question)
+    assert wait_until(lambda: _nobody_restores(server), limit_seconds=120), "what the dead run asked for goes on"
     names = databases_of(server)
     assert database in names, "there is no instant without the production database"
     kept = [name for name in names if name.startswith(f"{database}_replaced_")]
@@ -240,6 +247,11 @@ def test_a_dump_killed_while_it_replaces_a_database_harms_nothing(
     assert [server.execute("SELECT count(*) FROM orders WHERE id = -1", name) for name in kept].count([(1,)]) == 1
     assert not [name for name in databases_of(server) if "_recoup_" in name]
     assert work.unfinished() == []
+
+
+def _nobody_restores(server: PostgresServer) -> bool:
+    left = "SELECT count(*) FROM pg_stat_activity WHERE application_name ~ 'pg_restore|recoup'"
+    return server.execute(left) == [(0,)]
 
 
 def _settings(client: redis.Redis) -> dict[str, str]:
@@ -277,7 +289,7 @@ def test_a_restore_into_a_running_redis_killed_at_many_instants_ends_with_the_co
             # The old data or the new, never half of either.
             present = client.exists("written", "binary", "stream:big")
             assert present in (2, 3), present
-            assert wait_until(lambda: client.info("replication")["connected_slaves"] == 0, limit_seconds=20)
+            assert wait_until(lambda: client.info("replication")["connected_slaves"] == 0, limit_seconds=120)
         work.recoup(*arguments)
         assert client.info("replication")["role"] == "master"
         assert _settings(client) == settings
@@ -293,13 +305,17 @@ def test_a_restore_into_a_running_redis_killed_at_many_instants_ends_with_the_co
 def test_an_interrupted_backup_says_so_and_cleans_up_at_once(busy: tuple[Workplace, PostgresServer, str]) -> None:
     work, server, _ = busy
     work.recoup("backup")
-    question = _any(work, "stack/backups/.incoming/*")
-    process = work.start("backup")
-    wait_until(lambda: question() or process.poll() is not None, limit_seconds=60, every=0.002)
-    process.send_signal(signal.SIGTERM)
-    ended = work.finish(process, expect=130)
+    for _ in range(_AGAIN):
+        question = _any(work, "stack/backups/.incoming/*")
+        process = work.start("backup")
+        wait_until(lambda: question() or process.poll() is not None, limit_seconds=120, every=0.002)  # noqa: B023
+        process.send_signal(signal.SIGTERM)
+        ended = work.finish(process, expect=None)
+        if ended.code != 0:
+            break
+    assert ended.code == 130, ended
     assert "The same command resumes." in ended.err
-    assert wait_until(lambda: _nobody_copies(server), limit_seconds=20)
+    assert wait_until(lambda: _nobody_copies(server), limit_seconds=120)
     assert work.strays() == []
     work.recoup("backup")
     _assert_clean(work)
@@ -337,13 +353,14 @@ def test_a_backup_killed_while_it_uploads_leaves_no_parts_in_the_bucket(work: Wo
         def uploads() -> int:
             return len(client.list_multipart_uploads(Bucket=bucket).get("Uploads", []))
 
-        assert _kill_when(work.start("backup"), lambda: uploads() > 0)
+        assert any(_kill_when(work.start("backup"), lambda: uploads() > 0) for _ in range(_AGAIN))
+        whole = set(work.listed())  # those that were over before the kill
         artefact = work.backup()
         assert uploads() == 0
         keys = {one["Key"] for one in client.list_objects_v2(Bucket=bucket)["Contents"]}
     folders = {key.split("/")[4] for key in keys if key.startswith("production/artefacts/")}
-    assert folders == {artefact}
-    assert work.listed() == {artefact: ["local", "offsite"]}
+    assert folders == {artefact, *whole}
+    assert work.listed() == {one: ["local", "offsite"] for one in (artefact, *whole)}
     _assert_clean(work)
 
 

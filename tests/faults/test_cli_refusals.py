@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from recoup.demo.programs import find_postgres
 from recoup.demo.servers import PostgresServer, RedisServer, S3Server
 from recoup.repository import layout
 from recoup.repository.seal import Key, authenticate
-from tests.acceptance.workplace import KEY, OTHER_KEY, Workplace, kill, s3_environment, wait_for
+from tests.acceptance.workplace import KEY, OTHER_KEY, Ended, Workplace, kill, s3_environment, wait_for
 from tests.integration.logical import databases_of, small_database
 from tests.real import require_found
 
@@ -30,6 +33,9 @@ def filed(work: Workplace) -> tuple[Workplace, str]:
 def _snapshot(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
+
+#: How often it is tried to hit something in its middle: where we are slow, it may be over before we strike.
+_AGAIN = 8
 
 _COMMANDS = [
     ("backup",),
@@ -204,6 +210,21 @@ def test_files_that_differ_are_named_and_with_force_they_are_kept(filed: tuple[W
     assert [path.read_text() for path in (work.folder / kept).rglob("one")] == ["changed since"]
 
 
+def _stopped_backup(work: Workplace) -> subprocess.Popen[str]:
+    """A base backup that has stopped in its middle: it holds the lease for as long as that takes."""
+    for _ in range(_AGAIN):
+        there = set(work.local.glob(".incoming/*"))
+        first = work.start("backup", "postgres", "--kind", "base")
+        # Not earlier: a connection that is being made would run into its time-out meanwhile.
+        begun = lambda: set(work.local.glob(".incoming/*")) - there or first.poll() is not None  # noqa: B023, E731
+        wait_for(begun, "bytes arrive")
+        first.send_signal(signal.SIGSTOP)
+        if first.poll() is None and work.unfinished():
+            return first
+        kill(first)  # it was over before it could be stopped
+    raise AssertionError("no backup could be stopped")
+
+
 def _copying(work: Workplace) -> bool:
     return any(work.local.glob(".incoming/*")) and any(work.state.glob("*/unfinished/*.json"))
 
@@ -220,12 +241,8 @@ def test_a_second_backup_and_a_restore_are_refused_while_a_backup_runs(
     work.services["files"] = "{engine: files, paths: [data]}"
     work.write_plan()
     dump = work.backup("postgres", "--kind", "dump")
-    there = set(work.local.glob(".incoming/*"))
-    first = work.start("backup", "postgres", "--kind", "base")
+    first = _stopped_backup(work)
     try:
-        # Not earlier: a connection that is being made would run into its time-out meanwhile.
-        wait_for(lambda: set(work.local.glob(".incoming/*")) - there or first.poll() is not None, "bytes arrive")
-        first.send_signal(19)  # SIGSTOP: it holds the lease for as long as this takes
         before = databases_of(postgres18)
         for command in (("backup", "postgres", "--kind", "dump"), ("restore", dump, "--force")):
             ended = work.recoup(*command, expect=6)
@@ -233,7 +250,7 @@ def test_a_second_backup_and_a_restore_are_refused_while_a_backup_runs(
             assert "hint: " in ended.err
         assert databases_of(postgres18) == before
         work.recoup("backup", "files")  # another service is not concerned
-        first.send_signal(18)
+        first.send_signal(signal.SIGCONT)
         assert work.finish(first).code == 0
     finally:
         kill(first)
@@ -256,23 +273,43 @@ def test_a_postgres_that_goes_away_in_the_middle_fails_the_backup_and_leaves_not
             if kind == "base"
             else "pg_stat_activity WHERE query ~ '^COPY' AND state = 'active'"
         )
-        process = work.start("backup", "--kind", kind)
-        wait_until(lambda: server.execute(busy) != [(0,)] or process.poll() is not None, limit_seconds=60, every=0)
-        ended = work.finish(process, expect=1)
+        ended = _fails(work, lambda: server.execute(busy) != [(0,)], "--kind", kind)
         assert "127.0.0.1" in ended.err or "pg_dump" in ended.err
-        assert work.listed() == {}
         assert work.strays() == []
-        process = work.start("backup", "--kind", kind)
-        wait_for(lambda: _copying(work) or process.poll() is not None, "bytes arrive")
-        server.kill()
-        ended = work.finish(process, expect=1)
+
+        def kill_server() -> bool:
+            if _copying(work):
+                server.kill()
+                return True
+            return False
+
+        ended = _fails(work, kill_server, "--kind", kind, before=server.start)
         assert "hint: " in ended.err
         assert work.strays() == []
+        there = set(work.listed())
         ended = work.recoup("backup", "--kind", kind, expect=1)  # it is still down
         assert "hint: " in ended.err
         server.start()
         artefact = work.backup("--kind", kind)
-        assert list(work.listed()) == [artefact]
+        assert set(work.listed()) == {artefact, *there}
+
+
+def _fails(
+    work: Workplace, strike: Callable[[], bool], *arguments: str, before: Callable[[], None] | None = None
+) -> Ended:
+    """A backup fails in whose middle we ``strike``, which says whether it has, and nothing is listed of it."""
+    for _ in range(_AGAIN):
+        if before is not None:
+            before()
+        there = set(work.listed()) if work.local.exists() else set()
+        process = work.start("backup", *arguments)
+        wait_until(lambda: strike() or process.poll() is not None, limit_seconds=120, every=0)  # noqa: B023
+        ended = work.finish(process, expect=None)
+        if ended.code != 0:
+            break
+    assert ended.code == 1, ended
+    assert set(work.listed()) == there
+    return ended
 
 
 def test_a_redis_that_drops_the_transfer_fails_the_backup_and_leaves_nothing(
@@ -282,16 +319,9 @@ def test_a_redis_that_drops_the_transfer_fails_the_backup_and_leaves_nothing(
     client.execute_command("DEBUG", "POPULATE", 400_000, "key", 60)
     work.add_redis(redis7)
     work.write_plan()
-    process = work.start("backup")
     drop = ("CLIENT", "KILL", "TYPE", "replica")
-    wait_until(
-        lambda: (_copying(work) and client.execute_command(*drop) > 0) or process.poll() is not None,
-        limit_seconds=60,
-        every=0,
-    )
-    ended = work.finish(process, expect=1)
+    ended = _fails(work, lambda: _copying(work) and client.execute_command(*drop) > 0)
     assert "redis" in ended.err
-    assert work.listed() == {}
     assert work.strays() == []
     client.flushall()
     client.close()
