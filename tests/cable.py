@@ -40,10 +40,16 @@ def listen_on(machine: Machine, port: int) -> socket.socket:
 
 
 class Cable:
-    """Passes connections on to ``to`` of the loopback. While it is cut, there is nobody at the other end."""
+    """Passes connections on to ``to`` of the loopback. While it is cut, there is nobody at the other end.
 
-    def __init__(self, to: int, *, listener: socket.socket | None = None) -> None:
+    ``on_answer`` sees what the server sends before that is passed on, and may take its time.
+    """
+
+    def __init__(
+        self, to: int, *, listener: socket.socket | None = None, on_answer: Callable[[bytes], None] = lambda _: None
+    ) -> None:
         self._to = to
+        self._on_answer = on_answer
         self._listener = listener or socket.create_server(("127.0.0.1", 0))
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
@@ -97,12 +103,14 @@ class Cable:
                     far.close()
                     continue
                 self._open |= {near, far}
-            for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=self._pass_on, args=(source, sink), daemon=True).start()
+            for source, sink, answers in ((near, far, False), (far, near, True)):
+                threading.Thread(target=self._pass_on, args=(source, sink, answers), daemon=True).start()
 
-    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pass_on(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(_PIECE):
+                if answers:
+                    self._on_answer(data)
                 sink.sendall(data)
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)

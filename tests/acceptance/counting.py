@@ -4,27 +4,44 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from recoup.kernel import clock
 
-#: How much later than it was an application may note what it wrote, on a busy machine; and PostgreSQL's state is fixed
-#: a little before the end of its backup is told.
-SLACK = timedelta(milliseconds=1500)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """One number. It was written at some time between these two: a busy machine hears of it late."""
+
+    sent: datetime
+    answered: datetime
 
 
 @dataclass(slots=True, kw_only=True)
 class Counting:
-    """What was written when. ``database[n]`` is when the number ``n`` was committed, ``redis[n]`` when it was set."""
+    """What was written when, by number."""
 
-    database: list[datetime] = field(default_factory=list)
-    redis: list[datetime] = field(default_factory=list)
+    database: list[Written] = field(default_factory=list)
+    redis: list[Written] = field(default_factory=list)
 
     def apart(self, in_database: int, in_redis: int) -> timedelta:
-        """Given the numbers that came back, how far apart in time they were written."""
-        return abs(self.redis[in_redis] - self.database[in_database])
+        """Given the newest numbers that came back, how far apart in time the two states are at least."""
+        one, other = state(self.database, in_database), state(self.redis, in_redis)
+        return max(one.sent - other.answered, other.sent - one.answered, timedelta(0))
+
+
+def state(numbers: Sequence[Written], newest: int) -> Written:
+    """Between which times a state was there that has the number ``newest`` and not the next one."""
+    return Written(sent=numbers[newest].sent, answered=numbers[newest + 1].answered)
+
+
+def write(into: list[Written], act: Callable[[int], object]) -> None:
+    """Write the next number, and note it when it is acknowledged."""
+    sent = clock.now()
+    act(len(into))
+    into.append(Written(sent=sent, answered=clock.now()))
 
 
 @contextlib.contextmanager
@@ -34,14 +51,10 @@ def counting(commit: Callable[[int], object], set_number: Callable[[int], object
     failures: list[Exception] = []
 
     def work() -> None:
-        number = 0
         try:
             while not stop.is_set():
-                commit(number)
-                written.database.append(clock.now())
-                set_number(number)
-                written.redis.append(clock.now())
-                number += 1
+                write(written.database, commit)
+                write(written.redis, set_number)
                 begun.set()
         except Exception as failure:  # noqa: BLE001 - shown by the test
             failures.append(failure)

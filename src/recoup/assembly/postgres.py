@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from recoup.assembly.stack import Stack, open_stack
 from recoup.assembly.system import System
@@ -60,7 +61,7 @@ class BaseSource:
 
     place: PostgresPlace
     system_identifier: str | None  #: of the cluster that earlier backups were taken of
-    on_consistent: Callable[[], None] = lambda: None  #: called when the state that it recovers to is fixed
+    on_stopped: Callable[[datetime], None] | None = None  #: called when the state is fixed that it recovers to
     builds_on: Callable[[], Earlier] | None = None  #: for an incremental one: finds the backup that it builds on
     engine: str = "postgres"
     kind: str = "base"
@@ -85,6 +86,7 @@ class BaseSource:
                     expected_system_identifier=self.system_identifier,
                     on_progress=on_progress,
                     since=since,
+                    on_stopped=self.on_stopped,
                 )
             assert isinstance(place.access, ProgramAccess)
             return take_base_backup_by_program(
@@ -94,20 +96,16 @@ class BaseSource:
                 expected_system_identifier=self.system_identifier,
                 on_progress=on_progress,
                 since=since,
+                on_stopped=self.on_stopped,
             )
-
-        def take_and_tell() -> CopyFacts:
-            copy = take()
-            self.on_consistent()
-            return copy
 
         if place.service.heartbeat:
             # A server that cannot take the row now can be copied all the same; the drill says what it has.
             with contextlib.suppress(EngineError), open_maintenance(place.access) as session:
                 beat(session, row=True)
         if not place.service.fingerprint:
-            return take_and_tell()
-        return take_with_fingerprint(place.access, place.databases, take_and_tell)
+            return take()
+        return take_with_fingerprint(place.access, place.databases, take)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,11 +81,11 @@ def _say_taken(output: Output, taken: StackTaken) -> None:
 
 
 def distance(point: StackPoint) -> str:
-    """How far apart the states of the databases are, in words."""
+    """How far apart the states of the databases are at most, in words."""
     apart = point.apart
     if apart is None:
         return "one database"
-    return f"databases {round(apart / timedelta(milliseconds=1))} ms apart"
+    return f"databases at most {apart // timedelta(milliseconds=1)} ms apart"
 
 
 def point_document(point: StackPoint) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def point_document(point: StackPoint) -> dict[str, Any]:
         "name": point.name,
         "begun": clock.to_text(point.begun),
         "ended": clock.to_text(point.ended),
-        "apart_ms": None if apart is None else round(apart / timedelta(milliseconds=1)),
+        "apart_ms": None if apart is None else apart // timedelta(milliseconds=1),
         "members": [
             {
                 "service": one.service,
@@ -106,6 +106,7 @@ def point_document(point: StackPoint) -> dict[str, Any]:
                 "artefact": one.artefact,
                 "way": one.way,
                 "moment": clock.to_text(one.moment),
+                "earliest": clock.to_text(one.earliest or one.moment),
                 "position": dict(one.position),
             }
             for one in point.members

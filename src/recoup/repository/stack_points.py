@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import permutations
 from typing import Any, Final, Literal, get_args
 
 from recoup.engines.engine import CopyFacts
@@ -22,6 +23,7 @@ from recoup.repository.manifest import Manifest
 from recoup.repository.repository import Repository
 
 VERSION: Final = 1
+_MILLISECOND: Final = timedelta(milliseconds=1)
 #: A name is the label of the copies and a restore point of PostgreSQL, whose names have at most 63 bytes
 #: (MAXFNAMELEN, src/include/access/xlog_internal.h).
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}")
@@ -35,8 +37,8 @@ Way = Literal["copy", "wal", "stream"]
 class StackMember:
     """One service of a point.
 
-    ``moment`` is when its state was fixed, by the clock of the machine that took it. ``position`` says which state it
-    is in the engine's own terms: LSN, replication offset, commit.
+    ``moment`` is when its state was fixed at the latest, ``earliest`` when at the earliest, by the clock of the machine
+    that took it. ``position`` says which state it is in the engine's own terms: LSN, replication offset, commit.
     """
 
     service: str
@@ -45,6 +47,7 @@ class StackMember:
     way: Way
     moment: datetime
     position: Mapping[str, Any]
+    earliest: datetime | None = None  #: None in points of before that was noted: as ``moment``
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +64,20 @@ class StackPoint:
 
     @property
     def apart(self) -> timedelta | None:
-        """How far apart the states of the databases are; None when there are not two. Files are read over a while."""
+        """How far apart the states of the databases are at most; None when there are not two."""
         return apart(self.members)
 
 
 def apart(members: Sequence[StackMember]) -> timedelta | None:
-    """The time between the first and the last of the databases' states; None when there are not two."""
-    moments = [one.moment for one in members if one.kind != "files"]
-    return max(moments) - min(moments) if len(moments) > 1 else None
+    """The most that can lie between the first and the last of the databases' states; None when there are not two.
+
+    In whole milliseconds, rounded up. Files do not count: they are read over a while.
+    """
+    spans = [(one.earliest or one.moment, one.moment) for one in members if one.kind != "files"]
+    if len(spans) < 2:
+        return None
+    most = max(latest - earliest for (earliest, _), (_, latest) in permutations(spans, 2))
+    return -(-most // _MILLISECOND) * _MILLISECOND
 
 
 def check_name(name: str) -> str:
@@ -108,7 +117,7 @@ def write_point(
     }
     distance = apart(members)
     if distance is not None:
-        facts["apart_ms"] = round(distance / timedelta(milliseconds=1))
+        facts["apart_ms"] = distance // _MILLISECOND
     with ArtefactWriter(header, repositories) as writer:
         depends_on = tuple(dict.fromkeys(one.artefact for one in members))
         return writer.finish(CopyFacts(facts=facts, left_out=tuple(left_out), depends_on=depends_on))
@@ -156,6 +165,7 @@ def _member_document(member: StackMember) -> dict[str, Any]:
         "artefact": member.artefact,
         "way": member.way,
         "moment": clock.to_text(member.moment),
+        "earliest": clock.to_text(member.earliest or member.moment),
         "position": dict(member.position),
     }
 
@@ -168,7 +178,7 @@ def _members(manifest: Manifest) -> tuple[StackMember, ...]:
 
 
 def _member(document: Mapping[str, Any]) -> StackMember:
-    way, artefact = document["way"], document["artefact"]
+    way, artefact, earliest = document["way"], document["artefact"], document.get("earliest")
     if way not in get_args(Way) or not ids.is_id(artefact):
         raise ValueError(f"{artefact!r} by {way!r}")
     return StackMember(
@@ -177,5 +187,6 @@ def _member(document: Mapping[str, Any]) -> StackMember:
         artefact=artefact,
         way=way,
         moment=clock.from_text(document["moment"]),
+        earliest=None if earliest is None else clock.from_text(earliest),
         position=dict(document["position"]),
     )

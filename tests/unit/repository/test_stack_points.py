@@ -21,6 +21,7 @@ from recoup.repository.retention import Copy, Proof, Rules, Snapshot, decide, re
 from recoup.repository.seal import Key
 from recoup.repository.stack_points import (
     StackMember,
+    apart,
     check_name,
     header_of,
     read_point,
@@ -37,6 +38,7 @@ _MEMBERS = (
         artefact="20261123-020000-aaaaaa",
         way="copy",
         moment=_NOW,
+        earliest=_NOW - timedelta(milliseconds=30),
         position={"lsn": "0/2000120", "timeline": 1},
     ),
     StackMember(
@@ -45,6 +47,7 @@ _MEMBERS = (
         artefact="20261123-020001-bbbbbb",
         way="copy",
         moment=_NOW + timedelta(milliseconds=266),
+        earliest=_NOW + timedelta(milliseconds=1),
         position={"offset": 4711},
     ),
 )
@@ -67,8 +70,8 @@ def test_a_point_is_read_as_it_was_written_and_depends_on_its_copies(tmp_path: P
     point = read_point(manifest)
     assert point.name == "before-2.4"
     assert point.members == _MEMBERS
-    assert point.apart == timedelta(milliseconds=266)
-    assert manifest.facts["apart_ms"] == 266
+    assert point.apart == timedelta(milliseconds=296)
+    assert manifest.facts["apart_ms"] == 296
     assert manifest.depends_on == tuple(one.artefact for one in _MEMBERS)
     assert point.left_out == (("api", "holds no data"),)
     catalog = read_catalog([repository], tmp_path)
@@ -81,6 +84,24 @@ def test_a_point_is_read_as_it_was_written_and_depends_on_its_copies(tmp_path: P
     with pytest.raises(RefusedError, match="already"):
         refuse_taken("before-2.4", catalog)
     refuse_taken("before-2.5", catalog)
+
+
+def test_how_far_apart_two_states_are_is_the_most_that_their_times_allow() -> None:
+    postgres, redis = _MEMBERS
+    late = replace(postgres, moment=_NOW + timedelta(seconds=9))
+    assert apart([redis, late]) == timedelta(seconds=9) - timedelta(milliseconds=1)
+    unequal = replace(redis, moment=_NOW + timedelta(microseconds=970_001))
+    assert apart([postgres, unequal]) == timedelta(milliseconds=1001), "rounded up"
+    files = replace(late, kind="files", earliest=_NOW - timedelta(days=1))
+    assert apart([postgres, files]) is None
+    assert apart([postgres, files, redis]) == timedelta(milliseconds=296)
+
+
+def test_a_point_of_before_the_earliest_time_was_noted_is_read() -> None:
+    manifest = _written(_repository())
+    members = [{name: said for name, said in one.items() if name != "earliest"} for one in manifest.facts["members"]]
+    point = read_point(replace(manifest, facts={**manifest.facts, "members": members}))
+    assert point.apart == timedelta(milliseconds=266)
 
 
 @pytest.mark.parametrize(

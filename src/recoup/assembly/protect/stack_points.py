@@ -1,8 +1,10 @@
 """Taking a stack recovery point: copies of all services under one label, and then the label itself.
 
 The databases come first, and as close together as their copies allow: a base backup recovers to the position where it
-ended, an RDB is the data set of the instant at which the server forked. So Redis is asked for its copy at the moment at
-which PostgreSQL's has ended, and not when that has been read back. Files follow, so that what a row names is there.
+was stopped, an RDB is the data set of the instant at which the server forked. So Redis is asked for its copy as soon as
+PostgreSQL's has been stopped, before its WAL has come. Files follow, so that what a row names is there.
+
+No server says when that was. Of each member it is noted when it was at the earliest and at the latest.
 """
 
 from __future__ import annotations
@@ -138,7 +140,7 @@ class _Run:
     on_progress: ProgressListener
     on_copy: Callable[[Protected], None]
     results: dict[Task, Protected] = field(default_factory=dict)
-    moments: dict[str, datetime] = field(default_factory=dict)
+    spans: dict[str, tuple[datetime, datetime]] = field(default_factory=dict)  #: earliest and latest, by service
     marks: dict[str, str] = field(default_factory=dict)  #: the restore points: their LSN, by service
     left_out: list[tuple[str, str]] = field(default_factory=list)
     _failure: RecoupError | None = None
@@ -184,13 +186,17 @@ class _Run:
             self._failure = failure  # raised by the thread that waits for this one
 
     def _take(self, task: Task, then: Callable[[], None]) -> None:
-        def fixed() -> None:
-            self.moments[task.service] = clock.now()
+        marking = threading.Thread(target=self._mark, args=(task.service,), name=f"mark-{task.service}", daemon=True)
+
+        def fixed(earliest: datetime) -> None:
+            self.spans[task.service] = earliest, clock.now()
             then()
-            self._mark(task.service)
+            marking.start()  # beside the copy, which goes on meanwhile and must not wait for another connection
 
         options = replace(self.options, wrap=lambda source: _observed(source, fixed))
         self.results[task] = protect_recorded(self.system, task, options, self.on_progress)
+        if marking.ident is not None:
+            marking.join()  # ends: connections and statements have limits
 
     def _mark(self, service: str) -> None:
         """Write the name into the WAL that is archived, so that a recovery of the one service can stop there."""
@@ -201,25 +207,25 @@ class _Run:
         try:
             access = postgres_place(self.system, service).access
             self.marks[service] = str(create_restore_point(access, self.options.label))
-        except EngineError as refused:
+        except RecoupError as refused:
             self.left_out.append((f"the restore point of {service}", refused.message))
 
     def _all_hold(self) -> bool:
         return all(_holds(one) for one in self.results.values())
 
 
-def _observed(source: Source, fixed: Callable[[], None]) -> Source:
+def _observed(source: Source, fixed: Callable[[datetime], None]) -> Source:
     if isinstance(source, BaseSource):
-        return replace(source, on_consistent=fixed)
+        return replace(source, on_stopped=fixed)
     return _FirstByte(source, fixed) if source.kind == "rdb" else source
 
 
 class _FirstByte:
     """A source of which the first byte tells that its state is fixed: a server sends its RDB after it has forked."""
 
-    def __init__(self, source: Source, fixed: Callable[[], None]) -> None:
+    def __init__(self, source: Source, fixed: Callable[[datetime], None]) -> None:
         self._source, self._fixed = source, fixed
-        self._seen = False
+        self._asked: datetime | None = None  # until the first byte
 
     @property
     def service(self) -> str:
@@ -238,12 +244,13 @@ class _FirstByte:
 
     def take(self, sink: Sink, begun_stamp: str, on_progress: ProgressListener) -> CopyFacts:
         """See ``Source``."""
+        self._asked = clock.now()
         return self._source.take(_WatchedSink(sink, self._see), begun_stamp, on_progress)
 
     def _see(self) -> None:
-        if not self._seen:
-            self._seen = True
-            self._fixed()
+        if self._asked is not None:
+            asked, self._asked = self._asked, None
+            self._fixed(asked)
 
 
 class _WatchedSink:
@@ -289,12 +296,14 @@ def _member(result: Protected, run: _Run) -> StackMember:
     assert result.taken is not None, "only copies that hold become members"
     manifest = result.taken.outcome.manifest
     mark = run.marks.get(manifest.service)
+    earliest, latest = run.spans.get(manifest.service, (manifest.begun, manifest.ended))
     return StackMember(
         service=manifest.service,
         kind=manifest.kind,
         artefact=manifest.id,
         way="copy",
-        moment=run.moments.get(manifest.service, manifest.ended),
+        moment=latest,
+        earliest=earliest,
         position=position_of(manifest) | ({"restore_point_lsn": mark} if mark is not None else {}),
     )
 

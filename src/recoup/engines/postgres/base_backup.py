@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
-from recoup.engines.engine import Content, CopyFacts, Progress, ProgressListener, Sink
+from recoup.engines.engine import Content, CopyFacts, Progress, ProgressListener, Sink, StreamSink
 from recoup.engines.postgres.access import DirectAccess
 from recoup.engines.postgres.base_protocol import BaseBackupOptions, BaseBackupStream, upload_manifest
+from recoup.engines.postgres.base_stopped import StopSign
 from recoup.engines.postgres.earlier import Earlier
 from recoup.engines.postgres.incremental import explain_refusal, require_incremental, require_timeline
 from recoup.engines.postgres.lsn import Lsn
@@ -32,6 +34,7 @@ def take_base_backup(
     idle_seconds: float = IDLE_SECONDS,
     hold_wal_bytes: int | None = None,
     since: Earlier | None = None,
+    on_stopped: Callable[[datetime], None] | None = None,
 ) -> CopyFacts:
     """Stream ``base.tar``, ``<oid>.tar`` for each tablespace, and ``backup_manifest`` into ``sink``.
 
@@ -39,7 +42,7 @@ def take_base_backup(
     sent, a temporary slot keeps it on the server, but never more than ``hold_wal_bytes`` (0: none; by default a
     tenth of the cluster's size, at least 1 and at most 16 GiB). The copy is good only when this returns: the caller
     must discard it when this raises, which may be after the last byte. With ``since``, it holds only the blocks that
-    changed since that backup began, and is restored together with it.
+    changed since that backup began, and is restored together with it. ``on_stopped``: see ``StopSign``.
 
     Raise ``RefusedError`` when the server is another cluster than ``expected_system_identifier``, or cannot tell what
     changed; ``EngineError`` and its kinds for everything the server or the network does wrong.
@@ -59,11 +62,12 @@ def take_base_backup(
             require_incremental(wire, identity.timeline, since)
         facts = settings_over_wire(wire)
         found, not_read = _inventory(connection_info)
+        sign = None if on_stopped is None else StopSign(on_stopped)
         with WalHold(connection_info, limit_bytes=hold_wal_bytes) as hold:
             try:
                 if since is not None:
                     upload_manifest(wire, since.manifest(), idle_seconds=idle_seconds)
-                begin, end, timeline, stream = _copy(wire, sink, options, hold, on_progress, idle_seconds)
+                begin, end, timeline, stream = _copy(wire, sink, options, hold, on_progress, idle_seconds, sign)
             except ServerError as failure:
                 raise _explain(failure, wire, hold, since) from failure
         if since is not None:
@@ -100,6 +104,7 @@ def _copy(
     hold: WalHold,
     on_progress: ProgressListener | None,
     idle_seconds: float,
+    sign: StopSign | None,
 ) -> tuple[Lsn, Lsn, int, BaseBackupStream]:
     total: int | None = None
 
@@ -117,7 +122,11 @@ def _copy(
     while (name := stream.next_archive()) is not None:
         content = Content.OPAQUE if name == MANIFEST_STREAM else Content.TAR
         with sink.stream(name, content=content, expected_bytes=sizes.get(name)) as out:
-            stream.pump(out.write)
+            if sign is not None and name == BASE_ARCHIVE:
+                stream.pump(_seen_by(sign, out))
+                sign.end()
+            else:
+                stream.pump(out.write)
             if name == MANIFEST_STREAM:
                 # Still inside the stream: an error after all the data must discard the copy.
                 end, end_timeline = stream.end()
@@ -126,6 +135,14 @@ def _copy(
     if end_timeline != timeline:
         raise EngineError(f"the timeline changed from {timeline} to {end_timeline} during the base backup")
     return begin, end, timeline, stream
+
+
+def _seen_by(sign: StopSign, out: StreamSink) -> Callable[[memoryview], None]:
+    def write(data: memoryview) -> None:
+        sign.see(data)  # first: the sink may be slow
+        out.write(data)
+
+    return write
 
 
 def _explain(failure: ServerError, wire: Wire, hold: WalHold, since: Earlier | None) -> EngineError | RefusedError:

@@ -11,12 +11,14 @@ import fcntl
 import os
 import select
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
 
 from recoup.engines.engine import Content, CopyFacts, Progress, ProgressListener, Sink, StreamSink
 from recoup.engines.postgres.access import ServerAccess, open_maintenance
 from recoup.engines.postgres.backup_manifest import BackupManifest, parse_manifest
 from recoup.engines.postgres.base_backup import refuse_other_cluster
+from recoup.engines.postgres.base_stopped import StopSign
 from recoup.engines.postgres.earlier import Earlier
 from recoup.engines.postgres.incremental import explain_program, require_summaries, require_timeline, require_version
 from recoup.engines.postgres.server_facts import as_rows, inventory, left_out_of, settings_by_sql
@@ -45,10 +47,12 @@ def take_base_backup_by_program(
     on_progress: ProgressListener | None = None,
     idle_seconds: float = IDLE_SECONDS,
     since: Earlier | None = None,
+    on_stopped: Callable[[datetime], None] | None = None,
 ) -> CopyFacts:
     """Stream ``base.tar``, WAL and manifest inside it, into ``sink``. ``max_rate`` is in bytes per second.
 
-    With ``since``, the copy holds only the blocks that changed since that backup began.
+    With ``since``, the copy holds only the blocks that changed since that backup began. ``on_stopped``: see
+    ``StopSign``.
 
     Raise ``RefusedError`` for another cluster than the expected one, when the server cannot tell what changed, and for
     a cluster with tablespaces, which ``pg_basebackup`` cannot write to its standard output; ``EngineError`` when the
@@ -70,13 +74,9 @@ def take_base_backup_by_program(
             hint="Give the plan an address of the server (url:), so that a replication connection can take the copy.",
         )
     found = inventory(access)
-    arguments = ["--pgdata=-", "--format=tar", "--wal-method=fetch", "--no-password", f"--label={label}"]
-    arguments.append(f"--checkpoint={'fast' if checkpoint_fast else 'spread'}")
-    if max_rate is not None:
-        arguments.append(f"--max-rate={min(max(max_rate // 1024, 32), 1 << 20)}k")
-    if since is not None:
-        arguments.append("--incremental=/dev/stdin")
+    arguments = _arguments(label, checkpoint_fast=checkpoint_fast, max_rate=max_rate, incremental=since is not None)
     report = _reporter(on_progress, size)
+    sign = None if on_stopped is None else StopSign(on_stopped)
     command = access.command("pg_basebackup", *arguments)
     try:
         with (
@@ -85,7 +85,7 @@ def take_base_backup_by_program(
         ):
             if since is not None:
                 _send_manifest(child, since)
-            manifest = _copy(child, out, report, idle_seconds)
+            manifest = _copy(child, out, report, idle_seconds, sign)
             positions = _positions(manifest)
             if since is not None:
                 require_timeline(int(positions["timeline"]), access.place, since)
@@ -106,6 +106,16 @@ def take_base_backup_by_program(
     )
 
 
+def _arguments(label: str, *, checkpoint_fast: bool, max_rate: int | None, incremental: bool) -> list[str]:
+    arguments = ["--pgdata=-", "--format=tar", "--wal-method=fetch", "--no-password", f"--label={label}"]
+    arguments.append(f"--checkpoint={'fast' if checkpoint_fast else 'spread'}")
+    if max_rate is not None:
+        arguments.append(f"--max-rate={min(max(max_rate // 1024, 32), 1 << 20)}k")
+    if incremental:
+        arguments.append("--incremental=/dev/stdin")
+    return arguments
+
+
 def _send_manifest(child: Child, since: Earlier) -> None:
     """Give the program the manifest to build on; it reads all of it before it sends a byte."""
     with contextlib.suppress(BrokenPipeError):  # it has ended, and says why
@@ -114,11 +124,13 @@ def _send_manifest(child: Child, since: Earlier) -> None:
         child.stdin.close()
 
 
-def _copy(child: Child, out: StreamSink, report: Callable[[int], None], idle_seconds: float) -> BackupManifest:
+def _copy(
+    child: Child, out: StreamSink, report: Callable[[int], None], idle_seconds: float, sign: StopSign | None
+) -> BackupManifest:
     """Pass the bytes on while reading along; the tar must be whole, and the program must end well."""
     manifest: BackupManifest | None = None
     try:
-        walk = TarWalk(_pieces(child, out, report, idle_seconds), "the output of pg_basebackup")
+        walk = TarWalk(_pieces(child, out, report, idle_seconds, sign), "the output of pg_basebackup")
         for entry in walk:
             if entry.path == MANIFEST_STREAM:
                 manifest = parse_manifest(walk.data())
@@ -129,10 +141,14 @@ def _copy(child: Child, out: StreamSink, report: Callable[[int], None], idle_sec
     child.require_success(60)
     if manifest is None:
         raise EngineError("pg_basebackup sent no manifest")
+    if sign is not None:
+        sign.end()
     return manifest
 
 
-def _pieces(child: Child, out: StreamSink, report: Callable[[int], None], idle_seconds: float) -> Iterator[bytes]:
+def _pieces(
+    child: Child, out: StreamSink, report: Callable[[int], None], idle_seconds: float, sign: StopSign | None
+) -> Iterator[bytes]:
     pipe = child.stdout.fileno()
     with contextlib.suppress(OSError):  # a smaller pipe only costs some speed
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
@@ -149,6 +165,8 @@ def _pieces(child: Child, out: StreamSink, report: Callable[[int], None], idle_s
         if not data:
             return
         patience = idle_seconds
+        if sign is not None:
+            sign.see(data)  # first: the sink may be slow
         out.write(data)
         report(len(data))
         yield data

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from recoup.kernel.errors import DamageError
 
-_BLOCK = 512
-_ZERO_BLOCK = bytes(_BLOCK)
+BLOCK = 512
+_ZERO_BLOCK = bytes(BLOCK)
 _KINDS = {b"0": "file", b"\0": "file", b"5": "directory", b"2": "symlink", b"1": "hardlink"}
 
 
@@ -46,13 +46,13 @@ class TarWalk:
                 pass
             self._skip(self._padding)
             self._padding = 0
-            block = self._take(_BLOCK)
+            block = self._take(BLOCK)
             if block == _ZERO_BLOCK:
                 self._require_end()
                 return
             entry = self._entry(block)
             self._left = entry.size_bytes if entry.kind == "file" else 0
-            self._padding = -self._left % _BLOCK
+            self._padding = -self._left % BLOCK
             yield entry
 
     def data(self) -> Iterator[bytes]:
@@ -98,16 +98,16 @@ class TarWalk:
 
     def _entry(self, block: bytes) -> TarEntry:
         offset = self._before + self._at
-        if block[257:262] != b"ustar" or _number(block[148:156]) != sum(block) - sum(block[148:156]) + 8 * 32:
-            raise DamageError(f"{self._name} has a damaged tar header at {offset - _BLOCK}")
+        if block[257:262] != b"ustar" or number_of(block[148:156]) != sum(block) - sum(block[148:156]) + 8 * 32:
+            raise DamageError(f"{self._name} has a damaged tar header at {offset - BLOCK}")
         # POSIX ustar puts the front of a long path into a prefix; in GNU's format that place means something else.
         prefix = _text(block[345:500]) if block[257:263] == b"ustar\0" else ""
         path = _text(block[:100])
         return TarEntry(
             path=f"{prefix}/{path}" if prefix else path,
             kind=_KINDS.get(block[156:157], "other"),
-            size_bytes=_number(block[124:136]),
-            mode=_number(block[100:108]),
+            size_bytes=number_of(block[124:136]),
+            mode=number_of(block[100:108]),
             offset=offset,
             link=_text(block[157:257]),
         )
@@ -117,7 +117,8 @@ def _text(field: bytes) -> str:
     return field.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
 
 
-def _number(field: bytes) -> int:
+def number_of(field: bytes) -> int:
+    """A number of a header: octal, or in GNU's base 256. -1 when it is neither."""
     if field[0] & 0x80:
         return int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
     try:
