@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from recoup.engines.compose.docker import ANSWER_SECONDS, ComposeSource, call
+from recoup.engines.compose.ports import with_who_has_the_port
 from recoup.engines.compose.project import Project
 from recoup.kernel.clock import from_text, monotonic, pause
 from recoup.kernel.errors import EngineError
@@ -213,10 +214,11 @@ class ComposeProject:
         """
         for service in services:
             self.create([service], build_seconds=build_seconds)
-            call(
-                self.source.compose("start", service, timeout_seconds=seconds + ANSWER_SECONDS),
-                doing=f"start {service}",
-            )
+            command = self.source.compose("start", service, timeout_seconds=seconds + ANSWER_SECONDS)
+            try:
+                call(command, doing=f"start {service}")
+            except EngineError as failure:
+                raise with_who_has_the_port(self.source, failure) from failure
             self.wait_until_well(service, seconds=seconds, unhealthy_seconds=unhealthy_seconds)
 
     def create(self, services: Sequence[str], *, build_seconds: float = 1800) -> None:
