@@ -33,6 +33,8 @@ _LONGEST_SECONDS: Final = 300
 #: One run is not called more often before it is left to end.
 _MOST_CALLS: Final = 40
 _KILLED: Final = -signal.SIGKILL
+#: What an engine may do that lost its power, in the words in which Recoup asks people to start it again.
+_KEPT_PORT: Final = "the engine kept it from a start that was cut off"
 _TABLES: Final = ("clients", "contractors", "orders", "payments", "messages")
 
 
@@ -75,6 +77,18 @@ class Ground:
             for number in processes_of(mark_of(found[-1][0].data["run"])):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(number, signal.SIGKILL)
+
+    def carry_on(self, process: subprocess.Popen[bytes], seconds: float = _LONGEST_SECONDS) -> int:
+        """Wait for its end. Where it asks for another start of the engine, do that, as people would, and call it again.
+
+        Raise ``TimeoutExpired``.
+        """
+        code = process.wait(seconds)
+        if code and self.cut_power is not None and _KEPT_PORT in self.log.read_text().rsplit(" goes on with ", 1)[-1]:
+            print("the engine kept a port that no container has, and was started again", flush=True)
+            self.cut_power(process)
+            return self.begin().wait(_LONGEST_SECONDS)
+        return code
 
     def end_state(self) -> dict[str, object]:
         """What the newest run has come to; for one that nobody killed and one that was killed it is the same."""
@@ -154,7 +168,7 @@ def kill_at_random_instants(ground: Ground, whole: Whole, chance: random.Random,
                 break
             process = ground.begin()
             try:
-                code = process.wait(whole.seconds * chance.random() ** 2)
+                code = ground.carry_on(process, whole.seconds * chance.random() ** 2)
             except subprocess.TimeoutExpired:
                 ground.end(process, chance)
                 kills += 1
@@ -171,7 +185,7 @@ def _has_ended(ground: Ground, before: int) -> bool:
 
 def _require_the_same_end(ground: Ground, whole: Whole, before: int) -> None:
     if not _has_ended(ground, before):
-        code = ground.begin().wait(_LONGEST_SECONDS)
+        code = ground.carry_on(ground.begin())
         assert code == whole.code, ground.story()
     try:
         end = ground.end_state()
