@@ -81,13 +81,20 @@ class Streamed:
             yield worker
         finally:
             stop.set()
-            thread.join(60)
+            thread.join(120)
             assert not thread.is_alive()
 
-    def wait(self, question: Callable[[dict[str, Any]], bool], *, seconds: float = 30) -> dict[str, Any]:
-        """Wait until the worker says so."""
-        assert wait_until(lambda: question(self.facts()), limit_seconds=seconds), (self.facts(), self.error)
-        return self.facts()
+    def wait(self, question: Callable[[dict[str, Any]], bool], *, seconds: float = 120) -> dict[str, Any]:
+        """Wait until the worker says so; what it said then."""
+        said: dict[str, Any] = {}
+
+        def so() -> bool:
+            nonlocal said
+            said = self.facts()
+            return question(said)
+
+        assert wait_until(so, limit_seconds=seconds), (said, self.error)
+        return said
 
     def restored(self, target: datetime, name: str, *, force: bool = False) -> tuple[Path, Report]:
         """Restore the service as of ``target`` into a fresh folder."""
@@ -147,8 +154,8 @@ def read_state(server: RedisServer) -> State:
 
 def _read_value(client: redis.Redis, key: bytes) -> Value | None:
     kind = client.type(key).decode()
-    left = client.pttl(key)
-    seconds, microseconds = client.time()
+    with client.pipeline(transaction=True) as both:  # at one instant
+        left, (seconds, microseconds) = both.pttl(key).time().execute()
     expiry = None if left < 0 else seconds * 1000 + microseconds // 1000 + left
     match kind:
         case "string":
