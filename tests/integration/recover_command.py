@@ -30,7 +30,7 @@ from tests.at_terminal import AtTerminal
 from tests.at_terminal import at_terminal as type_at_terminal
 from tests.integration.recover_world import FileActor, parts_of
 
-_SECONDS = 60.0
+_SECONDS = 280.0
 SITUATION = "database-corruption"
 #: What agrees to everything beforehand.
 AGREED = ("--yes", "--confirm", "marketplace")

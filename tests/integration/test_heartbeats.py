@@ -47,21 +47,22 @@ def access_to(server: PostgresServer, role: str | None = None) -> DirectAccess:
 def test_the_row_is_made_by_prepare_written_beside_the_stream_and_taken_back(own: PostgresServer) -> None:
     with wal_place(own, more="heartbeat: true, wal_every: 200ms, wal_heartbeat: 300ms") as place:
         place.start()
-        assert wait_until(lambda: place.facts.get("beats", 0) >= 2, limit_seconds=30)
+        assert wait_until(lambda: place.facts.get("beats", 0) >= 2, limit_seconds=120)
         assert "there is no table recoup.heartbeat" in place.facts["no_heartbeat_row"]
         (finding,) = heartbeat_findings(place.system, "pg", clock.now())
         assert (finding.verdict, "--prepare" in (finding.hint or "")) == (Verdict.FAILED, True)
 
         (needed,) = preparations(place.system, undo=False)
         (step,) = [one for one in needed.steps if one.kind == "heartbeat"]
+        before = clock.now()
         needed.do(step)
         with access_to(own).session("postgres") as session:
-            assert wait_until(lambda: newest_beat(session) is not None, limit_seconds=30)
+            assert wait_until(lambda: newest_beat(session) is not None, limit_seconds=120)
             first = newest_beat(session)
             assert first is not None
-            assert wait_until(lambda: (newest_beat(session) or first) > first, limit_seconds=30)
-        assert abs(clock.now() - first) < timedelta(minutes=1)
-        assert wait_until(lambda: place.facts["no_heartbeat_row"] is None, limit_seconds=30)
+            assert wait_until(lambda: (newest_beat(session) or first) > first, limit_seconds=120)
+        assert before - timedelta(seconds=1) <= first <= clock.now()
+        assert wait_until(lambda: place.facts["no_heartbeat_row"] is None, limit_seconds=120)
         (finding,) = heartbeat_findings(place.system, "pg", clock.now())
         assert finding.verdict is Verdict.OK
         (late,) = heartbeat_findings(place.system, "pg", clock.now() + timedelta(minutes=10))
@@ -85,9 +86,8 @@ def test_a_locked_table_costs_a_second_and_the_commit_is_made_all_the_same(own: 
         before = newest_beat(session)
         other.execute("BEGIN")
         other.execute("LOCK TABLE recoup.heartbeat IN ACCESS EXCLUSIVE MODE")
-        began, position = clock.monotonic(), own.execute("SELECT pg_current_wal_insert_lsn()")[0][0]
-        assert "lock timeout" in str(beat(session, row=True))
-        assert clock.monotonic() - began < 10
+        position = own.execute("SELECT pg_current_wal_insert_lsn()")[0][0]
+        assert "lock timeout" in str(beat(session, row=True)), "it ended, though the lock is held on"
         assert own.execute(f"SELECT pg_current_wal_insert_lsn() > '{position}'::pg_lsn")[0][0] is True
         other.execute("ROLLBACK")
         assert beat(session, row=True) is None
@@ -141,11 +141,12 @@ def test_the_key_is_never_the_only_one_whichever_way_it_is_written(any_redis: Re
         assert not write()
         assert client.dbsize() == 0, "an empty Redis stays empty"
         client.set("basket:7", "three apples")
+        before = clock.now()
         assert write()
         with connect(url, database=0) as connection:
             at = redis_heartbeat.newest_beat(connection)
         assert at is not None
-        assert abs(clock.now() - at) < timedelta(minutes=1)
+        assert before - timedelta(seconds=1) <= at <= clock.now()
         assert redis_heartbeat.newest_beat_by_program(program) == at
         client.delete("basket:7")
         assert not write()
@@ -176,7 +177,7 @@ def test_the_key_is_written_beside_the_stream_and_a_refusal_is_noted(
     assert [one.verdict for one in heartbeat_findings(system, "redis", clock.now())] == [Verdict.UNKNOWN]
     with RedisBeats.running(system, "redis") as beats:
         assert beats is not None
-        assert wait_until(lambda: newest_of(place) is not None, limit_seconds=30)
+        assert wait_until(lambda: newest_of(place) is not None, limit_seconds=120)
         assert beats.problem is None
     assert not any(one.name == "heartbeat-redis" for one in threading.enumerate())
     assert [one.verdict for one in heartbeat_findings(system, "redis", clock.now())] == [Verdict.OK]
@@ -189,7 +190,7 @@ def test_the_key_is_written_beside_the_stream_and_a_refusal_is_noted(
         refused = a_system(tmp_path, redis7, user="reader")
         with RedisBeats.running(refused, "redis") as beats:
             assert beats is not None
-            assert wait_until(lambda: beats.problem is not None, limit_seconds=30)
+            assert wait_until(lambda: beats.problem is not None, limit_seconds=120)
             assert "NOPERM" in str(beats.problem) or "permission" in str(beats.problem)
     finally:
         redis7.client().execute_command("ACL", "DELUSER", "reader")

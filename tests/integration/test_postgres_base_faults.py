@@ -49,7 +49,7 @@ def hba(server: PostgresServer, text: str) -> None:
     loaded = "SELECT pg_conf_load_time()"  # a new connection shows the postmaster's
     before = server.execute(loaded)
     server.execute("SELECT pg_reload_conf()")
-    assert wait_until(lambda: server.execute(loaded) != before, limit_seconds=20)
+    assert wait_until(lambda: server.execute(loaded) != before, limit_seconds=120)
 
 
 @pytest.fixture
@@ -206,9 +206,9 @@ def test_a_server_that_falls_silent_is_given_up_on(doomed: PostgresServer) -> No
             stopped.append(pid)
 
     try:
-        with pytest.raises(UnreachableError, match="said nothing for 1 s"):
+        with pytest.raises(UnreachableError, match="said nothing for 3 s"):
             take_base_backup(
-                Secret(doomed.url()), copy, label="x", max_rate=8 << 20, idle_seconds=1,
+                Secret(doomed.url()), copy, label="x", max_rate=8 << 20, idle_seconds=3,
                 on_progress=when_bytes_flow(freeze),  # type: ignore[arg-type]
             )  # fmt: skip
     finally:
@@ -263,7 +263,7 @@ def slow_copy(
 def test_wal_that_the_copy_needs_is_kept_while_it_is_taken(forgetful: PostgresServer) -> None:
     facts = slow_copy(forgetful, lambda: busy(forgetful))
     assert facts["wal_hold"] == "held"
-    assert wait_until(lambda: forgetful.execute("SELECT * FROM pg_replication_slots") == [], limit_seconds=20)
+    assert wait_until(lambda: forgetful.execute("SELECT * FROM pg_replication_slots") == [], limit_seconds=120)
 
 
 def test_without_a_hold_the_recycled_wal_fails_the_copy_with_the_reason(forgetful: PostgresServer) -> None:
@@ -279,8 +279,8 @@ def test_a_hold_is_let_go_when_too_much_is_written(forgetful: PostgresServer) ->
     with WalHold(Secret(forgetful.url()), limit_bytes=64 << 20, look_seconds=0.1) as hold:
         assert hold.state == "held"
         busy(forgetful)
-        assert wait_until(lambda: hold.state.startswith("let go"), limit_seconds=20)
-        assert wait_until(lambda: forgetful.execute("SELECT * FROM pg_replication_slots") == [], limit_seconds=20)
+        assert wait_until(lambda: hold.state.startswith("let go"), limit_seconds=120)
+        assert wait_until(lambda: forgetful.execute("SELECT * FROM pg_replication_slots") == [], limit_seconds=120)
 
 
 def test_a_copy_travels_through_tls(server_folder: Path) -> None:
@@ -310,5 +310,5 @@ def test_a_copy_travels_through_tls(server_folder: Path) -> None:
         with connect(url) as wire:
             assert wire.pgconn.ssl_in_use
         copy = MemoryCopy()
-        copy.copy_facts = take_base_backup(url, copy, label="x", idle_seconds=20)
+        copy.copy_facts = take_base_backup(url, copy, label="x", idle_seconds=120)
         assert overall(check_base_copy(copy)) is Verdict.OK

@@ -35,13 +35,13 @@ def own17() -> Iterator[PostgresServer]:
 
 def promote_in_place(server: PostgresServer) -> None:
     """Begin a new timeline, as a promotion or a point-in-time recovery does."""
-    server.stop()
+    server.stop(grace_seconds=400)
     (server.data_folder / "recovery.signal").touch()
     with open(server.data_folder / "postgresql.auto.conf", "a", encoding="utf-8") as settings:
         settings.write("restore_command = 'false'\n")
     server.adopt()
     server.start()
-    assert wait_until(lambda: server.execute("SELECT pg_is_in_recovery()") == [(False,)], limit_seconds=20)
+    assert wait_until(lambda: server.execute("SELECT pg_is_in_recovery()") == [(False,)], limit_seconds=120)
 
 
 def test_a_restart_is_not_held_up_and_a_new_timeline_is_followed_with_its_history(own_server: PostgresServer) -> None:
@@ -49,9 +49,9 @@ def test_a_restart_is_not_held_up_and_a_new_timeline_is_followed_with_its_histor
         place.start()
         place.wait_safe(place.fill_segments(1))
         place.commit("on timeline 1")
-        began = clock.monotonic()
         promote_in_place(own_server)
-        assert clock.monotonic() - began < 15
+        assert not [one for one in place.errors if "cannot take its last WAL" in one.message], "it was held up"
+        assert "database system is shut down" in own_server.log_tail(1 << 20), "it had to be killed"
         ((switch,),) = own_server.execute(
             "SELECT regexp_replace(pg_read_file('pg_wal/00000002.history'), '^1\t([0-9A-F/]+)\t.*$', '\\1')"
         )
@@ -64,7 +64,9 @@ def test_a_restart_is_not_held_up_and_a_new_timeline_is_followed_with_its_histor
             held = place.held(history=chain)
             return held is not None and held.timeline == 2 and held.safe >= max(position, end)
 
-        assert wait_until(reached, limit_seconds=20, every=0.05), f"{place.entries()} {place.facts} {place.errors[-3:]}"
+        assert wait_until(reached, limit_seconds=120, every=0.05), (
+            f"{place.entries()} {place.facts} {place.errors[-3:]}"
+        )
         entries = place.entries()
         assert [one.timeline for one in entries if isinstance(one, WalHistory)] == [2]
         # All of timeline 1 is there up to the switch, and timeline 2 begins with the segment of the switch.
@@ -124,7 +126,7 @@ def test_another_cluster_at_the_same_address_is_refused(
             other.worker._system = type(place.system).from_file(plan)
             other.worker._system.gates = place.system.gates  # type: ignore[attr-defined]
             other.start()
-            assert wait_until(lambda: bool(other.errors), limit_seconds=30)
+            assert wait_until(lambda: bool(other.errors), limit_seconds=120)
             other.stop()
             assert isinstance(other.errors[0], RefusedError)
             assert "the copies of pg are of cluster" in other.errors[0].message
@@ -151,7 +153,7 @@ def test_a_segment_that_the_archive_holds_already_is_a_success_and_is_stored_onc
         place.no_hole()
         place.check_against_server()
         assert not [one for one in place.errors if isinstance(one, RefusedError)]
-        assert wait_until(lambda: place.confirmed() >= end, limit_seconds=30)
+        assert wait_until(lambda: place.confirmed() >= end, limit_seconds=120)
 
 
 def _segment_ahead(place: WalPlace) -> str:
@@ -174,7 +176,7 @@ def test_other_content_under_a_name_that_the_archive_holds_is_refused_and_nothin
         theirs = archive.put_segment(name, b"somebody else's WAL", clock.now())
         place.start()
         place.fill_segments(3)
-        assert wait_until(lambda: bool(place.errors), limit_seconds=30), f"{name} {place.entries()} {place.facts}"
+        assert wait_until(lambda: bool(place.errors), limit_seconds=120), f"{name} {place.entries()} {place.facts}"
         assert isinstance(place.errors[0], RefusedError)
         assert f"already holds {name}" in place.errors[0].message
         assert archive.read(theirs) == b"somebody else's WAL"
@@ -193,7 +195,7 @@ def test_a_server_that_was_set_back_is_refused(own17: PostgresServer) -> None:
             name = segment_name(1, position.end // SEGMENT + number, SEGMENT)
             place.archive().put_segment(name, b"from the future", clock.now())
         place.start()
-        assert wait_until(lambda: bool(place.errors), limit_seconds=30)
+        assert wait_until(lambda: bool(place.errors), limit_seconds=120)
         assert isinstance(place.errors[0], RefusedError)
         assert "set back" in (place.errors[0].hint or "")
         assert any(isinstance(one, WalSegment) and one.name == beyond for one in place.entries())
@@ -206,18 +208,18 @@ def test_a_former_primary_is_refused(own17: PostgresServer) -> None:
         place.stop()
         place.archive().put_history(2, b"1\t0/3000000\tno recovery target specified\n", clock.now())
         place.start()
-        assert wait_until(lambda: bool(place.errors), limit_seconds=30)
+        assert wait_until(lambda: bool(place.errors), limit_seconds=120)
         assert "already follows timeline 2" in place.errors[0].message
 
 
 def test_an_idle_server_is_provably_alive_and_its_heartbeat_is_archived(any_postgres: PostgresServer) -> None:
     with wal_place(any_postgres, more="wal_every: 200ms, wal_heartbeat: 500ms") as place:
         place.start()
-        assert wait_until(lambda: place.facts.get("beats", 0) >= 3, limit_seconds=30)
+        assert wait_until(lambda: place.facts.get("beats", 0) >= 3, limit_seconds=120)
         beats = place.facts["beats"]
         heard = place.facts["last_heard"]
-        assert wait_until(lambda: place.facts["beats"] > beats and place.facts["last_heard"] > heard, limit_seconds=30)
-        assert wait_until(lambda: place.facts.get("lag_seconds", 99) < 3, limit_seconds=30)
+        assert wait_until(lambda: place.facts["beats"] > beats and place.facts["last_heard"] > heard, limit_seconds=120)
+        assert wait_until(lambda: place.facts.get("lag_seconds", 99) < 3, limit_seconds=120)
         archive = place.archive()
         held = place.held()
         assert held is not None
@@ -238,12 +240,12 @@ def test_what_waits_too_long_is_let_go_before_the_disk_is_in_danger_and_said(own
         gate.failing = True
         safe = place.safe()
         place.fill_segments(4)
-        assert wait_until(lambda: "slot was dropped" in str(place.facts.get("gap")), limit_seconds=20), place.facts
+        assert wait_until(lambda: "slot was dropped" in str(place.facts.get("gap")), limit_seconds=120), place.facts
         for _ in range(3):
             place.fill_segments(2)
             own17.execute("CHECKPOINT")
         gate.failing = False
-        place.wait_safe(place.commit("after"), seconds=30)
+        place.wait_safe(place.commit("after"), seconds=120)
         (gap,) = [one for one in place.entries() if isinstance(one, WalGap)]
         assert gap.start == safe
         assert ("pg", "base") in read_requests(place.system.state_folder)
@@ -257,8 +259,8 @@ def test_a_slow_repository_is_not_waited_for_any_more_before_anything_is_let_go(
         gate = place.system.gates["second"]
         gate.failing = True
         end = place.fill_segments(4)
-        assert wait_until(lambda: place.confirmed() >= end, limit_seconds=20), place.facts
-        assert wait_until(lambda: place.facts.get("waived") == "second", limit_seconds=30)
+        assert wait_until(lambda: place.confirmed() >= end, limit_seconds=120), place.facts
+        assert wait_until(lambda: place.facts.get("waived") == "second", limit_seconds=120)
         gate.failing = False
         place.wait_safe(place.commit("in both again"), "second")
         place.no_hole("second")
@@ -273,7 +275,7 @@ def test_with_protect_archive_nothing_is_let_go(own17: PostgresServer) -> None:
         place.wait_safe(place.commit("archived"))
         place.system.gates["local"].failing = True
         end = place.fill_segments(3)
-        assert wait_until(lambda: place.facts.get("guard") == "alarm", limit_seconds=30)
+        assert wait_until(lambda: place.facts.get("guard") == "alarm", limit_seconds=120)
         assert own17.execute("SELECT count(*) FROM pg_replication_slots") == [(1,)]
         place.system.gates["local"].failing = False
         place.wait_safe(end)
@@ -293,12 +295,12 @@ def test_while_a_required_repository_cannot_be_opened_the_others_get_the_wal_and
         end = place.fill_segments(2)
         place.wait_safe(end)
         assert place.confirmed() <= confirmed
-        assert wait_until(lambda: place.facts["mode.second"] == "not opened", limit_seconds=30)
+        assert wait_until(lambda: place.facts["mode.second"] == "not opened", limit_seconds=120)
         place.stop()
         place.system.gates["second"].away = False
         place.start()
         place.wait_safe(end, "second")
-        assert wait_until(lambda: place.confirmed() >= end, limit_seconds=30)
+        assert wait_until(lambda: place.confirmed() >= end, limit_seconds=120)
         place.no_hole("second")
 
 
@@ -312,8 +314,11 @@ def test_a_server_that_shuts_down_is_let_go_when_its_last_wal_cannot_be_archived
         place.system.gates["local"].failing = True
         place.commit("not archived yet")
         began = clock.monotonic()
-        own17.stop(grace_seconds=40)
-        assert 3 < clock.monotonic() - began < 35, "and not the 40 after which it is killed"
+        own17.stop(grace_seconds=400)
+        assert 3 < clock.monotonic() - began < 400, "and not the time after which it is killed"
+        assert wait_until(
+            lambda: any("cannot take its last WAL" in one.message for one in place.errors), limit_seconds=120
+        ), "it was let go"
         place.system.gates["local"].failing = False
         own17.start()
         place.wait_safe(place.commit("after the restart"))
