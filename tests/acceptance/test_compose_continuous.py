@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.testhost, pytest.mark.xdist_group("testhost")]
 
 _HBA = "/var/lib/postgresql/data/pg_hba.conf"
 _EVERY = timedelta(seconds=1)
-#: On a machine that is busy with other tests: the time between a commit and the archive beyond the interval.
+#: The time between a commit and the archive beyond the interval. What a busy machine needs is measured besides.
 _SLACK = timedelta(seconds=4)
 
 
@@ -58,7 +58,7 @@ class OnTheHost:
     def run(self, *arguments: str, expect: int | None = 0) -> str:
         """Run ``recoup`` and return what it printed, errors last."""
         process = self.start(*arguments)
-        out, err = process.communicate(timeout=200)
+        out, err = process.communicate(timeout=400)
         assert expect in (None, process.returncode), f"recoup {' '.join(arguments)}: {process.returncode}\n{out}{err}"
         assert "Traceback" not in err, err
         for name in ("DATABASE_PASSWORD", "REDIS_PASSWORD"):
@@ -74,19 +74,19 @@ class OnTheHost:
     @contextlib.contextmanager
     def daemon(self) -> Iterator[subprocess.Popen[str]]:
         """A running ``recoup daemon``. Its log is read all along; it must end well when it is asked to."""
-        process = self.start("daemon", "--grace", "30s")
+        process = self.start("daemon", "--grace", "5m")
         assert process.stderr is not None
         reader = threading.Thread(target=lambda: self.log.extend(process.stderr or ()), daemon=True)
         reader.start()
         try:
             yield process
             process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 0, self.said
+            assert process.wait(400) == 0, self.said
         finally:
             if process.poll() is None:
                 process.kill()
-                process.wait(30)
-            reader.join(10)
+                process.wait(120)
+            reader.join(120)
         assert "Traceback" not in self.said, self.said
 
     @property
@@ -117,7 +117,7 @@ class OnTheHost:
 
     def _wait(self, question: Callable[[], bool], service: str) -> None:
         try:
-            wait_for(question, service, 60, every=0.2)
+            wait_for(question, service, every=0.2)
         except AssertionError as never:
             raise AssertionError(f"{never}: {self.run('windows', service, expect=None)}\n{self.said}") from None
 
@@ -135,7 +135,7 @@ def host(stack: Stack, tmp_path: Path) -> OnTheHost:
     mount = "      - postgres-data:/var/lib/postgresql/data\n"
     stack.file.write_text(compose.replace(mount, mount + "      - ./database.password:/etc/database.password:ro\n"))
     (stack.folder / "database.password").write_text(_password(stack, "DATABASE_PASSWORD") + "\n")
-    stack.compose("up", "--detach", "--wait", "--wait-timeout", "60")
+    stack.compose("up", "--detach", "--wait", "--wait-timeout", "240")
     # Only the application may log in over the network, so that the daemon needs a line of its own.
     gateway = stack.machine.docker(
         "network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", "marketplace_default"
@@ -203,7 +203,7 @@ def _writing(stack: Stack) -> Iterator[Written]:
             yield written
         finally:
             stop.set()
-            thread.join(30)
+            thread.join(120)
 
 
 def _addresses(stack: Stack) -> dict[str, str]:
@@ -220,7 +220,7 @@ def _swap_addresses(stack: Stack) -> None:
     stack.compose("stop", "--timeout", "10", "redis", "postgres")
     for name in sorted(before, key=lambda one: before[one], reverse=True):  # the lowest free address is given first
         stack.compose("start", name)
-    stack.compose("up", "--detach", "--wait", "--no-recreate", "--wait-timeout", "60")
+    stack.compose("up", "--detach", "--wait", "--no-recreate", "--wait-timeout", "240")
     after = _addresses(stack)
     assert before["postgres"] != after["postgres"]
     assert before["redis"] != after["redis"]
@@ -249,20 +249,21 @@ def test_everything_is_lost_and_seconds_are_missing(host: OnTheHost) -> None:
         assert len(host.windows("postgres")) == 1, "nothing is missing"
         assert len(host.windows("redis")) == 2, "a Redis that was started again has another history"
         with _writing(stack) as written:
-            host.wait_until_it_reaches(clock.now(), *both)
+            asked = clock.now()
+            host.wait_until_it_reaches(asked, *both)
+            needed = clock.now() - asked  # from a commit to the archive, and until one is told: on this machine, today
             stack.compose("kill", "--signal", "KILL", *both)
-            lost_at = clock.now()
         _lose(stack, *both)
         assert not stack.answers()
 
         without = ("--without", "configuration", "--without", "logs")
         said = host.run("restore", "--stack", "latest", "--to-time", "latest", *without, "--yes")
         assert "restored the stack as far as there is anything: postgres, redis" in said
-        wait_for(stack.answers, "the application answers", 60)
+        wait_for(stack.answers, "the application answers")
         rows, key = _ticks(stack)
-        missing = lost_at - written.row_at(rows), lost_at - written.key_at(key)
-        print(f"missing of PostgreSQL {missing[0]}, of Redis {missing[1]}")
-        assert max(missing) <= _EVERY + _SLACK
+        missing = written.rows[-1] - written.row_at(rows), written.keys[-1] - written.key_at(key)
+        print(f"missing of PostgreSQL {missing[0]}, of Redis {missing[1]}; {needed} were needed")
+        assert max(missing) <= _EVERY + _SLACK + needed
         assert stack.sql("select count(*) - 1 from ticks") == stack.sql("select max(n) from ticks")
         with _writing(stack):
             host.wait_until_it_streams(clock.now(), *both)
