@@ -12,7 +12,7 @@ from pathlib import Path
 
 from recoup.demo.host import wait_until
 
-_SECONDS = 60.0
+_SECONDS = 120.0
 
 
 @dataclass

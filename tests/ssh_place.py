@@ -104,7 +104,7 @@ def _keeper(home: Path) -> Iterator[subprocess.Popen[bytes]]:
         assert keeper.stdout.readline() == b"ready\n"
         yield keeper
     finally:
-        keeper.communicate(timeout=30)
+        keeper.communicate(timeout=120)
         if made:
             with contextlib.suppress(OSError):
                 usual.rmdir()
@@ -135,12 +135,12 @@ def _sshd(
     argv = [str(program), "-D", "-f", str(configuration), "-E", str(log)]
     sshd = subprocess.Popen(server.inside(argv, folder), env=server.environment_inside({}), stdin=subprocess.DEVNULL)
     try:
-        eventually(lambda: log.exists() and "listening" in log.read_text(), seconds=20, what="sshd")
+        eventually(lambda: log.exists() and "listening" in log.read_text(), seconds=120, what="sshd")
         yield sshd
     finally:
         sshd.send_signal(signal.SIGTERM)
         server.run(["pkill", "-TERM", "-f", str(configuration)], check=False)
-        sshd.wait(20)
+        sshd.wait(120)
 
 
 @dataclass(slots=True)
@@ -163,7 +163,7 @@ class ArgumentWatch:
     ) -> None:
         self._over.set()
         assert self._thread is not None
-        self._thread.join(10)
+        self._thread.join(120)
 
     def _look(self) -> None:
         known: set[tuple[str, str]] = set()
@@ -178,7 +178,7 @@ class ArgumentWatch:
                             self.found |= {words} if any(one in words for one in self.secrets) else set()
 
 
-def ssh_below(process: int, *, seconds: float = 20) -> int:
+def ssh_below(process: int, *, seconds: float = 120) -> int:
     """The process id of the ``ssh`` that something on the laptop has started."""
     limit = time.monotonic() + seconds
     while time.monotonic() < limit:

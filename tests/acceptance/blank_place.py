@@ -59,7 +59,7 @@ class BlankPlace:
             folder=self.folder,
             environment={**self.environment, **(environment or {})},
             check=False,
-            timeout=280,
+            timeout=400,
         )
         said = done.stdout.decode() + done.stderr.decode()
         assert "Traceback" not in said, said

@@ -89,7 +89,7 @@ class RecoverPlace(Admin):
             folder=self.folder,
             environment=self.environment,
             check=False,
-            timeout=240,
+            timeout=400,
         )
         words = said.stdout.decode() + said.stderr.decode()
         assert said.returncode == expect, f"recoup recover {' '.join(arguments)} ended with {said.returncode}:\n{words}"
@@ -113,7 +113,7 @@ class RecoverPlace(Admin):
         process = self.begin(*arguments)
         try:
             reached = wait_until(
-                lambda: self.boundaries() >= boundary or process.poll() is not None, limit_seconds=150, every=0.02
+                lambda: self.boundaries() >= boundary or process.poll() is not None, limit_seconds=400, every=0.02
             )
             assert reached, f"the journal never came to boundary {boundary}:\n{self.story()}"
             if process.poll() is not None:
@@ -130,7 +130,7 @@ class RecoverPlace(Admin):
     def cut_power(self, process: subprocess.Popen[bytes]) -> None:
         """The machine loses its power, and has it again; what starts by itself does."""
         self.machine.power_cut()
-        process.wait(30)
+        process.wait(120)
         self.machine.start()
         self.daemons.enter_context(self.daemon(self.state / "daemon.log"))
 
@@ -178,7 +178,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     """``kill -9`` it, and nothing that it started: its children have groups of their own."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait(30)
+    process.wait(120)
 
 
 def damage_database(stack: Stack) -> None:

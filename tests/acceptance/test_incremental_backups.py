@@ -120,11 +120,11 @@ def test_a_restore_killed_while_it_combines_is_finished_by_the_same_command(
     process = work.start(*command, environment={"PATH": f"{slow}{os.pathsep}{work.environment['PATH']}"})
     try:
         assert wait_until(
-            lambda: (slow / "pid").exists() and bool((slow / "pid").read_text().strip()), limit_seconds=60
+            lambda: (slow / "pid").exists() and bool((slow / "pid").read_text().strip()), limit_seconds=120
         )
         os.kill(process.pid, signal.SIGKILL)  # it alone: the program must notice by itself
         child = int((slow / "pid").read_text())
-        assert wait_until(lambda: not running(child), limit_seconds=20)
+        assert wait_until(lambda: not running(child), limit_seconds=120)
     finally:
         kill(process)
     assert not (folder / "global" / "pg_control").exists()

@@ -166,10 +166,10 @@ def test_a_new_copy_is_taken_once_and_a_run_that_copies_is_waited_for(work: Work
             waiting = threading.Thread(target=take)
             run.said.clear()
             waiting.start()
-            assert wait_until(lambda: bool(run.said), limit_seconds=20)
+            assert wait_until(lambda: bool(run.said), limit_seconds=120)
             assert "waiting for another run to end" in run.said[0]
             assert not over.is_set()
-        waiting.join(60)
+        waiting.join(120)
         assert over.is_set()
         after_ids = set(work.listed()) - {before}
         assert len(after_ids) == 1
@@ -304,7 +304,7 @@ def test_the_list_names_what_is_missing_and_closes_when_people_have_answered(
         assert set(points(after.still_open(run.recovery))) == {"stream-postgres", "metrics"}
         assert run.asked[4:] == ["cause"], "what was answered is not asked again, but for a no"
         with daemon(work):
-            assert wait_until(lambda: after.still_open(run.recovery) == (), limit_seconds=60)
+            assert wait_until(lambda: after.still_open(run.recovery) == (), limit_seconds=120)
 
 
 def test_nobody_there_leaves_the_questions_open_and_the_rest_done(work: Workplace, redis7: RedisServer) -> None:

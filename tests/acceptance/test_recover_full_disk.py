@@ -121,12 +121,12 @@ def test_what_has_no_room_is_said_before_anything_is_done_and_the_same_command_g
         disk_at(state, stack.machine, tmp_path / "notes", also_here=True) as notes,
     ):
         stack.compose("start", "postgres")
-        assert wait_until(stack.answers, limit_seconds=60)
+        assert wait_until(stack.answers, limit_seconds=120)
         with recover_place(stack, tmp_path) as place:
             place.order("the last one")
             place.wait_for_wal()
             damage_database(stack)
-            assert wait_until(lambda: not stack.answers(), limit_seconds=30)
+            assert wait_until(lambda: not stack.answers(), limit_seconds=120)
             _nothing_is_stopped_for_a_copy_that_has_no_room(place, data)
             _room_that_goes_while_it_is_unpacked_harms_nothing(place, data)
             _nothing_is_done_that_the_journal_has_no_room_for(place, data, notes)

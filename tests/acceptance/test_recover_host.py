@@ -133,7 +133,7 @@ def test_a_lost_server_comes_back_from_a_laptop_whose_connection_breaks(far: Far
         process = laptop.begin(far.argv("server-loss", "--yes"))
         assert wait_until(lambda: far.has("step-begun", "images"), limit_seconds=120, every=0.02), process.poll()
         os.kill(ssh_below(process.pid), signal.SIGKILL)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=120)
         assert process.returncode == 1, (out, err)
         assert f"the connection to root@{NAME} broke" in err, err
 
@@ -228,7 +228,7 @@ def test_what_a_recovery_on_another_server_asks_is_answered_at_the_terminal_of_t
         assert (there / "uploads" / "a picture").read_bytes() == b"of a cat"
         screen.hang_up()  # the laptop is closed over the question
         screen.process.wait(60)
-        over = wait_until(lambda: "step-failed" in [one.event for one in _lines(tmp_path)], limit_seconds=60)
+        over = wait_until(lambda: "step-failed" in [one.event for one in _lines(tmp_path)], limit_seconds=120)
         assert over, "the question is not answered by that"
 
         screen = laptop.at_terminal(typed, environment=s3_environment(s3))

@@ -49,8 +49,8 @@ def test_a_lost_server_comes_back_with_its_last_committed_row_by_stock_tools(ser
         with open(data / "postgresql.auto.conf", "a", encoding="utf-8") as settings:
             settings.write(f'restore_command = \'cp {wal}/%f "%p" || cp {wal}/%f.partial "%p"\'\n')
         with PostgresServer(programs, data_folder=data) as restored:
-            assert wait_until(lambda: restored.execute("SELECT pg_is_in_recovery()") == [(False,)], limit_seconds=30), (
-                restored.log_tail()
-            )
+            assert wait_until(
+                lambda: restored.execute("SELECT pg_is_in_recovery()") == [(False,)], limit_seconds=120
+            ), restored.log_tail()
             rows = restored.execute("SELECT what FROM kept_by_wal")
             assert rows == [("before the backup",), ("the last row",)]

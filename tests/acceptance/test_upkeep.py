@@ -36,7 +36,7 @@ def _do(system: System, kind: str) -> tuple[TaskRecord, str]:
     put_in_force(system)
     run = Run(service=WHOLE_PLAN, kind=kind, at=clock.now(), slot=None, reason="scheduled")
     child, said = TaskChild.start(system, run), []
-    assert wait_until(lambda: not child.alive, limit_seconds=60)
+    assert wait_until(lambda: not child.alive, limit_seconds=120)
     said += list(child.said())
     return child.close(), "\n".join(said)
 

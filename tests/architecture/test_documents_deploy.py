@@ -114,7 +114,7 @@ def fake(tmp_path: Path) -> dict[str, str]:
 
 
 def test_the_entrypoint_reads_the_secrets_and_runs_recoup(tmp_path: Path, fake: dict[str, str]) -> None:
-    subprocess.run(["sh", DEPLOY / "entrypoint.sh", "check", "--json"], env=fake, check=True, timeout=30)
+    subprocess.run(["sh", DEPLOY / "entrypoint.sh", "check", "--json"], env=fake, check=True, timeout=120)
     assert (tmp_path / "calls").read_text() == "with a space check --json\n"
 
 
@@ -124,9 +124,9 @@ def test_the_entrypoint_repeats_until_it_is_told_to_stop(tmp_path: Path, fake: d
     child = subprocess.Popen(["sh", DEPLOY / "entrypoint.sh", "every", "1", "backup"], env=fake)
     try:
         calls = tmp_path / "calls"
-        assert wait_until(lambda: calls.is_file() and len(calls.read_text().splitlines()) >= 2, limit_seconds=30)
+        assert wait_until(lambda: calls.is_file() and len(calls.read_text().splitlines()) >= 2, limit_seconds=120)
         child.send_signal(signal.SIGTERM)
-        assert child.wait(30) == 0
+        assert child.wait(120) == 0
     finally:
         child.kill()
         child.wait()
@@ -138,7 +138,7 @@ def test_systemd_understands_the_units(tmp_path: Path) -> None:
         text = unit.read_text().replace("/usr/local/bin/recoup", "/bin/true")  # it must exist to be called right
         (tmp_path / unit.name).write_text(text)
     units = sorted(str(path) for path in tmp_path.iterdir())
-    done = subprocess.run([analyze, "verify", *units], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([analyze, "verify", *units], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert "recoup-" not in done.stderr
 

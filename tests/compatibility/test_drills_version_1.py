@@ -68,5 +68,5 @@ def test_the_seal_and_the_proof_open_as_the_format_says_without_recoup() -> None
     stored = V1 / "repository" / PROOF
     assert closing["closing"]["proof"]["stored_sha256"] == hashlib.sha256(stored.read_bytes()).hexdigest()
     open_it = ["enc", "-d", "-aes-256-cbc", "-pbkdf2", "-pass", f"file:{V1 / 'recoup.key'}", "-in", stored]
-    plain = subprocess.run([require("openssl"), *open_it], check=True, capture_output=True, timeout=60).stdout
+    plain = subprocess.run([require("openssl"), *open_it], check=True, capture_output=True, timeout=120).stdout
     assert plain == b"the invoice of the new disk\n"

@@ -148,7 +148,7 @@ def test_of_many_writers_of_a_fresh_key_exactly_one_wins(store: ObjectStore) -> 
     barrier = threading.Barrier(8)
 
     def attempt(number: int) -> bytes | None:
-        barrier.wait(30)
+        barrier.wait(120)
         try:
             store.put("folder/lease", b"writer %d" % number, if_absent=True)
         except ObjectExistsError:

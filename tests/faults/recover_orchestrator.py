@@ -75,7 +75,7 @@ class ChildActor:
 
     def act(self, step: Step) -> Done:
         """Let a child do what is left."""
-        run(Command(argv=["sh", "-c", _CHILD, "sh", str(self.world), step.id], timeout_seconds=60))
+        run(Command(argv=["sh", "-c", _CHILD, "sh", str(self.world), step.id], timeout_seconds=400))
         return Done(detail="done")
 
     def after(self, step: Step) -> Sequence[Finding]:
@@ -162,7 +162,7 @@ class Orchestrator:
         """Kill it, if it is still there."""
         if self._handle is not None:
             signal.pidfd_send_signal(self._handle, signal.SIGKILL)
-            self.join(30)
+            self.join(120)
 
 
 class Starter:
@@ -188,7 +188,7 @@ class Starter:
     def end_of(self, plan: Path, fate: Fate) -> int:
         """Run one to its end; its exit code, negative for the signal that killed it."""
         one = self.start(plan, fate)
-        one.join(60)
+        one.join(120)
         if one.exitcode is None:
             one.kill()
             raise AssertionError("it does not end")

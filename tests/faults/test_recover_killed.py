@@ -142,7 +142,7 @@ def let_runs_be_sorted(plan: Path, machine: str) -> None:
     known = [one.run for path in state(plan, machine).glob("*") for one in local_runs(path) if one.was_begun]
     newest = max(known, default="")
     if newest and not list((plan.parent / "repository").rglob(newest)):
-        assert wait_until(lambda: ids.stamp(clock.now()) > newest[:15], limit_seconds=30)
+        assert wait_until(lambda: ids.stamp(clock.now()) > newest[:15], limit_seconds=120)
 
 
 def has_ended(plan: Path) -> bool:
@@ -183,10 +183,10 @@ def test_of_two_orchestrators_one_is_told_that_another_is_at_it(starter: Starter
     for _ in range(10 if SOAK else 1):
         (world / "hold").touch()
         both = [starter.start(plan, fated(plan)), starter.start(plan, fated(plan, state=state(plan, other)))]
-        assert wait_until(lambda: 6 in [one.exitcode for one in both], limit_seconds=60)  # noqa: B023
+        assert wait_until(lambda: 6 in [one.exitcode for one in both], limit_seconds=120)  # noqa: B023
         (world / "hold").unlink()
         for one in both:
-            one.join(60)
+            one.join(120)
         assert sorted(one.exitcode or 0 for one in both) == [0, 6]
         for path in world.iterdir():
             path.rmdir() if path.is_dir() else path.unlink()
@@ -196,12 +196,12 @@ def test_who_is_taken_over_from_stops_and_its_children_are_ended(starter: Starte
     world = plan.parent / "world"
     (world / "hold").touch()
     first = starter.start(plan, fated(plan))
-    assert wait_until(lambda: (world / "lock-hold").exists(), limit_seconds=60)
+    assert wait_until(lambda: (world / "lock-hold").exists(), limit_seconds=120)
     second = starter.start(plan, fated(plan, state=state(plan, "state-elsewhere"), take_over=True))
-    first.join(60)
+    first.join(120)
     assert first.exitcode == 6
     assert second.exitcode is None
     (world / "hold").unlink()
-    second.join(60)
+    second.join(120)
     assert second.exitcode == 0
     require_well(plan, "state-elsewhere")

@@ -142,7 +142,7 @@ def test_a_scripted_restore_killed_at_any_step_leaves_the_old_or_the_new(mode: s
             assert loaded == _NEW
             break
         assert ended == -signal.SIGKILL
-        again = subprocess.run(argv, input=_NEW, timeout=60, check=False)
+        again = subprocess.run(argv, input=_NEW, timeout=120, check=False)
         assert again.returncode == 0
         assert _loaded(folder, mode) == _NEW
         assert not list(folder.glob(".recoup-restore-*"))
@@ -161,12 +161,12 @@ def test_a_restore_that_is_undone_keeps_both_whenever_it_is_killed(mode: str, tm
         folder = tmp_path / f"data-{last}"
         _before(folder, mode)
         argv = restore_argv(str(folder), layout, expected_bytes=len(_NEW), restore_id=_ID, force=True)
-        subprocess.run(argv, input=_NEW, timeout=60, check=True, capture_output=True)
+        subprocess.run(argv, input=_NEW, timeout=120, check=True, capture_output=True)
         argv = ["sh", "-c", PUT_BACK, "recoup", str(folder), _ID, *layout.names]
         ended = _killed_at(last, argv, programs)
         content = {path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         assert {_OLD, _NEW} <= content, f"killed at {last}: something is lost"
-        assert subprocess.run(argv, timeout=60, check=False, capture_output=True).returncode == 0
+        assert subprocess.run(argv, timeout=120, check=False, capture_output=True).returncode == 0
         assert _loaded(folder, mode) == _OLD
         assert (folder / "dump.rdb").read_bytes() == _OLD
         assert [one.name for one in folder.glob("recoup-replaced-*")] == [f"recoup-replaced-{_ID}.back"]
@@ -198,5 +198,5 @@ def _killed_at(last: int, argv: list[str], programs: Path) -> int:
     count.write_text("0\n")
     marked = [*argv[:2], "SCRIPT=$$; export SCRIPT\n" + argv[2], *argv[3:]]
     environment = {"PATH": f"{programs}:{path}", "REAL": path, "COUNT": str(count), "LAST": str(last)}
-    done = subprocess.run(marked, input=_NEW, env=environment, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(marked, input=_NEW, env=environment, capture_output=True, timeout=120, check=False)
     return done.returncode

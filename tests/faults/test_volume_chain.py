@@ -50,7 +50,7 @@ def data(server_folder: Path) -> Path:
 def _run(script: str, data: Path, *more: str, path: Sequence[Path], stdin: bytes = b"", deadly: int = 0) -> int:
     environment = {"PATH": ":".join([*map(str, path), os.environ["PATH"]]), "DEADLY": str(deadly)}
     argv = ["sh", "-c", script, "recoup", str(data), ID, *more]
-    done = subprocess.run(argv, input=stdin, env=environment, capture_output=True, check=False, timeout=60)
+    done = subprocess.run(argv, input=stdin, env=environment, capture_output=True, check=False, timeout=120)
     return done.returncode
 
 

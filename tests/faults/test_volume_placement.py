@@ -79,7 +79,7 @@ def run_script(
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a script as it runs in a container."""
     argv = ["sh", "-c", script, "recoup", str(data), restore_id]
-    return subprocess.run(argv, input=stdin, env=environment, capture_output=True, check=False, timeout=60)
+    return subprocess.run(argv, input=stdin, env=environment, capture_output=True, check=False, timeout=120)
 
 
 def _status(data: Path) -> volume_script.VolumeStatus:

@@ -119,7 +119,7 @@ def test_damage_that_was_archived_is_stopped_in_front_of_and_nothing_before_it_i
 
     hurt = [
         one
-        for one in look_for_damage(DirectAccess(Secret(told.server.url())), seconds=30)
+        for one in look_for_damage(DirectAccess(Secret(told.server.url())), seconds=240)
         if one.verdict is Verdict.FAILED
     ]
     assert {one.subject for one in hurt} == {"postgres: public.orders"}, "the object is named"

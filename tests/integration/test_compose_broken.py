@@ -38,7 +38,7 @@ def test_a_volume_without_a_name_is_written_where_the_service_reads_it(stack: St
     (mount,) = project.of_service("redis")[0].mounts
     assert len(mount.name) == 64  # the engine's own name for it
     run_one_off(project, OneOff(service="redis", argv=tuple(shell("cat > /data/kept")), run_id="r"), stdin=b"precious")
-    project.start(["redis"], seconds=60)
+    project.start(["redis"], seconds=240)
     assert run(project.runner("redis").wrap(Command(argv=("cat", "/data/kept")))).stdout == b"precious"
 
 
@@ -57,7 +57,7 @@ def test_a_container_that_does_not_come_up_is_reported_with_its_last_words_and_w
     )
     changed = ComposeProject(read_project(source_of(stack)))
     with pytest.raises(EngineError) as failure:
-        changed.start(["api"], seconds=20)
+        changed.start(["api"], seconds=90)
     assert "api is exited with status 9; it said last: broken with ***" in failure.value.message
     assert "docker compose -p marketplace logs api" in (failure.value.hint or "")
 
@@ -69,6 +69,6 @@ def test_after_a_power_cut_the_same_calls_work_on_the_machine_that_came_back(
     with pytest.raises(ContainerEngineError):
         project.containers()
     stack.machine.start()
-    project.start(["postgres", "redis", "api"], seconds=90)
+    project.start(["postgres", "redis", "api"], seconds=240)
     assert stack.sql("select count(*) from orders") == "2000\n"
     eventually(stack.answers, what="the application")

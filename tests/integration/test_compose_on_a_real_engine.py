@@ -29,7 +29,7 @@ def source_of(stack: Stack) -> ComposeSource:
 @pytest.fixture
 def stack(standing_stack: Stack) -> Stack:
     """The stack of this module, made whole again after what the test before has stopped."""
-    standing_stack.compose("up", "--detach", "--wait", "--wait-timeout", "90")
+    standing_stack.compose("up", "--detach", "--wait", "--wait-timeout", "240")
     return standing_stack
 
 
@@ -49,7 +49,7 @@ def test_the_services_and_their_health_are_seen_also_after_they_stop(project: Co
     assert project.status()["api"] == "exited"
     assert project.status()["postgres"] == "running (healthy)"
     project.stop(["api"])  # again: nothing to do, no error
-    project.start(["redis", "api"], seconds=60)
+    project.start(["redis", "api"], seconds=240)
     assert project.status()["api"] == "running (healthy)"
 
 
@@ -66,10 +66,10 @@ def test_a_stream_goes_into_the_volume_of_a_stopped_service_and_every_byte_arriv
             child.stdin.write(data)
         child.stdin.close()
         said = child.stdout.read().decode().split()[0]
-        finish(child, timeout_seconds=60)
+        finish(child, timeout_seconds=240)
     assert said == digest.hexdigest()
     # The service's own volume has it, and the one-off container is gone.
-    project.start(["postgres", "api"], seconds=60)
+    project.start(["postgres", "api"], seconds=240)
     assert stack.compose("exec", "-T", "postgres", "stat", "-c", "%s", "/var/lib/postgresql/data/streamed").strip() == (
         str(64 * ((1 << 20) + 4))
     )
@@ -83,20 +83,20 @@ def test_a_one_off_that_fails_says_why_and_leaves_no_container(project: ComposeP
     with pytest.raises(EngineError, match="no space: left"):
         run_one_off(project, failing)
     with pytest.raises(EngineError, match="no space: left"), open_one_off(project, failing, stdin=False) as child:
-        finish(child, timeout_seconds=60)
+        finish(child, timeout_seconds=240)
     assert stack.machine.docker("ps", "-aq", "--filter", "label=recoup.one-off.project").strip() == ""
 
 
 def test_a_one_off_left_by_a_killed_run_is_removed_and_nothing_else(project: ComposeProject, stack: Stack) -> None:
     project.stop(["api", "redis"], grace_seconds=5)
-    stack.machine.docker("run", "-d", "--name", "neighbour", "redis:7", "sleep", "300")
+    stack.machine.docker("run", "-d", "--name", "neighbour", "redis:7", "sleep", "600")
     stack.machine.docker(
-        "run", "-d", "--name", "other", "--label", "recoup.one-off.project=other", "redis:7", "sleep", "9"
+        "run", "-d", "--name", "other", "--label", "recoup.one-off.project=other", "redis:7", "sleep", "600"
     )
-    with open_one_off(project, OneOff(service="redis", argv=("sleep", "300"), run_id="dead")) as child:
+    with open_one_off(project, OneOff(service="redis", argv=("sleep", "600"), run_id="dead")) as child:
         eventually(lambda: "recoup-marketplace-redis" in stack.machine.docker("ps", "--format", "{{.Names}}"))
         os.kill(child.pid, signal.SIGKILL)
-        child.wait(30)
+        child.wait(120)
         assert "recoup-marketplace-redis" in stack.machine.docker("ps", "--format", "{{.Names}}")
         assert remove_leftovers(project, except_run="dead") == ()
         removed = remove_leftovers(project, except_run="alive")
@@ -111,7 +111,7 @@ def test_waiting_for_an_application_ends_when_it_is_well_and_at_the_limit(stack:
     def asked() -> Answer:
         return Answer(well=stack.answers(), said="asked on the machine")
 
-    assert wait_until_answers(asked, seconds=30) < 30
+    assert wait_until_answers(asked, seconds=240) < 240
     stack.compose("stop", "-t", "2", "redis")
     with pytest.raises(EngineError, match="the api is not well after 1 s: asked on the machine"):
         wait_until_answers(asked, seconds=1, what="the api")

@@ -76,7 +76,7 @@ def test_what_is_dropped_or_changed_while_it_is_looked_at_is_not_called_hurt(ser
         "bt_index_check(": "ALTER TABLE indexless DROP CONSTRAINT indexless_pkey",
         "FROM ONLY ": "DROP TABLE gone; ALTER TABLE renamed RENAME TO other; ALTER TABLE narrowed DROP COLUMN note",
     })  # fmt: skip
-    found = [one for one in look_for_damage(access, seconds=60) if one.verdict is not Verdict.OK]
+    found = [one for one in look_for_damage(access, seconds=240) if one.verdict is not Verdict.OK]
     assert not access.deeds, "others worked in the middle of every look"
     damaged = {one.subject for one in found if one.verdict is Verdict.FAILED}
     assert damaged >= {f"{name}: public.hurt"}, "what is hurt is named as ever"

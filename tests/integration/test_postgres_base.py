@@ -113,7 +113,7 @@ def test_a_copy_of_a_standby_comes_back_on_its_own_feet(postgres17: PostgresServ
     with PostgresServer(programs, data_folder=folder, settings={"primary_conninfo": postgres17.url()}) as standby:
         assert standby.execute("SELECT pg_is_in_recovery()") == [(True,)]
         postgres17.execute("INSERT INTO followed VALUES (2)")
-        assert wait_until(lambda: standby.execute("SELECT count(*) FROM followed") == [(2,)], limit_seconds=30)
+        assert wait_until(lambda: standby.execute("SELECT count(*) FROM followed") == [(2,)], limit_seconds=120)
         postgres17.execute("CHECKPOINT")
         copy = take(standby)
         assert overall(check_base_copy(copy)) is Verdict.OK

@@ -98,11 +98,11 @@ def killed_at(copy: MemoryCopy, folder: Path, work: Path, stop: str) -> None:
     )
     try:
         assert child.stdout is not None
-        assert select.select([child.stdout], [], [], 60)[0]
+        assert select.select([child.stdout], [], [], 240)[0]
         assert child.stdout.readline() == b"here\n"
     finally:
         child.send_signal(signal.SIGKILL)
-        child.wait(30)
+        child.wait(120)
         child.stdout.close()  # type: ignore[union-attr]
 
 
@@ -193,7 +193,7 @@ def test_a_disk_that_is_too_small_is_refused_before_the_first_byte(copy: MemoryC
         assert describe_folder(small / "restored").unfinished_restore
     finally:
         assert wait_until(
-            lambda: run(Command(argv=["umount", str(small)]), expect=None).exit_status == 0, limit_seconds=20
+            lambda: run(Command(argv=["umount", str(small)]), expect=None).exit_status == 0, limit_seconds=120
         )
 
 

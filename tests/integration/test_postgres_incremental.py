@@ -194,7 +194,7 @@ def test_another_timeline_another_cluster_and_an_old_server_are_refused(
         server.settings["restore_command"] = "false"
         server.start()
         promoted = [(False,)]
-        assert wait_until(lambda: server.execute("SELECT pg_is_in_recovery()") == promoted, limit_seconds=60)
+        assert wait_until(lambda: server.execute("SELECT pg_is_in_recovery()") == promoted, limit_seconds=120)
         with pytest.raises(RefusedError, match="is on timeline 2, and earlier is of timeline 1"):
             take(server, base)
         take(server, take(server))

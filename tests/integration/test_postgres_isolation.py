@@ -107,7 +107,7 @@ def test_no_call_of_a_restored_database_arrives(server_folder: Path, root: Path,
     base, dump = MemoryCopy(), HeldCopy()
     with PostgresServer(require_found(lambda: find_postgres(17)), settings={"wal_level": "logical"}) as server:
         calling_out(server, listener, sockets)
-        assert wait_until(lambda: listener.calls > 0, limit_seconds=30), "production would not call either"
+        assert wait_until(lambda: listener.calls > 0, limit_seconds=120), "production would not call either"
         base.copy_facts = take_base_backup(Secret(server.url()), base, label="calls")
         dump.complete(take_dump(direct(server), dump, DumpRequest()))
     for copy in (base, dump):

@@ -149,7 +149,7 @@ def test_a_copy_taken_from_a_standby_with_prepared_transactions_and_origins_boot
             out.write(f"primary_conninfo = 'host=127.0.0.1 port={server.port} user=postgres'\n")
         with PostgresServer(Programs(path=server.bin), data_folder=folder, settings=in_use) as standby:
             server.execute(f"INSERT INTO kept SELECT 1 FROM generate_series(1, {ROWS})")
-            assert wait_until(lambda: standby.execute("SELECT count(*) FROM kept") == [(2 * ROWS,)], limit_seconds=30)
+            assert wait_until(lambda: standby.execute("SELECT count(*) FROM kept") == [(2 * ROWS,)], limit_seconds=120)
             server.execute("CHECKPOINT")
             standby.execute("CHECKPOINT")
             copy = base_of(standby)

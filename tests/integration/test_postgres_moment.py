@@ -334,11 +334,11 @@ def test_a_killed_recovery_does_not_start_and_the_same_command_finishes_it(
         assert child.stdout is not None
         child.stdin.write(KEY.text.reveal() + "\n")
         child.stdin.flush()
-        assert select.select([child.stdout], [], [], 60)[0]
+        assert select.select([child.stdout], [], [], 240)[0]
         assert child.stdout.readline() == "here\n"
     finally:
         child.send_signal(signal.SIGKILL)
-        child.wait(30)
+        child.wait(120)
     command = Command(
         argv=[told.server.program("postgres"), "-D", str(folder), "-c", f"unix_socket_directories={server_folder}"],
         user=told.server.owner, timeout_seconds=60,

@@ -48,7 +48,7 @@ def shop(server: PostgresServer) -> Restored:
 
 
 def one(server: Restored, sql: str, **expected: float | bool | str) -> Finding:
-    (found,) = check_plan(server, [PlanCheck(sql=sql, **expected)], allowed_seconds=20)
+    (found,) = check_plan(server, [PlanCheck(sql=sql, **expected)], allowed_seconds=240)
     return found
 
 
@@ -120,7 +120,7 @@ def test_a_check_that_an_empty_database_fails_is_ok(
 def test_wrong_answers_fail_and_errors_are_unknown_in_exact_words(
     shop15: Restored, sql: str, verdict: Verdict, said: str
 ) -> None:
-    patience = 0.3 if "pg_sleep" in sql else 30.0
+    patience = 0.3 if "pg_sleep" in sql else 240.0
     (found,) = check_plan(shop15, [PlanCheck(sql=sql, at_least=101)], allowed_seconds=patience)
     assert found.verdict is verdict
     assert said in found.detail

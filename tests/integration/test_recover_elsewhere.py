@@ -204,7 +204,7 @@ def test_a_run_that_another_one_overtook_is_not_gone_on_with(plan: Path, on: Mac
     first = recover(plan, pause_before="swap-postgres").run
     shutil.rmtree(plan.parent / "repository" / layout.RUNS)  # the machine was lost before anything was copied
     on("beta")
-    assert wait_until(lambda: ids.stamp(clock.now()) > first[:15], limit_seconds=30), "ids are sorted by their second"
+    assert wait_until(lambda: ids.stamp(clock.now()) > first[:15], limit_seconds=120), "ids are sorted by their second"
     second = recover(plan)
     assert second.run != first
     on("alpha")

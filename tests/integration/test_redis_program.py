@@ -133,7 +133,7 @@ def shell(request: pytest.FixtureRequest) -> list[str]:
 
 def _run_script(shell: list[str], argv: list[str], data: bytes) -> subprocess.CompletedProcess[bytes]:
     assert argv[0] == "sh"
-    return subprocess.run([*shell, *argv[1:]], input=data, capture_output=True, timeout=60, check=False)
+    return subprocess.run([*shell, *argv[1:]], input=data, capture_output=True, timeout=120, check=False)
 
 
 @pytest.mark.parametrize("appendonly", [False, True], ids=["rdb", "aof"])

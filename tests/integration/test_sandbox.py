@@ -42,7 +42,7 @@ def held(root: Path, stop: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
         raise AssertionError(f"it ended before it was {stop}")
     finally:
         owner.kill()
-        owner.wait(30)
+        owner.wait(120)
 
 
 def nothing_left(root: Path) -> bool:
@@ -61,7 +61,7 @@ def test_what_a_killed_owner_leaves_is_removed_by_the_next_one_and_nothing_else_
             alive = processes_of(identifier)
             assert bool(alive) is (stop in ("started", "busy"))
             owner.send_signal(signal.SIGKILL)
-            owner.wait(30)
+            owner.wait(120)
             assert clean_leftovers(root) == (identifier,)
         assert processes_of(identifier) == []
         assert not (root / identifier).exists()
@@ -76,7 +76,7 @@ def test_a_sandbox_leaves_nothing_when_it_ends_by_itself_or_by_an_error(root: Pa
         stubborn = "trap '' QUIT TERM; setsid sh -c \"trap '' QUIT TERM HUP; sleep 600\" & echo on; wait"
         with open(sandbox.folder / "log", "a+b") as log:
             spawn(sandbox.command(Command(argv=["sh", "-c", stubborn])), log=log)
-        assert wait_until(lambda: (sandbox.folder / "log").read_bytes() == b"on\n", limit_seconds=30)
+        assert wait_until(lambda: (sandbox.folder / "log").read_bytes() == b"on\n", limit_seconds=120)
         raise KeyError
     assert processes_of(sandbox.id) == []
     assert nothing_left(root)
@@ -199,4 +199,4 @@ def test_without_namespaces_a_sandbox_says_what_was_open(root: Path) -> None:
         assert "network was open" in bare.open_ways
         assert said(bare, "id -u").strip() != "0"
         with open_child(bare.command(Command(argv=["sleep", "600"])), stdout=False):
-            assert wait_until(lambda: bool(processes_of(sandbox.id)), limit_seconds=30)
+            assert wait_until(lambda: bool(processes_of(sandbox.id)), limit_seconds=120)

@@ -25,14 +25,14 @@ def test_a_committed_row_is_archived_within_the_interval_and_pieces_give_way_to_
         place.wait_safe(end)
         assert wait_until(
             lambda: all(one.number(SEGMENT) >= end // SEGMENT for one in place.entries() if isinstance(one, WalPiece)),
-            limit_seconds=30,
+            limit_seconds=120,
         )
         segments = [one for one in place.entries() if isinstance(one, WalSegment)]
         assert len(segments) >= 3
         place.no_hole()
         place.check_against_server()
         # The server is told what is safe, and lets go of the rest.
-        assert wait_until(lambda: place.confirmed() >= end, limit_seconds=30)
+        assert wait_until(lambda: place.confirmed() >= end, limit_seconds=120)
         assert place.errors == []
 
 
@@ -61,7 +61,7 @@ def test_nothing_is_confirmed_to_the_server_before_every_required_repository_has
         assert place.safe("second") == before
         gate.open.set()
         place.wait_safe(position, "second")
-        assert wait_until(lambda: place.confirmed() >= end, limit_seconds=30)
+        assert wait_until(lambda: place.confirmed() >= end, limit_seconds=120)
         place.check_against_server("second")
         place.no_hole("second")
 
@@ -76,15 +76,15 @@ def test_a_repository_that_is_not_required_holds_nothing_up_and_copies_later_wha
         gate.failing = True
         end = place.fill_segments(3)
         place.wait_safe(end)
-        assert wait_until(lambda: place.confirmed() >= end, limit_seconds=30)
-        assert wait_until(lambda: place.facts.get("error.second") is not None, limit_seconds=30)
+        assert wait_until(lambda: place.confirmed() >= end, limit_seconds=120)
+        assert wait_until(lambda: place.facts.get("error.second") is not None, limit_seconds=120)
         assert gate.refused > 0
         gate.failing = False
         position = place.commit("after")
         place.wait_safe(position, "second")
         place.no_hole("second")
         place.check_against_server("second")
-        assert wait_until(lambda: place.facts.get("mode.second") == "running, not waited for", limit_seconds=30)
+        assert wait_until(lambda: place.facts.get("mode.second") == "running, not waited for", limit_seconds=120)
 
 
 def test_a_full_disk_under_a_required_repository_stops_confirming_and_loses_nothing(
@@ -97,14 +97,14 @@ def test_a_full_disk_under_a_required_repository_stops_confirming_and_loses_noth
         gate.failing = True
         before = place.safe()
         end = place.fill_segments(2)
-        assert wait_until(lambda: gate.refused >= 3, limit_seconds=30)
+        assert wait_until(lambda: gate.refused >= 3, limit_seconds=120)
         assert place.confirmed() <= before
-        assert wait_until(lambda: "no space left" in str(place.facts.get("error.local")), limit_seconds=30)
+        assert wait_until(lambda: "no space left" in str(place.facts.get("error.local")), limit_seconds=120)
         gate.failing = False
         place.wait_safe(end)
         place.no_hole()
         place.check_against_server()
-        assert wait_until(lambda: place.confirmed() >= end, limit_seconds=30)
+        assert wait_until(lambda: place.confirmed() >= end, limit_seconds=120)
 
 
 def test_a_receiver_killed_in_the_middle_of_a_segment_goes_on_without_hole_or_difference(
@@ -130,7 +130,7 @@ def test_a_worker_that_is_stopped_stores_what_came_and_the_next_one_goes_on_from
         place.start()
         place.wait_safe(place.fill_segments(1))
         position = place.commit("in the last piece")
-        assert wait_until(lambda: place.facts.get("lag_bytes", 0) > 0, limit_seconds=30)
+        assert wait_until(lambda: place.facts.get("lag_bytes", 0) > 0, limit_seconds=120)
         place.stop()
         assert place.safe() >= position
         again = place.commit("while nobody listened")
@@ -161,5 +161,5 @@ def test_a_bucket_gets_the_wal_as_a_folder_does(postgres18: PostgresServer, s3: 
             place.wait_safe(end, "offsite")
             place.no_hole("offsite")
             place.check_against_server("offsite")
-            assert wait_until(lambda: place.confirmed() >= end, limit_seconds=30)
+            assert wait_until(lambda: place.confirmed() >= end, limit_seconds=120)
             assert place.errors == []

@@ -38,7 +38,7 @@ class Gate(StoreDecorator):
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> ObjectInfo:
         if key.startswith("wal/"):
-            assert self._switches.open.wait(60), "a test forgot a closed gate"
+            assert self._switches.open.wait(500), "a test forgot a closed gate"
             if self._switches.failing:
                 self._switches.refused += 1
                 raise StorageError(f"no space left on device: {key}")
@@ -97,7 +97,7 @@ class WalPlace:
     def stop(self) -> None:
         self._stop.set()
         if self._thread is not None:
-            self._thread.join(40)
+            self._thread.join(120)
             assert not self._thread.is_alive(), "the worker does not end"
 
     def break_off(self) -> None:
@@ -150,7 +150,7 @@ class WalPlace:
         assert row is not None
         return Lsn.parse(row[0]).value // SEGMENT * SEGMENT
 
-    def wait_safe(self, position: int, name: str = "local", *, seconds: float = 20.0) -> None:
+    def wait_safe(self, position: int, name: str = "local", *, seconds: float = 120.0) -> None:
         reached = wait_until(lambda: self.safe(name) >= position, limit_seconds=seconds, every=0.05)
         assert reached, f"{Lsn(self.safe(name))} of {Lsn(position)}; {self.facts}; {self.errors[-3:]}"
 

@@ -82,7 +82,7 @@ def _running(machine: Machine, folder: Path) -> Iterator[Stack]:
     file = copy_stack(folder / "marketplace")
     running = Stack(machine=machine, folder=file.parent, file=file, env_file=file.parent / ".env.production")
     try:
-        running.compose("up", "--detach", "--wait", "--wait-timeout", "90")
+        running.compose("up", "--detach", "--wait", "--wait-timeout", "240")
         yield running
     finally:
         # The project's name finds everything, also what a test has made of the files.

@@ -113,7 +113,7 @@ class Machine:
         )
         assert self._keeper.stdout is not None
         if self._keeper.stdout.readline() != b"ready\n":
-            _, said = self._keeper.communicate(timeout=30)
+            _, said = self._keeper.communicate(timeout=120)
             self._keeper = None
             raise RuntimeError(said.decode(errors="replace"))
 
@@ -127,7 +127,7 @@ class Machine:
         """Switch it off, and wait until nothing of it is left but the disk."""
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
-            keeper.communicate(timeout=60)  # closes its standard input, which is its order to end
+            keeper.communicate(timeout=120)  # closes its standard input, which is its order to end
 
     def run(
         self,
@@ -137,7 +137,7 @@ class Machine:
         environment: Mapping[str, str] | None = None,
         folder: Path | None = None,
         check: bool = True,
-        timeout: float = 120,
+        timeout: float = 240,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a command on the machine: its network, its default Docker socket and volume paths, its processes."""
         done = subprocess.run(
@@ -167,7 +167,7 @@ class Machine:
         }
         return {**inherited, "DOCKER_CONFIG": str(self._configuration), **more}
 
-    def docker(self, *argv: str, stdin: bytes | None = None, folder: Path | None = None, timeout: float = 180) -> str:
+    def docker(self, *argv: str, stdin: bytes | None = None, folder: Path | None = None, timeout: float = 300) -> str:
         """Call ``docker`` for this machine from outside; return what it printed."""
         done = subprocess.run(
             ["docker", *argv],
@@ -238,7 +238,7 @@ def copy_images(source: Machine, target: Machine) -> None:
             stdout=subprocess.DEVNULL,
             env={**os.environ, **target.docker_environment},
             check=True,
-            timeout=180,
+            timeout=300,
         )
     finally:
         assert save.stdout is not None
@@ -270,7 +270,7 @@ def copy_stack(target: Path) -> Path:
     return target / "docker-compose.prod.yml"
 
 
-def eventually(true: Callable[[], bool], *, seconds: float = 30, what: str = "it") -> None:
+def eventually(true: Callable[[], bool], *, seconds: float = 120, what: str = "it") -> None:
     """Poll until ``true`` says so; fail after ``seconds``."""
     limit = time.monotonic() + seconds
     while not true():

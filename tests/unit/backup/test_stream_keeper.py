@@ -45,7 +45,7 @@ def test_small_segments_are_joined_and_go_when_the_large_one_is_stored(
     keeper.start()
     for start in range(0, 50, 10):
         keeper.offer(_item(start, start + 10, b"%010d" % start))
-    assert keeper.close(10)
+    assert keeper.close(120)
     for archive in two:
         assert _spans(archive) == [(0, 30), (30, 40), (40, 50)]
         whole = next(iter(archive.entries()))
@@ -60,7 +60,7 @@ def test_what_does_not_follow_is_not_joined(two: tuple[StreamArchive, StreamArch
     keeper.start()
     for start in (0, 10, 70, 80):
         keeper.offer(_item(start, start + 10, b"0123456789"))
-    assert keeper.close(10)
+    assert keeper.close(120)
     assert _spans(two[0]) == [(0, 20), (70, 80), (80, 90)]
 
 
@@ -79,13 +79,13 @@ def test_a_repository_that_fails_is_behind_and_is_brought_up(
     keeper = StreamKeeper(two, KEY, "redis", joined_age=timedelta.max)
     keeper.start()
     keeper.offer(_item(0, 10))
-    assert wait_until(lambda: keeper.behind == {"two": "away"}, limit_seconds=30)
+    assert wait_until(lambda: keeper.behind == {"two": "away"}, limit_seconds=120)
     keeper.offer(_item(10, 20))
-    assert wait_until(lambda: keeper.drained, limit_seconds=30)
+    assert wait_until(lambda: keeper.drained, limit_seconds=120)
     assert keeper.error is None
     failing[0] = False
-    assert wait_until(lambda: not keeper.behind, limit_seconds=30)
-    keeper.close(5)
+    assert wait_until(lambda: not keeper.behind, limit_seconds=120)
+    keeper.close(120)
     assert _spans(two[1]) == [(0, 10), (10, 20)]
 
 

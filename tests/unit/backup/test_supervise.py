@@ -34,9 +34,9 @@ class _Fake:
         try:
             if self.problem is not None:
                 raise self.problem
-            stop.wait(30)
+            stop.wait(120)
             if not self.patient:
-                self.let_go.wait(30)
+                self.let_go.wait(120)
         finally:
             self.now -= 1
 
@@ -64,7 +64,7 @@ def _until(supervisor: Supervisor, question: object) -> None:
         assert callable(question)
         return bool(question())
 
-    assert wait_until(ask, limit_seconds=20, every=0.005)
+    assert wait_until(ask, limit_seconds=120, every=0.005)
 
 
 def _record(folder: Path, name: str) -> WorkerRecord:

@@ -76,7 +76,7 @@ def shipping(*targets: tuple[WalArchive, bool], begin: int = 0) -> Iterator[WalS
 
 
 def ship(shipper: WalShipper, number: int) -> None:
-    assert wait_until(shipper.room, limit_seconds=20)
+    assert wait_until(shipper.room, limit_seconds=120)
     shipper.ship_segment(name(number), (number + 1) * SIZE, content(number), STAMP)
 
 
@@ -95,11 +95,11 @@ def test_safe_is_what_every_required_repository_has() -> None:
     with shipping((one, True), (two, True)) as shipper:
         second.bad.set()
         ship(shipper, 0)
-        assert wait_until(lambda: numbers(one) == [0], limit_seconds=30)
+        assert wait_until(lambda: numbers(one) == [0], limit_seconds=120)
         assert shipper.safe() == 0
         assert not shipper.drained()
         second.bad.clear()
-        assert wait_until(lambda: shipper.safe() == SIZE, limit_seconds=20)
+        assert wait_until(lambda: shipper.safe() == SIZE, limit_seconds=120)
         assert numbers(two) == [0]
 
 
@@ -111,7 +111,7 @@ def test_nothing_is_safe_while_a_required_repository_is_missing_unless_it_is_wai
     )
     try:
         ship(shipper, 0)
-        assert wait_until(shipper.drained, limit_seconds=30)
+        assert wait_until(shipper.drained, limit_seconds=120)
         assert shipper.safe() == 0
         shipper.waive_missing()
         assert shipper.safe() == SIZE
@@ -125,12 +125,12 @@ def test_a_segment_replaces_its_pieces_and_a_merged_piece_those_before_it() -> N
         for start in range(0, 500, 100):
             ship_part(shipper, 0, start, start + 100)
         ship_part(shipper, 0, 0, 700, merges=True)
-        assert wait_until(lambda: shipper.safe() == 700 and len(list(archive.entries())) == 1, limit_seconds=30)
+        assert wait_until(lambda: shipper.safe() == 700 and len(list(archive.entries())) == 1, limit_seconds=120)
         (piece,) = archive.entries()
         assert isinstance(piece, WalPiece)
         assert archive.read(piece) == content(0)[:700]
         ship(shipper, 0)
-        assert wait_until(lambda: numbers(archive) == [0] and len(list(archive.entries())) == 1, limit_seconds=30)
+        assert wait_until(lambda: numbers(archive) == [0] and len(list(archive.entries())) == 1, limit_seconds=120)
 
 
 def test_memory_is_bounded_by_not_taking_more() -> None:
@@ -154,12 +154,12 @@ def test_a_repository_that_is_not_required_copies_what_it_missed() -> None:
         moody.bad.set()
         for number in range(1, 6):
             ship(shipper, number)
-        assert wait_until(lambda: shipper.safe() == 6 * SIZE, limit_seconds=20)
-        assert wait_until(lambda: shipper.states()[1].mode == "behind", limit_seconds=30)
+        assert wait_until(lambda: shipper.safe() == 6 * SIZE, limit_seconds=120)
+        assert wait_until(lambda: shipper.states()[1].mode == "behind", limit_seconds=120)
         moody.bad.clear()
-        assert wait_until(lambda: shipper.states()[1].mode == "running", limit_seconds=30)
+        assert wait_until(lambda: shipper.states()[1].mode == "running", limit_seconds=120)
         ship(shipper, 6)
-        assert wait_until(lambda: numbers(two) == list(range(7)), limit_seconds=30)
+        assert wait_until(lambda: numbers(two) == list(range(7)), limit_seconds=120)
     for entry in two.entries():
         assert isinstance(entry, WalSegment)
         assert two.read(entry) == content(entry.number(SIZE))
@@ -173,7 +173,7 @@ def test_one_that_was_away_at_the_start_first_copies_from_the_other() -> None:
     one.put_gap(1, 7, 9, "a known gap", STAMP)
     with shipping((one, True), (two, True), begin=5 * SIZE) as shipper:
         ship(shipper, 5)
-        assert wait_until(lambda: shipper.safe() == 6 * SIZE, limit_seconds=20)
+        assert wait_until(lambda: shipper.safe() == 6 * SIZE, limit_seconds=120)
         assert numbers(two) == list(range(6))
         assert len(list(two.entries("00000001.000"))) == 1
 
@@ -183,7 +183,7 @@ def test_other_content_is_raised_to_whoever_ships() -> None:
     archive.put_segment(name(1), b"somebody else's", STAMP)
     with shipping((archive, True)) as shipper:
         shipper.ship_segment(name(1), 2 * SIZE, content(1), STAMP + timedelta(seconds=1))
-        assert wait_until(lambda: shipper.lanes[0].failure is not None, limit_seconds=30)
+        assert wait_until(lambda: shipper.lanes[0].failure is not None, limit_seconds=120)
         with pytest.raises(RefusedError, match="already holds"):
             shipper.room()
     (held,) = archive.entries()
@@ -202,7 +202,7 @@ def test_a_refusal_stands_whatever_happens_to_what_was_under_way_beside_it(
     def slow(self: WalArchive, sealed: SealedWal) -> WalEntry:
         if sealed.name == name(0):
             asked.set()
-            assert go_on.wait(20)
+            assert go_on.wait(500)
             if ends == "away":
                 raise AwayError("away")
         return put(self, sealed)
@@ -210,13 +210,13 @@ def test_a_refusal_stands_whatever_happens_to_what_was_under_way_beside_it(
     monkeypatch.setattr(WalArchive, "put", slow)
     with shipping((archive, True)) as shipper:
         ship(shipper, 0)
-        assert asked.wait(10)
+        assert asked.wait(120)
         archive.put_segment(name(1), b"somebody else's", STAMP)
         ship(shipper, 1)
-        assert wait_until(lambda: shipper.states()[0].mode == "failed", limit_seconds=30)
+        assert wait_until(lambda: shipper.states()[0].mode == "failed", limit_seconds=120)
         go_on.set()
         assert wait_until(
-            lambda: not [one for one in threading.enumerate() if one.name.startswith("wal-one-")], limit_seconds=30
+            lambda: not [one for one in threading.enumerate() if one.name.startswith("wal-one-")], limit_seconds=120
         )
         (state,) = shipper.states()
         assert state.error is not None
@@ -239,6 +239,6 @@ def test_whatever_fails_now_and_then_ends_whole_and_safe_never_runs_ahead(seed: 
             for archive in archives:
                 held = held_wal(archive.entries(), ONE, SIZE)
                 assert (0 if held is None else held.safe) >= safe
-        assert wait_until(lambda: shipper.safe() == count * SIZE, limit_seconds=60)
+        assert wait_until(lambda: shipper.safe() == count * SIZE, limit_seconds=120)
     for archive in archives:
         assert numbers(archive) == list(range(count))

@@ -41,7 +41,7 @@ def words(folder: Path, number: int) -> list[str]:
 
 def typed(*arguments: str, folder: Path, text: str) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "recoup.cli", "key", "combine", *arguments]
-    return subprocess.run(argv, cwd=folder, input=text, capture_output=True, text=True, timeout=60)
+    return subprocess.run(argv, cwd=folder, input=text, capture_output=True, text=True, timeout=120)
 
 
 def test_two_files_of_three_give_the_very_key_file_and_only_its_owner_can_read_any_of_them(folder: Path) -> None:
@@ -179,7 +179,7 @@ def test_at_a_terminal_what_is_wrong_is_asked_again_and_the_screen_is_wiped_afte
             shown += more
     except OSError:
         pass  # the terminal is closed: the process has ended
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=120)
     os.close(main)
     said = shown.decode()
     assert process.returncode == Exit.OK, said

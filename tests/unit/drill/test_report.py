@@ -149,7 +149,7 @@ def test_without_typst_the_paper_says_what_to_install(monkeypatch: pytest.Monkey
 
 def rendered(path: Path) -> list[bytes]:
     """The pages of a PDF as grey pixels, one byte each, without headers."""
-    subprocess.run([require("pdftoppm"), "-r", "40", "-gray", path, path.with_suffix("")], check=True, timeout=60)
+    subprocess.run([require("pdftoppm"), "-r", "40", "-gray", path, path.with_suffix("")], check=True, timeout=120)
     pages = []
     for one in sorted(path.parent.glob(f"{path.stem}-*.pgm")):
         magic, size, deepest, pixels = one.read_bytes().split(b"\n", 3)
@@ -163,7 +163,9 @@ def test_the_paper_has_all_of_it_whatever_a_text_holds(text: str, tmp_path: Path
     report = hostile_report(text) if text else a_report()
     path = tmp_path / f"drill-report-{'hostile' if text else 'year'}.pdf"
     path.write_bytes(pdf(report))
-    said = subprocess.run([require("pdftotext"), "-raw", path, "-"], check=True, timeout=60, capture_output=True).stdout
+    said = subprocess.run(
+        [require("pdftotext"), "-raw", path, "-"], check=True, timeout=120, capture_output=True
+    ).stdout
     flat = re.sub(r"[\s\u200b\u00ad]+", "", said.decode())
     wanted = ["Thedrillfailed", "Timeline", "Nottested", "Planandseal", report.sha256]
     # quotes are typeset as they are, since texts are data; a control character shows as a mark
@@ -178,7 +180,7 @@ def test_the_paper_has_all_of_it_whatever_a_text_holds(text: str, tmp_path: Path
     if not text:
         keep(path)
         pictures = ["-r", "70", "-png", path, path.with_suffix("")]
-        subprocess.run([require("pdftoppm"), *pictures], check=True, timeout=60)
+        subprocess.run([require("pdftoppm"), *pictures], check=True, timeout=120)
         for one in sorted(tmp_path.glob("*.png")):
             keep(one)  # to be looked at: one for each page
 

@@ -154,7 +154,7 @@ def test_stock_openssl_checks_a_report_and_a_file_and_refuses_changed_ones(tmp_p
             "-sigfile",
             signature,
         ]
-        return subprocess.run([openssl, *words], cwd=tmp_path, timeout=60, capture_output=True, check=False).returncode
+        return subprocess.run([openssl, *words], cwd=tmp_path, timeout=120, capture_output=True, check=False).returncode
 
     assert verify("signed.bin", "signed.sig") == 0
     assert verify("drill.pdf", "drill.pdf.sig") == 0

@@ -127,7 +127,7 @@ def test_an_error_of_what_is_done_with_a_frame_ends_the_reading_and_is_raised() 
 
 
 def test_frames_are_acted_upon_by_several_threads_at_once() -> None:
-    both = threading.Barrier(2, timeout=30)
+    both = threading.Barrier(2, timeout=120)
     met = threading.Event()
 
     def act(_: int, __: bytes) -> None:
@@ -213,7 +213,7 @@ def test_after_abort_nothing_is_emitted_and_writing_is_refused() -> None:
 def test_a_slow_emit_holds_the_writer_back() -> None:
     gate = threading.Event()
     written = threading.Event()
-    sealer = ObjectSealer(KEY, lambda block: gate.wait(30) and None, frame_bytes=1 << 20)
+    sealer = ObjectSealer(KEY, lambda block: gate.wait(120) and None, frame_bytes=1 << 20)
 
     def write() -> None:
         for _ in range(60):
@@ -224,7 +224,7 @@ def test_a_slow_emit_holds_the_writer_back() -> None:
     thread.start()
     assert not written.wait(0.5), "60 MiB were taken although nothing could be emitted"
     gate.set()
-    assert written.wait(30)
+    assert written.wait(120)
     thread.join()
     assert sealer.finish().plain_bytes == 60 << 20
 

@@ -213,7 +213,7 @@ def writing_process(folder: Path, then: str) -> subprocess.Popen[str]:
 
 def test_what_a_killed_writer_left_is_removed_by_the_next_and_never_shows(store: LocalStore, folder: Path) -> None:
     with writing_process(folder, "die") as process:
-        assert process.wait(30) == -signal.SIGKILL
+        assert process.wait(120) == -signal.SIGKILL
     assert len(left_in(folder)) == 1
     assert list(store.list()) == []
     LocalStore(folder).put("key", b"x")
@@ -228,7 +228,7 @@ def test_what_a_living_writer_has_written_stays(store: LocalStore, folder: Path)
         assert store.clean_unfinished() == 0
         assert len(left_in(folder)) == 2
         process.kill()
-        process.wait(30)
+        process.wait(120)
         assert store.clean_unfinished() == 1
         mine.commit()
     assert left_in(folder) == []
@@ -264,7 +264,7 @@ def test_a_file_system_without_hard_links_still_lets_exactly_one_writer_win(
     barrier = threading.Barrier(6)
 
     def attempt(number: int) -> bool:
-        barrier.wait(30)
+        barrier.wait(120)
         try:
             store.put("lease", b"%d" % number, if_absent=True)
         except ObjectExistsError:

@@ -79,7 +79,7 @@ class Script:
         self._saying.write(line.encode() + b"\n")
 
     def join(self) -> None:
-        self._thread.join(30)
+        self._thread.join(120)
         assert not self._thread.is_alive()
         for end in (self._input, self.stdout):
             end.close()
