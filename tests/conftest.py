@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from recoup.demo.host import Ports, temporary_folder
 from recoup.demo.programs import find_postgres, find_redis, find_weed
 from recoup.demo.servers import PostgresServer, RedisServer, S3Server
-from tests import clusters, leftovers, order, scratch
+from tests import clusters, heard, leftovers, order, scratch
 from tests.real import require_found
 from tests.testhost.fixtures import hall, second_host, stack, standing_stack, testhost
 
@@ -32,6 +32,7 @@ settings.register_profile("soak", derandomize=False, deadline=None, suppress_hea
 settings.load_profile("soak" if os.environ.get("RECOUP_SOAK") else "seeded")
 
 
+heard.hear_in_children()
 _in_memory = scratch.use_memory()  # before anything makes a temporary file; workers inherit it
 
 
