@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-#: So many things wait to be said; what comes then is left out.
+#: About so many things wait to be said; what comes then is left out.
 _MOST: Final = 10_000
 
 
@@ -20,14 +20,15 @@ class Speaker:
     """Does what it is given, in order, one thing at a time. Use ``say`` for what need not be waited for."""
 
     def __init__(self) -> None:
-        self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue(_MOST)
+        # One without a lock of Python's: an interrupt in the middle of saying something would leave that locked.
+        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._speak, name="speaker", daemon=True)
         self._thread.start()
 
     def say(self, act: Callable[[], None]) -> None:
         """Do this when everything before it was done. Never waits; what cannot be said is left out."""
-        with contextlib.suppress(queue.Full):
-            self._queue.put_nowait(act)
+        if self._queue.qsize() < _MOST:
+            self._queue.put(act)
 
     def done(self, act: Callable[[], None], *, seconds: float) -> bool:
         """Do this after everything before it, and wait for it so long at most. Whether it was done."""
@@ -44,8 +45,8 @@ class Speaker:
 
     def close(self, *, seconds: float) -> None:
         """Say what is still to be said, for so long at most."""
-        with contextlib.suppress(queue.Full):
-            self._queue.put_nowait(None)
+        if self._queue.qsize() < _MOST:
+            self._queue.put(None)
             self._thread.join(seconds)
 
     def _speak(self) -> None:
