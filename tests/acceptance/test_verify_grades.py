@@ -6,6 +6,7 @@ No planted damage may end with exit code 0, and no sandbox may be left.
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +17,7 @@ from typing import Any, cast
 import pytest
 
 from recoup.demo.host import temporary_folder
-from recoup.demo.programs import find_postgres
+from recoup.demo.programs import Programs, find_postgres
 from recoup.demo.servers import PostgresServer, RedisServer
 from recoup.engines.engine import CopyFacts
 from tests.acceptance.tampering import backup_tampered, replaced
@@ -114,6 +115,44 @@ def _with_extension(facts: CopyFacts, database: str) -> CopyFacts:
     assert facts.fingerprint is not None
     facts.fingerprint["databases"][database]["extensions"]["no_such_extension"] = {"version": "1.0"}
     return replace(facts)
+
+
+def test_a_copy_whose_extension_was_never_installed_here_is_unknown_and_the_extension_named(
+    work: Workplace, server_folder: Path
+) -> None:
+    programs = require_found(lambda: find_postgres(18))
+    package = server_folder / "package"
+    _make_package(package, programs)
+    settings = {"extension_control_path": f"$system:{package}", "dynamic_library_path": f"$libdir:{package}"}
+    with PostgresServer(programs, settings=settings) as server:
+        name = server.new_database("people")
+        with server.connect(name) as connection:
+            connection.execute("CREATE EXTENSION soundslike")
+            connection.execute("CREATE TABLE people (id int PRIMARY KEY, name text)")
+            connection.execute("INSERT INTO people SELECT g, 'name ' || g FROM generate_series(1, 100) g")
+            connection.execute("CREATE INDEX by_sound ON people (soundslike(name))")
+        work.add_postgres(server, name)
+        work.write_plan()
+        base, dump = (work.backup("postgres", "--kind", kind) for kind in ("base", "dump"))
+    seen = Seen(work, base, "--grade", "sound", expect=4)
+    assert seen.reached == "boots"
+    assert "soundslike" in seen.named("sound", "unknown")
+    seen = Seen(work, dump, "--grade", "sound", expect=4)
+    assert seen.reached == "intact"
+    assert "soundslike" in seen.named("boots", "unknown")
+
+
+def _make_package(folder: Path, programs: Programs) -> None:
+    """An extension with a library, where only the server that was told of the folder finds it."""
+    library = programs.path.parent / "lib" / "fuzzystrmatch.so"
+    (folder / "extension").mkdir(parents=True)
+    shutil.copy(library, folder / "soundslike.so")
+    (folder / "extension" / "soundslike.control").write_text(
+        "default_version = '1.0'\nmodule_pathname = 'soundslike'\n"
+    )
+    (folder / "extension" / "soundslike--1.0.sql").write_text(
+        "CREATE FUNCTION soundslike(text) RETURNS text AS 'MODULE_PATHNAME', 'soundex' LANGUAGE C IMMUTABLE STRICT;\n"
+    )
 
 
 def test_damage_inside_a_cluster_is_found_at_sound_and_each_object_named(
