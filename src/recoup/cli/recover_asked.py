@@ -153,6 +153,9 @@ def _require_sense(asked: Asked) -> None:
     if (asked.skip or asked.abandon) and not (asked.because or "").strip():
         which = "--skip" if asked.skip else "--abandon"
         raise UsageError(f"{which} needs its reason", hint='Say why: --because "…". It is written into the journal.')
+    if asked.detected is not None and asked.resume:
+        hint = "Leave it out: the clock of the run that goes on counts from what was said then."
+        raise UsageError("--detected is written down when a run begins", hint=hint)
     if asked.keep and not asked.close:
         raise UsageError("--keep belongs to --close", hint="It leaves what was set aside where it is.")
     if given and given != ["--plan"]:

@@ -14,7 +14,7 @@ from recoup.kernel.errors import Exit, RefusedError, UsageError
 from recoup.recovery.executor import Agreement
 from recoup.recovery.forecast import in_words
 from recoup.recovery.printed import short
-from recoup.recovery.progress import read_progress
+from recoup.recovery.progress import Progress, read_progress
 from recoup.recovery.step import Consent, Step
 
 if TYPE_CHECKING:
@@ -145,6 +145,7 @@ class _Talk:
         there = read_progress(ready.lines)
         if there is not None:
             require_same_wish(there, self._wish)
+            self._require_ahead(there)
             state.situation = there.situation
             state.lines = lambda: ready.lines
             over = [one for one in there.steps.values() if one.standing in _OVER]
@@ -186,6 +187,21 @@ class _Talk:
                 f"--confirm {self._asked.confirm}: this system is called {system}",
                 hint="Is this the right plan? The name says which production is replaced.",
             )
+
+    def _require_ahead(self, there: Progress) -> None:
+        """Raise ``UsageError`` for a pause that cannot be: who asks for one counts on what comes after it not to be.
+
+        A step that is left out once more is no fault: the same command may be typed again.
+        """
+        pause = self._asked.pause_before
+        if pause is not None and there.steps[pause].standing in _OVER:
+            raise UsageError(
+                f"--pause-before {pause}: that step is over already, so the run would not stop there",
+                hint=f"Nothing was done. `{self._asked.command('--show')}` shows which steps are left.",
+            )
+        for name in self._asked.skip:
+            if there.steps[name].standing == "done":
+                self._view.say(f"--skip {name}: it was done already, so it is not left out")
 
     def _agree(self, step: Step) -> Agreement | None:
         """Ask for a step's consent. Raise ``RefusedError`` when nobody is here."""

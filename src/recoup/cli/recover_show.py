@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
@@ -45,16 +46,16 @@ def show_plan(output: Output, asked: Asked) -> Exit:
     wish = wish_of(asked)
     opened, system, steps = show_steps(wish)
     expected = expect(opened, system, steps)
-    options = [f"--service {one}" for one in asked.services]
-    options += [f"--to-time '{asked.to_time}'"] if asked.to_time else []
-    options += [f"--destination {asked.destination}"] if asked.destination else []
+    options = [word for one in asked.services for word in ("--service", one)]
+    options += ["--to-time", asked.to_time] if asked.to_time else []
+    options += ["--destination", str(asked.destination)] if asked.destination else []
     book = Runbook(
         system=system.plan.system,
         situation=wish.situation,
         steps=steps,
         outlook=expected.outlook,
         made=clock.now(),
-        command=asked.command(wish.situation, *options),
+        command=asked.command(wish.situation, *map(shlex.quote, options)),
         two_people=system.plan.recovery.two_people,
         silent=expected.silent,
     )
@@ -91,7 +92,8 @@ def show(output: Output, asked: Asked) -> Exit:
     assert found is not None, "only runs that were begun are found"
     last = seen.lines[-1]
     output.line(_standing(found, going, last.at, asked))
-    for said in (*([seen.damage.message] if seen.damage is not None else []), *seen.silent):
+    closed = [f"{name}: {failure.message}" for name, failure in opened.failed.items()]
+    for said in (*([seen.damage.message] if seen.damage is not None else []), *closed, *seen.silent):
         output.note(f"not the whole truth: {said}")
     output.line(f"declared {_time(found.declared, zone)} by {found.declared_by} on {seen.lines[0].host}")
     if found.detected is not None:

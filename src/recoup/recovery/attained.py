@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 from recoup.kernel import clock
+from recoup.kernel.errors import UnknownFormatError
 from recoup.kernel.finding import Verdict, worst
 from recoup.kernel.units import show_duration
 from recoup.objectives.objective import Measured, Objective, attainment
@@ -132,9 +133,20 @@ class _Sums:
 
 
 def runbook_of(lines: Sequence[Line]) -> tuple[Step, ...]:
-    """The steps of a run as they stand in its journal; empty when no run was begun in it."""
+    """The steps of a run as they stand in its journal; empty when no run was begun in it.
+
+    Raise ``UnknownFormatError`` for steps that this Recoup does not know: a newer one has begun the run.
+    """
     begun = next((line for line in lines if line.event == written.RUN_BEGUN), None)
-    return () if begun is None else tuple(step_of_document(one) for one in begun.data.get("runbook", ()))
+    if begun is None:
+        return ()
+    try:
+        return tuple(step_of_document(one) for one in begun.data.get("runbook", ()))
+    except ValueError as wrong:
+        raise UnknownFormatError(
+            f"the run {begun.data.get('run')} has steps that this Recoup does not know: {wrong}",
+            hint="Look at it with the version of Recoup that began it, or a newer one.",
+        ) from wrong
 
 
 def clock_facts(
@@ -160,7 +172,10 @@ def clock_facts(
 
 
 def attained(lines: Sequence[Line], now: Moment | None = None) -> Attained | None:
-    """Read the clock. None when no run was begun in the journal. ``now`` is the present, when the run goes on in it."""
+    """Read the clock. None when no run was begun in the journal. ``now`` is the present, when the run goes on in it.
+
+    Raise ``UnknownFormatError`` as ``runbook_of`` does.
+    """
     found = read_progress(lines)
     if found is None:
         return None

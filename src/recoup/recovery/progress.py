@@ -192,6 +192,14 @@ def has_replaced(progress: Progress, service: str) -> bool:
     return any(one is not None and one.attempts > 0 for one in found)
 
 
+def has_unpacked(progress: Progress, service: str) -> bool:
+    """Whether a copy was unpacked beside the data of a service, or that had begun, and was never put in place."""
+    if nothing_chosen(progress, service) or f"swap-{service}" not in progress.steps:
+        return False  # without that step it is in a folder of its own, and a person puts it in place
+    restored = progress.steps.get(f"restore-{service}")
+    return restored is not None and restored.attempts > 0 and not has_replaced(progress, service)
+
+
 def nothing_chosen(progress: Progress, service: str) -> bool:
     """Whether the choice of what a service goes back to was left out, so that its data stay as they are."""
     chose = progress.steps.get(f"choose-{service}")
@@ -242,7 +250,8 @@ def cannot_continue(progress: Progress, why: str) -> RefusedError:
     return RefusedError(
         why,
         hint="Continue it with the version of Recoup that began it, or end it with "
-        f"`recoup recover --abandon {progress.run}` and begin a new one: every step looks first what is already done.",
+        f"`recoup recover --abandon {progress.run} --because TEXT` and begin a new one: every step looks first what is "
+        "already done.",
     )
 
 

@@ -38,7 +38,7 @@ from recoup.drill.codec import decode
 from recoup.engines.compose.one_off import remove_leftovers
 from recoup.engines.postgres.volume_script import BACK
 from recoup.kernel import clock
-from recoup.kernel.errors import RefusedError
+from recoup.kernel.errors import RefusedError, UnknownFormatError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.recovery.attained import runbook_of
 from recoup.recovery.in_place import Consent, Occupant, decide
@@ -240,7 +240,7 @@ def fence_run(recovery: Recovery) -> None:
     begun = {name for name, one in recovery.progress.steps.items() if one.attempts}
     try:
         used = any(one.id in begun and one.act in _IN_THE_STACK for one in runbook_of(recovery.journal.lines))
-    except ValueError:  # a newer Recoup has begun it, with steps that are not known here: they may have
+    except UnknownFormatError:  # a newer Recoup has begun it, with steps that are not known here: they may have
         used = bool(begun)
     if used:
         fence_stack(recovery)

@@ -26,9 +26,7 @@ def system_here(file: Path | None, source: str | None, key_file: Path | None) ->
     No repository needs to answer for a run that this machine knows: what it replaced is not in them. Raise
     ``UsageError`` when there is no plan, the repositories' errors when neither they nor this machine know of a run.
     """
-    opened = open_for_reading(file, source, key_file, without=True)
-    if not opened.repositories and not local_runs(opened.state_folder):
-        raise next(iter(opened.failed.values()))
+    opened = _open(file, source, key_file)
     here = plan_here(opened) if opened.system is None else (opened, opened.system)
     if here is None:
         raise UsageError(
@@ -38,9 +36,19 @@ def system_here(file: Path | None, source: str | None, key_file: Path | None) ->
     return here
 
 
+def _open(file: Path | None, source: str | None, key_file: Path | None) -> Readable:
+    opened = open_for_reading(file, source, key_file, without=True)
+    if not opened.repositories and not local_runs(opened.state_folder):
+        raise next(iter(opened.failed.values()))
+    return opened
+
+
 def runs_here(file: Path | None, source: str | None, key_file: Path | None) -> tuple[Readable, tuple[RunSeen, ...]]:
-    """The repositories, and every run that can be seen from here, the oldest first."""
-    opened = open_for_reading(file, source, key_file)
+    """The repositories, and every run that can be seen from here, the oldest first.
+
+    As for ``system_here``, no repository needs to answer for a run that this machine knows.
+    """
+    opened = _open(file, source, key_file)
     if opened.system is None and (here := plan_here(opened)) is not None:
         opened = here[0]
     return opened, runs_seen(opened, None if opened.system is None else opened.system.plan.system)
@@ -92,6 +100,7 @@ def wish_to_resume(given: RecoverWish, wanted: str | None) -> RecoverWish:
         assert found.damage is not None, "only runs that were begun are found"
         raise found.damage
     require_not_rolling_back(progress)
+    require_same_wish(progress, given)
     situation = next((one for one in RECOVERED if one == progress.situation), None)
     if situation is None:
         raise UsageError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -20,7 +20,7 @@ from recoup.assembly.system import System
 from recoup.assembly.voice import Voice
 from recoup.drill.codec import decode, encode
 from recoup.kernel import clock, ids
-from recoup.kernel.errors import UsageError
+from recoup.kernel.errors import RefusedError, UsageError
 from recoup.kernel.finding import Verdict
 from recoup.kernel.presence import login_name, myself
 from recoup.recovery.executor import Actor, Agreement, Control, Outcome, begin, carry_out
@@ -129,7 +129,7 @@ def run_recovery(
             me = myself()
             here = there is not None and there.is_here
             require_same_machine(so_far, machine=me.machine, host=me.host, here=here)
-            found, steps = None, _steps_of(so_far, wish.situation)
+            found, steps = None, _steps_of(so_far, wish.situation, system, control.skip)
         control.ready(Ready(run=run, steps=steps, lines=tuple(lines), opened=opened, system=system))
         with stack.journal(run, there) as (journal, settled), contextlib.ExitStack() as scope:
             control.watch(lambda: journal.lines)
@@ -177,8 +177,11 @@ def _settled(stack: Stack, there: RunSeen, ended: str) -> UsageError:
         )
 
 
-def _steps_of(so_far: Progress, situation: Situation) -> tuple[Step, ...]:
-    """The steps of a run that was begun. Raise ``RefusedError`` when they are not those of this Recoup."""
+def _steps_of(so_far: Progress, situation: Situation, system: System, skip: Collection[str]) -> tuple[Step, ...]:
+    """The steps of a run that was begun.
+
+    Raise ``RefusedError`` when they are not those of this Recoup, or the plan lacks by now what they are about.
+    """
     require_same_order(so_far)
     try:
         facts = decode(Facts, so_far.facts.get("facts"))
@@ -187,7 +190,24 @@ def _steps_of(so_far: Progress, situation: Situation) -> tuple[Step, ...]:
         raise cannot_continue(so_far, why) from wrong
     steps = steps_of(situation, facts, "production")
     require_same_run(so_far, steps)
+    ahead = [one for one in steps if so_far.steps[one.id].standing not in ("done", "skipped") and one.id not in skip]
+    _require_services(so_far, facts, system, {one.subject for one in ahead})
     return steps
+
+
+def _require_services(so_far: Progress, facts: Facts, system: System, subjects: Collection[str]) -> None:
+    """Raise ``RefusedError`` when the plan was changed since the run began, and has not what is still to be done."""
+    engines = {one.service: one.engine for one in facts.databases}
+    for name in dict.fromkeys((*engines, *facts.files, *facts.health)):
+        described = system.plan.services.get(name)
+        same = described is not None and engines.get(name, described.engine) == described.engine
+        if name in subjects and not same:
+            what = "is another kind of service in the plan" if described is not None else "is not in the plan any more"
+            raise RefusedError(
+                f"{name} {what}, and the run {so_far.run} has steps for it before it",
+                hint=f"Put it back into {system.loaded.file} as it was, and the same command goes on. Or give the run "
+                f"up, and begin anew: `recoup recover --abandon {so_far.run} --because TEXT`.",
+            )
 
 
 def _changes(so_far: Progress | None, system: System, say: Callable[[str], None]) -> dict[str, Any]:

@@ -156,7 +156,8 @@ def unfinished(runs: Sequence[RunSeen], situation: str, wanted: str | None) -> R
         if found.goes_on and newest is not found:
             raise RefusedError(
                 f"the run {newest.run} was begun after {wanted}, which is not gone on with any more",
-                hint=f"What it did would be mixed with what came later. End it: `recoup recover --abandon {wanted}`.",
+                hint="What it did would be mixed with what came later. End it: "
+                f"`recoup recover --abandon {wanted} --because TEXT`.",
             )
     if found is None or found.progress is None:
         return found
@@ -167,7 +168,8 @@ def unfinished(runs: Sequence[RunSeen], situation: str, wanted: str | None) -> R
     if progress.situation != situation:
         raise RefusedError(
             f"a recovery from {progress.situation} is under way: {found.run}",
-            hint=f"Go on with it: `recoup recover --resume`; or end it: `recoup recover --abandon {found.run}`.",
+            hint="Go on with it: `recoup recover --resume`; or end it: "
+            f"`recoup recover --abandon {found.run} --because TEXT`.",
         )
     return found
 

@@ -1,0 +1,86 @@
+"""`recoup recover` asked for what cannot be, or while something else than before is there: said, and nothing done."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+
+from recoup.assembly.recover.runs import JOURNAL, local_runs, run_folder
+from recoup.assembly.system import System
+from recoup.recovery.journal import Journal
+from recoup.repository import layout
+from tests.integration.recover_command import AGREED, SITUATION, Desk
+
+
+def test_going_on_with_a_run_does_not_change_what_it_goes_back_to_in_silence(desk: Desk) -> None:
+    desk.recover(SITUATION, *AGREED, "--pause-before", "stop", expect=4)
+    for other in (("--to-time", "2026-01-01 10:00:00Z"), ("--service", "another")):
+        said = desk.recover("--resume", *AGREED, *other, expect=2)
+        assert "was begun for something else: what is hurt, back to the newest good state" in said
+    late = desk.recover("--resume", *AGREED, "--detected", "2026-01-01 10:00:00Z", expect=2)
+    assert "--detected is written down when a run begins" in late
+    assert desk.done() == {"hold", "confirm", "choose-postgres"}
+
+
+def test_a_pause_in_front_of_what_is_over_is_refused_and_nothing_goes_on(desk: Desk) -> None:
+    desk.recover(SITUATION, *AGREED, "--pause-before", "swap-postgres", expect=4)
+    said = desk.recover("--resume", *AGREED, "--pause-before", "stop", expect=2)
+    assert "that step is over already, so the run would not stop there" in said
+    assert "swap-postgres" not in desk.done()
+    said = desk.recover("--resume", *AGREED, "--skip", "stop", "--because", "too late")
+    assert "--skip stop: it was done already, so it is not left out" in said
+
+
+def test_a_run_is_shown_by_this_machine_s_journal_when_no_repository_answers(desk: Desk) -> None:
+    desk.recover(SITUATION, *AGREED, "--pause-before", "swap-postgres", expect=4)
+    (desk.plan.parent / "repository").rename(desk.plan.parent / "unplugged")
+    said = desk.recover("--show", expect=4)
+    assert "at step 6 of 12, swap-postgres; nobody carries it out from here" in said
+    assert "not the whole truth: local: there is no repository at" in said
+
+
+def test_a_service_that_left_the_plan_is_named_before_its_steps_go_on(desk: Desk) -> None:
+    desk.recover(SITUATION, *AGREED, "--pause-before", "swap-postgres", expect=4)
+    plan = desk.plan.read_text()
+    for other, why in (
+        (plan.replace("  postgres:\n", "  pg:\n"), "is not in the plan any more"),
+        (
+            plan.replace("engine: postgres", "engine: redis").replace(
+                "postgresql://recoup@127.0.0.1:1/marketplace", "redis://127.0.0.1:1"
+            ),
+            "is another kind of service in the plan",
+        ),
+    ):
+        desk.plan.write_text(other)
+        said = desk.recover("--resume", *AGREED, expect=5)
+        assert f"postgres {why}, and the run" in said
+        assert f"Put it back into {desk.plan} as it was" in said
+    desk.plan.write_text(plan)
+    desk.recover("--resume", *AGREED)
+
+
+def test_a_run_of_a_newer_recoup_stands_in_nobody_s_way(desk: Desk) -> None:
+    desk.recover(SITUATION, *AGREED)
+    state = System.from_file(desk.plan).state_folder
+    (run,) = local_runs(state)
+    shutil.rmtree(desk.plan.parent / "repository" / layout.RUNS)
+    path = run_folder(state, run.run) / JOURNAL
+    path.unlink()
+    with Journal(path, who="alice", host="h", boot="b") as newer:
+        for line in run.lines:
+            steps = [{**one, "act": "dance"} for one in line.data.get("runbook", ())]
+            newer.append(line.event, **{**line.data, **({"runbook": steps} if steps else {})})
+    said = desk.recover("--show", expect=4)
+    assert f"the run {run.run} has steps that this Recoup does not know" in said
+    assert "its times are not counted" in desk.recover(SITUATION, "--plan")
+    for one in desk.done():
+        (desk.plan.parent / "world" / one).unlink()
+    desk.recover(SITUATION, *AGREED)
+    assert "checklist" in desk.done()
+
+
+def test_the_command_of_a_runbook_can_be_typed_as_it_stands(desk: Desk) -> None:
+    document = desk.json(SITUATION, "--plan", "--destination", "/srv/my shop's", "--to-time", "2026-01-01 10:00:00Z")
+    words = shlex.split(document["command"])
+    assert words[words.index("--destination") + 1] == "/srv/my shop's"
+    assert words[words.index("--to-time") + 1] == "2026-01-01 10:00:00Z"
