@@ -164,7 +164,7 @@ class RecoverPlace(Admin):
         containers = self.machine.docker("ps", "--all", "--quiet", "--filter", "label=recoup.one-off.project")
         names = self.stack.compose("exec", "-T", "postgres", "ls", "-A", "/var/lib/postgresql/data").split()
         names += self.stack.compose("exec", "-T", "redis", "ls", "-A", "/data").split()
-        marks = ("incoming", "placing", "parts", "recoup-restore")
+        marks = ("incoming", "placing", "parts", "recoup_staging", "recoup-restore")
         return " ".join([*containers.split(), *(one for one in names if any(mark in one for mark in marks))])
 
 

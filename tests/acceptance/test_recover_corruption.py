@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from recoup.demo.host import wait_until
+from recoup.engines.postgres.volume_script import INCOMING, STAGED_BY
 from tests.acceptance.recover_place import AGREED, RecoverPlace, damage_database, kill, recover_place
 from tests.testhost.fixtures import Stack
 
@@ -47,6 +48,49 @@ def test_a_damaged_database_comes_back_whatever_is_killed_and_nothing_is_done_tw
         said = place.recover("--rollback", "--confirm", "marketplace", expect=3)
         assert "failed" in {one["verdict"] for one in said["findings"]}, "it is as damaged as it was"
         assert not place.stack.answers()
+
+
+def test_what_a_recovery_that_was_given_up_has_unpacked_goes_when_it_is_closed_and_nobody_else_s(
+    place: RecoverPlace,
+) -> None:
+    killed = place.begin("database-corruption", *AGREED, "--pause-before", "swap-postgres")
+    try:
+        assert wait_until(lambda: _begun(place, "restore-postgres"), limit_seconds=400, every=0.02), place.story()
+    finally:
+        kill(killed)  # somewhere in the middle, or after it
+    place.recover("--resume", *AGREED, "--pause-before", "swap-postgres", expect=4)
+    before = _in_the_volume(place)
+    assert {INCOMING, STAGED_BY} <= before
+    place.recover("--abandon", "--because", "the damage is elsewhere")
+    said = str(place.recover("--close", "--keep", "--yes"))
+    assert "what was unpacked of postgres and not put in place stays" in said
+    assert _in_the_volume(place) == before
+
+    mark = f"/data/{STAGED_BY}"
+    whose = _beside(place, f"cat {mark}; echo of-another > {mark}").strip()
+    place.recover("--close", "--yes")
+    assert _in_the_volume(place) == before, "it is of another restore"
+    _beside(place, f"echo {whose} > {mark}")
+    assert f"removed /var/lib/postgresql/data/{INCOMING}" in str(place.recover("--close", "--yes"))
+    assert _in_the_volume(place) == before - {INCOMING, STAGED_BY}
+    assert not [one for one in _in_the_volume(place) if "recoup" in one], "nothing of it stays"
+
+
+def _begun(place: RecoverPlace, step: str) -> bool:
+    return any(one.event == "step-begun" and one.data.get("step") == step for one in place.journal())
+
+
+def _in_the_volume(place: RecoverPlace) -> set[str]:
+    return set(_beside(place, "ls -A /data").split())
+
+
+def _beside(place: RecoverPlace, script: str) -> str:
+    """Run something in the data volume of PostgreSQL, whose server does not run."""
+    image = place.machine.docker(
+        "inspect", "--format", "{{.Image}}", place.stack.compose("ps", "-aq", "postgres").strip()
+    )
+    volume = "marketplace_postgres-data:/data"
+    return place.machine.docker("run", "--rm", "-v", volume, "--entrypoint", "sh", image.strip(), "-c", script)
 
 
 def _ended(place: RecoverPlace) -> bool:

@@ -133,6 +133,37 @@ def test_the_old_data_survive_a_kill_at_any_command_and_the_same_restore_starts_
     assert (data / "global/pg_control").exists()
 
 
+def test_what_a_kill_left_of_a_chain_is_removed_by_forgetting_that_restore(
+    chain: tuple[PostgresServer, list[MemoryCopy]], data: Path, tmp_path: Path
+) -> None:
+    server, copies = chain
+    deadly, tar = _deadly(tmp_path, [server.bin]), b"".join(tar_with_manifest(copies[1]))
+    for script, more, stdin in ((volume_script.STAGE_PART, "1", tar), (volume_script.COMBINE, "2", b"")):
+        number, ended = 0, -9
+        while ended != 0:
+            number += 1
+            _stage(data, copies[: 1 if stdin else 2], [server.bin])
+            (tmp_path / "calls").unlink(missing_ok=True)
+            ended = _run(script, data, more, path=[deadly], stdin=stdin, deadly=number)
+            assert ended in (0, -9)
+            assert _run(volume_script.FORGET, data, path=[server.bin]) == 0
+            left = sorted(path.name for path in data.iterdir())
+            assert left == ["PG_VERSION", "global"], f"killed at command {number}: {left}"
+        assert number > 1
+
+
+def test_the_parts_of_two_restores_are_not_put_together(
+    chain: tuple[PostgresServer, list[MemoryCopy]], data: Path
+) -> None:
+    server, copies = chain
+    _stage(data, copies[:2], [server.bin])
+    (data / volume_script.STAGED_BY).write_text("somebody-else\n")
+    tar = b"".join(tar_with_manifest(copies[2]))
+    assert _run(volume_script.STAGE_PART, data, "2", path=[server.bin], stdin=tar) == 1
+    assert _run(volume_script.COMBINE, data, "2", path=[server.bin]) == 1
+    assert sorted(path.name for path in (data / volume_script.PARTS).iterdir()) == ["0", "1"]
+
+
 def test_what_fails_to_combine_leaves_nothing_in_the_volume(
     chain: tuple[PostgresServer, list[MemoryCopy]], data: Path
 ) -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from recoup.engines.postgres import volume_script
+from recoup.engines.postgres import recovery_volume, volume_script
 from recoup.engines.postgres.volume_script import SWAP, parse_status
 
 ID = "20261123-020000-k7f3q2.abc123"
+_ANOTHER = "20261123-020000-k7f3q2.xyz789"
 _CHANGING = ("mv", "mkdir", "rmdir", "chown", "chmod", "rm", "tar")
 _OLD = 7123456789012345678
 _NEW = 7999999999999999999
@@ -69,9 +70,11 @@ def deadly(tmp_path: Path) -> Path:
     return folder
 
 
-def _run(script: str, data: Path, *, stdin: bytes = b"", path: Sequence[Path] = (), deadly: int = 0) -> int:
-    where = ":".join([*map(str, path), os.environ["PATH"]])
-    return run_script(script, data, ID, stdin=stdin, environment={"PATH": where, "DEADLY": str(deadly)}).returncode
+def _run(
+    script: str, data: Path, *, stdin: bytes = b"", path: Sequence[Path] = (), deadly: int = 0, restore_id: str = ID
+) -> int:
+    environment = {"PATH": ":".join([*map(str, path), os.environ["PATH"]]), "DEADLY": str(deadly)}
+    return run_script(script, data, restore_id, stdin=stdin, environment=environment).returncode
 
 
 def run_script(
@@ -137,6 +140,68 @@ def test_the_old_cluster_survives_a_staging_that_is_killed_at_any_command(
     assert number > 4
     assert _run(SWAP, data) == 0
     _require_placed(data)
+
+
+@pytest.mark.parametrize("interrupted", [volume_script.STAGE, recovery_volume.DISCARD])
+def test_what_a_kill_left_unpacked_is_removed_by_forgetting_that_restore_and_by_no_other(
+    data: Path, deadly: Path, tmp_path: Path, interrupted: str
+) -> None:
+    original = _names(data)
+    number, status = 0, -9
+    while status != 0:
+        number += 1
+        assert _run(volume_script.STAGE, data, stdin=_backup()) == 0
+        (tmp_path / "calls").unlink(missing_ok=True)
+        status = _run(interrupted, data, stdin=_backup(), path=[deadly], deadly=number)
+        assert status in (0, -9)
+        left = _names(data)
+        assert _run(volume_script.FORGET, data, restore_id=_ANOTHER) == 0
+        assert _names(data) == left, f"killed at command {number}: what is of another restore is left alone"
+        assert _run(volume_script.FORGET, data) == 0
+        assert _names(data) == original, f"killed at command {number}: something stays"
+    assert number > 2
+
+
+def test_a_restore_that_clears_another_one_s_copy_away_never_takes_it_for_its_own_nor_leaves_it_to_nobody(
+    data: Path, deadly: Path, tmp_path: Path
+) -> None:
+    original = _names(data)
+    number, status = 0, -9
+    while status != 0:
+        number += 1
+        assert _run(volume_script.STAGE, data, stdin=_backup(), restore_id=_ANOTHER) == 0
+        (data / volume_script.INCOMING / "of-another").touch()
+        (tmp_path / "calls").unlink(missing_ok=True)
+        status = _run(volume_script.STAGE, data, stdin=_backup(), path=[deadly], deadly=number)
+        theirs = (data / volume_script.INCOMING / "of-another").exists()
+        assert _run(volume_script.FORGET, data) == 0
+        assert (data / volume_script.INCOMING / "of-another").exists() is theirs
+        assert _run(volume_script.FORGET, data, restore_id=_ANOTHER) == 0
+        assert _names(data) == original, f"killed at command {number}: something stays"
+    assert number > 2
+
+
+def test_what_another_restore_has_unpacked_is_not_put_in_place(data: Path) -> None:
+    assert _run(volume_script.STAGE, data, stdin=_backup(), restore_id=_ANOTHER) == 0
+    before = _names(data)
+    refused = run_script(SWAP, data, ID)
+    assert refused.returncode == 1
+    assert f"is of {_ANOTHER}, not of {ID}".encode() in refused.stderr
+    assert _names(data) == before
+    assert _run(SWAP, data, restore_id=_ANOTHER) == 0
+
+
+def test_what_a_recoup_that_left_no_mark_has_unpacked_is_put_in_place_and_never_removed_as_ours(data: Path) -> None:
+    assert _run(volume_script.STAGE, data, stdin=_backup()) == 0
+    (data / volume_script.STAGED_BY).unlink()
+    assert _run(volume_script.FORGET, data) == 0
+    assert (data / volume_script.INCOMING).is_dir()
+    assert _run(SWAP, data) == 0
+    _require_placed(data)
+
+
+def _names(data: Path) -> set[str]:
+    return {entry.name for entry in data.iterdir()}
 
 
 def test_a_swap_killed_at_any_command_cannot_start_and_the_same_swap_finishes_it(
@@ -241,7 +306,7 @@ def test_another_placement_does_not_meddle_with_an_unfinished_one(data: Path) ->
 
 def test_a_truncated_copy_is_not_staged(data: Path) -> None:
     assert _run(volume_script.STAGE, data, stdin=_backup()[:2000]) != 0
-    assert not (data / volume_script.INCOMING).exists(), "what was unpacked does not stay to fill the disk"
+    assert not [name for name in _names(data) if "recoup" in name], "what was unpacked does not stay to fill the disk"
     assert _run(SWAP, data) == 1, "there is nothing to swap in"
     found = _status(data)
     assert found.cluster is not None

@@ -17,6 +17,7 @@ from recoup.assembly.recover.replaced import Replaced
 from recoup.assembly.recover.runs import local_runs
 from recoup.assembly.system import System
 from recoup.engines.postgres.volume_script import BACK
+from recoup.kernel.errors import EngineError
 from recoup.kernel.finding import Finding
 from recoup.recovery.in_place import Occupant
 from recoup.recovery.runbook import Database
@@ -39,6 +40,7 @@ class Volume:
     runs: set[str] = field(default_factory=lambda: {"postgres", "api", "worker"})
     stops: list[str] = field(default_factory=list)  #: everything that was stopped, in that order
     started: list[str] = field(default_factory=list)
+    fails: bool = False  #: the container engine does not answer
 
     def found(self, recovery: Recovery, service: str) -> Replaced:
         assert service == "postgres", "of another one nothing was replaced"
@@ -59,6 +61,8 @@ class Volume:
     def forget(self, restore_id: str) -> list[str]:
         assert self.placed is not None
         assert self.placed.startswith(restore_id)
+        if self.fails:
+            raise EngineError("docker does not answer", hint="Start it.")
         self.forgotten += 1
         gone, self.aside = self.aside, []
         return gone
@@ -72,6 +76,9 @@ class Volume:
     def stop(self, services: Sequence[str]) -> None:
         self.stops += services
         self.runs -= set(services)
+
+    def of_service(self, name: str) -> list[SimpleNamespace]:
+        return [one for one in self.containers() if one.service == name]
 
     def containers(self) -> list[SimpleNamespace]:
         return [SimpleNamespace(service=one, running=True, state="running", exit_status=None) for one in self.runs]
@@ -128,9 +135,10 @@ def test_what_is_kept_when_a_run_is_closed_can_be_put_back_or_removed_later(desk
     said = desk.recover("--close", expect=5)
     assert "removes what was set aside of postgres: no way back from there, and nobody is here to agree" in said
     said = desk.recover("--close", "--keep", expect=5)
-    assert "ends the hold, and nobody is here to agree" in said
+    assert "ends the hold; what was set aside of postgres stays, and nobody is here to agree" in said
     for _ in range(2):
-        desk.recover("--close", "--yes", "--keep")
+        said = desk.recover("--close", "--yes", "--keep")
+        assert "what was set aside of postgres stays until it is closed without --keep: recoup recover --close" in said
         assert volume.aside == ["recovered data"]
     assert "is rolled back" in desk.recover("--rollback", "--confirm", "marketplace")
     assert "removed recovered data" in desk.recover("--close", "--yes")
@@ -142,12 +150,60 @@ def test_what_is_kept_when_a_run_is_closed_can_be_put_back_or_removed_later(desk
     assert closed == [([], True), (["recovered data"], False)]
 
 
+def test_what_was_unpacked_and_never_put_in_place_is_told_when_a_run_is_given_up_and_goes_when_it_is_closed(
+    desk: Desk, volume: Volume
+) -> None:
+    volume.aside = ["what was unpacked"]
+    desk.recover(SITUATION, "--yes", "--pause-before", "swap-postgres", expect=4)
+    said = desk.recover("--abandon", "--because", "the old server is back")
+    assert "it replaced nothing" in said
+    assert "what it unpacked of postgres lies beside the old data until it is closed" in said
+    what = "what was unpacked of postgres and not put in place"
+    assert f"ends the hold, and removes {what}, and nobody" in desk.recover("--close", expect=5)
+    assert f"ends the hold; {what} stays, and nobody" in desk.recover("--close", "--keep", expect=5)
+    assert f"{what} stays until it is closed without --keep" in desk.recover("--close", "--keep", "--yes")
+    assert volume.forgotten == 0
+    assert "removed what was unpacked" in desk.recover("--close", "--yes")
+    assert volume.aside == []
+    [run] = local_runs(System.from_file(desk.plan).state_folder)
+    closed = [(one.data["removed"], one.data["kept"]) for one in run.lines if one.event == "run-closed"]
+    assert closed == [([], True), (["what was unpacked"], False)]
+
+
+@pytest.mark.parametrize("missing", ["the engine", "the container"])
+def test_a_run_that_replaced_nothing_is_closed_also_where_what_it_unpacked_cannot_be_reached(
+    desk: Desk, volume: Volume, missing: str
+) -> None:
+    desk.recover(SITUATION, "--yes", "--pause-before", "swap-postgres", expect=4)
+    desk.recover("--abandon", "--because", "the server is gone")
+    volume.fails, volume.runs = missing == "the engine", {"postgres"} if missing == "the engine" else set()
+    said = desk.recover("--close", "--yes", expect=4)
+    assert "is closed" in said
+    assert "what was unpacked and not put in place is removed" in said
+    assert "recoup recover --close" in said
+    assert ("docker does not answer" if missing == "the engine" else "postgres has no container here") in said
+    [run] = local_runs(System.from_file(desk.plan).state_folder)
+    assert run.lines[-1].event == "run-closed"
+    assert volume.forgotten == 0, "nothing is made to remove something from it"
+
+
+def test_a_run_that_unpacked_nothing_needs_no_container_engine_to_be_closed(desk: Desk, volume: Volume) -> None:
+    desk.recover(SITUATION, "--yes", "--pause-before", "restore-postgres", expect=4)
+    said = desk.recover("--abandon", "--because", "it was a false alarm")
+    assert "what it unpacked" not in said
+    volume.fails = True
+    assert "what was unpacked" not in desk.recover("--close", "--yes")
+
+
 def test_a_database_that_was_left_out_as_advised_is_no_hindrance_to_a_rollback_and_to_closing(
     desk: Desk, volume: Volume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     redis = Database(service="redis", engine="redis", what="as of now", replaces="its data", at_once=True)
     both = replace(FACTS, databases=(*FACTS.databases, redis), hurt=("postgres", "redis"))
     monkeypatch.setattr(recover_world, "FACTS", both)
+    text = desk.plan.read_text()
+    cache = "  redis: {engine: redis, url: redis://127.0.0.1:1, tier: all}\n"
+    desk.plan.write_text(text.replace("repositories:\n", f"{cache}repositories:\n"))
     for step in ("choose-redis", "swap-redis"):
         desk.order(f"fail-{step}")
     leave_out = ("--because", "it is a cache", *AGREED)

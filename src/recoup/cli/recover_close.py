@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from recoup.cli.asking import asking_person, somebody_is_here, typed, yes_or_no
@@ -57,12 +58,15 @@ def _abandon(output: Output, asked: Asked, given: Given) -> Exit:
     stopped = _stopped(progress)
     if stopped:
         output.line("what it stopped stands still: docker compose up -d --wait starts it")
+    unpacked = _services(progress, written.has_unpacked)
+    if unpacked:
+        output.line(f"what it unpacked of {unpacked} lies beside the old data until it is closed")
     nexts = [asked.command("--close", progress.run)]
     if not progress.frozen:
         nexts = [f"recoup hold --release {hold_name(progress.run)}"]
         output.line("its journal is lost: nobody knows what it stopped or replaced, and `recoup diagnose` looks")
         output.line("its hold stays, so that nothing expires; this ends it:")
-    elif _replaced(progress):
+    elif _services(progress, written.has_replaced):
         nexts.insert(0, asked.command("--rollback", progress.run))
         output.line("what it replaced is kept aside, and its hold stays. Put it back, or let it go:")
     else:
@@ -150,5 +154,6 @@ def _stopped(progress: Progress) -> bool:
     return stop is not None and stop.attempts > 0
 
 
-def _replaced(progress: Progress) -> bool:
-    return any(written.has_replaced(progress, name.partition("-")[2]) for name in progress.steps)
+def _services(progress: Progress, which: Callable[[Progress, str], bool]) -> str:
+    names = dict.fromkeys(name.partition("-")[2] for name in progress.steps)
+    return ", ".join(name for name in names if which(progress, name))

@@ -18,7 +18,7 @@ from recoup.assembly.recover.replaced import Replaced, replaced_in
 from recoup.assembly.restore.surroundings import Surroundings
 from recoup.assembly.stack import open_stack
 from recoup.engines.postgres.volume_script import BACK
-from recoup.kernel.errors import RecoupError, RefusedError
+from recoup.kernel.errors import EngineError, RecoupError, RefusedError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.recovery import progress as written
 from recoup.recovery.in_place import Occupant
@@ -26,6 +26,8 @@ from recoup.recovery.step import Act, Consent, Phase, Step
 from recoup.repository.lease import hold_lease
 
 _ROLLBACK: Final = "rollback"
+_UNPACKED: Final = "what was unpacked"
+_NOT_PLACED: Final = "not put in place"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,15 +40,24 @@ class Undone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Closing:
-    """What closing a run will do. ``removing``: the services of which what was set aside goes."""
+    """What closing a run will do. Of some services it has ``replaced`` the data, of some only ``unpacked`` a copy."""
 
-    removing: tuple[str, ...]
+    replaced: tuple[str, ...]
+    unpacked: tuple[str, ...]
     keep: bool
 
     def __str__(self) -> str:
-        if not self.removing:
-            return "ends the hold"
-        return f"ends the hold, and removes what was set aside of {', '.join(self.removing)}: no way back from there"
+        what = " and ".join(self.what)
+        if not what or self.keep:
+            return f"ends the hold; {what} stays" if what else "ends the hold"
+        return f"ends the hold, and removes {what}" + (": no way back from there" if self.replaced else "")
+
+    @property
+    def what(self) -> tuple[str, ...]:
+        """What it is about, for people."""
+        replaced = f"what was set aside of {', '.join(self.replaced)}" if self.replaced else ""
+        unpacked = f"{_UNPACKED} of {', '.join(self.unpacked)} and {_NOT_PLACED}" if self.unpacked else ""
+        return tuple(filter(None, (replaced, unpacked)))
 
 
 def rollback_step(recovery: Recovery) -> Step:
@@ -125,10 +136,14 @@ def closing(recovery: Recovery, *, keep: bool = False) -> Closing:
             f"the run {recovery.run} is not over",
             hint="Go on with it: `recoup recover --resume`; put back what it replaced: `recoup recover --rollback`.",
         )
-    removing = () if keep else _replaced(recovery)
+    nothing = keep and _removed(recovery)  # there is nothing left of it to be kept
+    found = Closing(
+        replaced=() if nothing else _replaced(recovery), unpacked=() if nothing else _unpacked(recovery), keep=keep
+    )
     # What was rolled back has no list: production runs on the data from before, and those are not removed. One that was
     # given up has none either, but then what it set aside may be all that is left, so that only goes by the list.
-    listless = _closed(recovery) or ended == written.ROLLED_BACK or (ended == written.ABANDONED and not removing)
+    harmless = ended == written.ABANDONED and (keep or not found.replaced)
+    listless = _closed(recovery) or ended == written.ROLLED_BACK or harmless
     left = () if listless else still_open(recovery)
     if left:
         said = "".join(f"\n  {one.finding.check}: {one.finding.detail or one.asks}" for one in left)
@@ -137,16 +152,24 @@ def closing(recovery: Recovery, *, keep: bool = False) -> Closing:
             f"the run {recovery.run} is not closed, because {len(left)} points of the list are open:{said}",
             hint=f"Do them, and close it again. What helps:{hints}" if hints else "Do them, and close it again.",
         )
-    return Closing(removing=removing, keep=keep)
+    return found
 
 
 def close(recovery: Recovery, agreed: Closing) -> Undone:
     """End the hold of a run and remove what it set aside, as ``closing`` said that it may be and somebody agreed to."""
-    removed = [what for service in agreed.removing for what in _forget(recovery, service)]
+    removed: list[str] = []
+    findings: list[Finding] = []
+    if not agreed.keep:
+        removed += [what for service in agreed.replaced for what in _forget(recovery, service)]
+        for service in agreed.unpacked:
+            try:
+                removed += _forget_unpacked(recovery, service)
+            except RecoupError as failure:
+                findings.append(_still_unpacked(recovery, service, failure))
     failed, _ = holds.release(recovery.system, hold_name(recovery.run))
     if removed or not _closed(recovery):
         recovery.journal.append(written.RUN_CLOSED, removed=removed, kept=agreed.keep)
-    findings = [
+    findings += [
         Finding(
             check="the hold is ended",
             subject=where,
@@ -156,7 +179,11 @@ def close(recovery: Recovery, agreed: Closing) -> Undone:
         )
         for where, failure in failed.items()
     ]
-    return Undone(said=tuple(f"removed {what}" for what in removed), findings=tuple(findings))
+    said = [f"removed {what}" for what in removed]
+    if agreed.keep:
+        later = f"stays until it is closed without --keep: recoup recover --close {recovery.run}"
+        said += [f"{what} {later}" for what in agreed.what]
+    return Undone(said=tuple(said), findings=tuple(findings))
 
 
 # -- parts -------------------------------------------------------------------------------------------------------------
@@ -175,6 +202,12 @@ def _replaced(recovery: Recovery) -> tuple[str, ...]:
     """The databases whose data this run has replaced, or had begun to; those that it replaced last come first."""
     databases = reversed(facts_of_run(recovery).databases)
     return tuple(one.service for one in databases if written.has_replaced(recovery.progress, one.service))
+
+
+def _unpacked(recovery: Recovery) -> tuple[str, ...]:
+    """The databases whose copy this run has unpacked, or had begun to, and has not begun to put in place."""
+    databases = facts_of_run(recovery).databases
+    return tuple(one.service for one in databases if written.has_unpacked(recovery.progress, one.service))
 
 
 def _to_stop(recovery: Recovery, volumes: Sequence[str]) -> tuple[str, ...]:
@@ -267,3 +300,25 @@ def _must_be_done_by_hand(recovery: Recovery, service: str) -> Finding:
 def _forget(recovery: Recovery, service: str) -> Sequence[str]:
     found = replaced_in(recovery, service)
     return () if found is None else found.undo.forget(found.placement)
+
+
+def _forget_unpacked(recovery: Recovery, service: str) -> Sequence[str]:
+    """Remove the copy that was never put in place; nothing is made here for that. Raise ``RecoupError`` if it stays."""
+    found = replaced_in(recovery, service)
+    if found is None:
+        return ()
+    if not open_stack(recovery.system).client.of_service(found.compose):
+        raise EngineError(f"{found.compose} has no container here, and so no volume that is known")
+    return found.undo.forget(found.placement)
+
+
+def _still_unpacked(recovery: Recovery, service: str, failure: RecoupError) -> Finding:
+    """Nothing rests on that copy but room on a disk, so it keeps no run open."""
+    return Finding(
+        check=f"{_UNPACKED} and {_NOT_PLACED} is removed",
+        subject=service,
+        verdict=Verdict.UNKNOWN,
+        detail=failure.message,
+        hint=f"Where its container is, this removes it: recoup recover --close {recovery.run}. The next restore of it "
+        "does as well.",
+    )

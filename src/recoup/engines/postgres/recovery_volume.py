@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from recoup.engines.postgres.recovery_script import RECOVER, SPOOL
-from recoup.engines.postgres.volume_script import INCOMING, PARTS
+from recoup.engines.postgres.volume_script import INCOMING, PARTS, STAGED_BY
 
 _PROLOGUE: Final = f"""
 set -eu
@@ -67,5 +67,6 @@ DISCARD: Final = (
     _PROLOGUE
     + f"""
 rm -rf "$incoming" "$data/{PARTS}"
+rm -f "$data/{STAGED_BY}"
 """
 )

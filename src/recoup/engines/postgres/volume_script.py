@@ -7,12 +7,14 @@ Scripts, each safe to repeat and safe to kill:
   incremental one ``STAGE_PART`` unpacks each backup of its chain, and ``COMBINE`` makes one of them;
 - ``SWAP`` moves the old data aside and the new data into place by renames alone, ``pg_control`` last;
 - ``PUT_BACK`` undoes a swap: what it set aside takes its place again, and what it had placed is set aside instead;
-- ``FORGET`` removes what a swap, or its undoing, has set aside. It may run while the server does.
+- ``FORGET`` removes what a swap, or its undoing, has set aside, and what was unpacked for it and not swapped in. It may
+  run while the server does.
 
 Until ``SWAP`` begins the old data are untouched. While it runs the volume cannot be started: its control file is
 missing, and it is not empty, so no entry point initialises a new cluster in it. A marker says which half of the swap
 was reached, so running the same restore again goes on where it stopped. Another one stays afterwards and says which
-placement was the last, so that a swap that is done is not done again.
+placement was the last, so that a swap that is done is not done again. A third one says for which restore the copy was
+unpacked that lies beside: no other one swaps it in, and ``FORGET`` leaves it alone for any other.
 
 The folders are called ``pgsql_tmp_recoup_*`` because PostgreSQL leaves names that begin with ``pgsql_tmp`` out of base
 backups (``src/backend/backup/basebackup.c``, ``sendDir``): what was set aside does not swell the next backup.
@@ -32,6 +34,7 @@ MARKER: Final = "pgsql_tmp_recoup_placing"
 PLACED: Final = "pgsql_tmp_recoup_placed"
 REPLACED: Final = "pgsql_tmp_recoup_replaced_"
 PARTS: Final = "pgsql_tmp_recoup_parts"
+STAGED_BY: Final = "pgsql_tmp_recoup_staging"
 #: The end of the id under which a placement is undone.
 BACK: Final = ".back"
 
@@ -45,8 +48,10 @@ incoming=$data/{INCOMING}
 marker=$data/{MARKER}
 placed=$data/{PLACED}
 parts=$data/{PARTS}
+staging=$data/{STAGED_BY}
 aside=$data/{REPLACED}$id
 fail() {{ echo "$1" >&2; exit 1; }}
+unstage() {{ rm -rf "$incoming" "$parts"; rm -f "$staging"; }}
 """
 
 STATUS: Final = (
@@ -68,6 +73,27 @@ echo "folder $data"
 """
 )
 
+#: The beginning of every way to stage. The mark is on the disk before there is anything that it speaks of, and goes
+#: after it. Whatever stops this before its end, a half-unpacked copy must not fill the disk that the old data need.
+_CLAIM: Final = """
+[ ! -e "$marker" ] || fail "another placement is unfinished here: $(cat "$marker")"
+mkdir -p "$data"
+rm -rf "$incoming" "$parts"
+trap unstage EXIT
+trap 'exit 130' HUP INT TERM
+printf '%s\\n' "$id" > "$staging"
+chown "$(stat -c %u:%g "$data")" "$staging"
+sync
+"""
+
+#: What goes on with the parts of a chain.
+_CLAIMED: Final = """
+[ ! -e "$marker" ] || fail "another placement is unfinished here: $(cat "$marker")"
+[ "$(cat "$staging" 2>/dev/null)" = "$id" ] || fail "what is unpacked in $parts is not of $id"
+trap unstage EXIT
+trap 'exit 130' HUP INT TERM
+"""
+
 #: The end of every way to stage: nothing of it can be started, and everything is on the disk.
 _STAGED: Final = """
 [ -s "$incoming/global/pg_control" ] && [ -s "$incoming/PG_VERSION" ] || fail "the backup has no control file"
@@ -82,14 +108,9 @@ echo "staged"
 
 STAGE: Final = (
     _PROLOGUE
+    + _CLAIM
     + """
-[ ! -e "$marker" ] || fail "another placement is unfinished here: $(cat "$marker")"
-mkdir -p "$data"
-rm -rf "$incoming" "$parts"
 [ "$(cat "$placed" 2>/dev/null)" != "$id" ] || rm -f "$placed"
-# Whatever stops this before its end, the half-unpacked copy must not fill the disk that the old data need.
-trap 'rm -rf "$incoming"' EXIT
-trap 'exit 130' HUP INT TERM
 mkdir -m 700 "$incoming"
 tar -x -p -f - -C "$incoming"
 """
@@ -100,12 +121,17 @@ tar -x -p -f - -C "$incoming"
 STAGE_PART: Final = (
     _PROLOGUE
     + """
-[ ! -e "$marker" ] || fail "another placement is unfinished here: $(cat "$marker")"
 command -v pg_combinebackup > /dev/null || fail "this container has no pg_combinebackup"
-mkdir -p "$data"
-if [ "$3" = 0 ]; then rm -rf "$incoming" "$parts"; mkdir -m 700 "$parts"; fi
-trap 'rm -rf "$parts"' EXIT
-trap 'exit 130' HUP INT TERM
+if [ "$3" = 0 ]; then
+"""
+    + _CLAIM
+    + """
+mkdir -m 700 "$parts"
+else
+"""
+    + _CLAIMED
+    + """
+fi
 mkdir -m 700 "$parts/$3"
 tar -x -p -f - -C "$parts/$3"
 [ -s "$parts/$3/global/pg_control" ] && [ -s "$parts/$3/backup_manifest" ] || fail "backup $3 of the chain is not whole"
@@ -117,10 +143,9 @@ echo "staged part $3"
 #: Puts the parts together, as many as the third argument says: then all is as ``STAGE`` leaves it.
 COMBINE: Final = (
     _PROLOGUE
+    + _CLAIMED
     + """
 count=$3
-trap 'rm -rf "$incoming" "$parts"' EXIT
-trap 'exit 130' HUP INT TERM
 rm -rf "$incoming"
 set -- --no-sync --output "$incoming"
 if pg_combinebackup --help | grep -q -e --link; then set -- "$@" --link; fi
@@ -174,7 +199,7 @@ chown "$owner" "$data"; chmod 700 "$data"
 rmdir "$aside" 2>/dev/null || chown "$owner" "$aside"
 if [ -e "$data/global/pg_control.recoup" ]; then sync; mv "$data/global/pg_control.recoup" "$data/global/pg_control"; fi
 printf '%s\\n' "$id" > "$placed.new"; chown "$owner" "$placed.new"; sync; mv "$placed.new" "$placed"; sync
-rm -f "$marker"
+rm -f "$staging" "$marker"
 sync
 if [ -d "$aside" ]; then echo "kept $aside"; fi
 echo "placed"
@@ -186,6 +211,8 @@ SWAP: Final = (
     + """
 if [ "$phase" = none ]; then
   [ -s "$incoming/global/pg_control.recoup" ] || fail "nothing is staged in $incoming"
+  [ ! -s "$staging" ] || [ "$(cat "$staging")" = "$id" ] ||
+    fail "what is staged in $incoming is of $(cat "$staging"), not of $id: another restore was begun since"
   reach aside
 fi
 """
@@ -203,7 +230,7 @@ back=$aside id=$id.back aside=$aside.back
 if [ "$phase" = none ]; then
   [ "$(cat "$placed" 2>/dev/null)" = "$2" ] || fail "the data here are not those that $2 put in place"
   if [ ! -d "$back" ]; then echo "nothing"; exit 0; fi
-  rm -rf "$incoming" "$parts"
+  unstage
   reach back
 fi
 """
@@ -217,6 +244,15 @@ FORGET: Final = (
 for old in "$aside" "$aside.back"; do
   if [ -d "$old" ]; then rm -rf "$old"; echo "removed $old"; fi
 done
+# A mark without a word was cut off before there was anything beside it.
+case $(cat "$staging" 2>/dev/null || echo none) in
+  "$id" | "")
+    for old in "$incoming" "$parts"; do
+      if [ -d "$old" ]; then rm -rf "$old"; echo "removed $old"; fi
+    done
+    rm -f "$staging"
+    ;;
+esac
 sync
 """
 )

@@ -205,7 +205,8 @@ echo "recoup-kept:$aside"
 """
 )
 
-#: ``sh -c FORGET recoup FOLDER ID``: removes what the restore ID, or its undoing, has set aside.
+#: ``sh -c FORGET recoup FOLDER ID``: removes what the restore ID, or its undoing, has set aside, and what a kill left
+#: of the copy that it was bringing.
 FORGET = (
     _PROLOGUE
     + r"""
@@ -213,7 +214,7 @@ cd "$1"
 whose=
 if [ -e "$marker" ]; then read -r whose phase <"$marker"; fi
 [ -z "$whose" ] || [ "$whose" = "$(said "$placed")" ] || fail "the restore $whose is unfinished here"
-for old in "recoup-replaced-$2" "recoup-replaced-$2.back"; do
+for old in "recoup-replaced-$2" "recoup-replaced-$2.back" ".recoup-restore-$2"; do
     if [ -d "$old" ]; then
         rm -rf "$old"
         echo "removed $old"
