@@ -269,9 +269,7 @@ def _wrong(wrong: Sequence[Seen]) -> Diagnosis:
                 Advice(command=command, meaning="As it was then, beside production, to compare and to take rows from."),
             ]
         else:
-            advice.append(
-                Advice(command=f"recoup list --service {one.service}", meaning="Copies from before it happened.")
-            )
+            advice.append(Advice(command=f"recoup list {one.service}", meaning="Copies from before it happened."))
     return Diagnosis(
         situation="data-loss",
         because=tuple(f"{one.service}: {text}" for one in wrong for text in one.wrong),

@@ -53,7 +53,7 @@ def choose(service: str, what: str) -> Step:
         act=Act.CHOOSE,
         phase=Phase.RECOVER,
         subject=service,
-        commands=(f"recoup list --service {service}", f"recoup verify latest --service {service} --grade sound"),
+        commands=(f"recoup list {service}", f"recoup verify latest --service {service} --grade sound"),
         check="the chosen recovery point was proven, and when",
         seconds=_LONG,
     )

@@ -93,8 +93,9 @@ def choose_database(opened: Readable, catalog: Catalog, name: str, instant: date
     found = newest(opened, catalog, name, kinds, instant)
     if found is None:
         raise RefusedError(
-            f"there is no copy of {name} that a drill could bring back ({' or '.join(kinds)})",
-            hint=f"Take one: recoup backup {name} --kind {kinds[0]}.",
+            f"there is no copy of {name} that a drill or a recovery could bring back ({' or '.join(kinds)})",
+            hint=f"While it runs, take one: recoup backup {name} --kind {kinds[0]}. When its data are "
+            f"lost, `recoup list {name}` shows what else there is: a dump goes into a new server by `recoup restore`.",
         )
     return found
 

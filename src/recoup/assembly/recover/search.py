@@ -266,7 +266,7 @@ class Search:
         looks = [f"{points.show(one.seen.spot)}: {one.why}" for one in self._looks.values()] or [self._over(points)]
         return RefusedError(
             f"every recovery point of {self.service} is damaged: {'; '.join(looks[:4])}",
-            hint=f"`recoup list --service {self.service}` shows all copies, also those in other repositories (--from). "
+            hint=f"`recoup list {self.service}` shows all copies, also those in other repositories (--from). "
             "What is left of the data can be read from a copy in a folder: `recoup restore ID --destination FOLDER`.",
         )
 
