@@ -7,6 +7,7 @@ import shutil
 
 from recoup.assembly.recover.runs import JOURNAL, local_runs, run_folder
 from recoup.assembly.system import System
+from recoup.recovery import progress as written
 from recoup.recovery.journal import Journal
 from recoup.repository import layout
 from tests.integration.recover_command import AGREED, SITUATION, Desk
@@ -84,3 +85,20 @@ def test_the_command_of_a_runbook_can_be_typed_as_it_stands(desk: Desk) -> None:
     words = shlex.split(document["command"])
     assert words[words.index("--destination") + 1] == "/srv/my shop's"
     assert words[words.index("--to-time") + 1] == "2026-01-01 10:00:00Z"
+
+
+def test_what_a_killed_step_took_is_no_forecast_because_a_part_of_it_was_never_written_down(desk: Desk) -> None:
+    desk.recover(SITUATION, *AGREED)
+    state = System.from_file(desk.plan).state_folder
+    (run,) = local_runs(state)
+    shutil.rmtree(desk.plan.parent / "repository" / layout.RUNS)
+    path = run_folder(state, run.run) / JOURNAL
+    path.unlink()
+    with Journal(path, who="alice", host="h", boot="b") as killed:
+        for line in run.lines:
+            if line.event == written.STEP_BEGUN and line.data["step"] == "restore-postgres":
+                killed.append(line.event, **line.data)
+                killed.append(written.RUN_RESUMED)
+            killed.append(line.event, **line.data)
+    document = desk.json(SITUATION, "--plan")
+    assert document["total"]["never_measured"] == ["restore-postgres"]

@@ -183,7 +183,8 @@ def attained(lines: Sequence[Line], now: Moment | None = None) -> Attained | Non
     rto = _duration(found.facts.get("rto_seconds"))
     begun = next(line for line in lines if line.event == written.RUN_BEGUN)
     detected = None if found.facts.get("detected") is None else clock.from_text(str(found.facts["detected"]))
-    sums = _add_up(lines[lines.index(begun) :], now)
+    at = next((one for one in steps if found.steps[one.id].standing == "begun"), None)
+    sums = _add_up(lines[lines.index(begun) :], now, works=at is not None and at.kind == "machine")
     needed = [one for one in steps if one.phase is not Phase.AFTER]
     data = [one for one in steps if one.act is Act.START]
     healthy, restored = _all_over(needed, found, sums), _all_over(data, found, sums)
@@ -218,7 +219,8 @@ def attained(lines: Sequence[Line], now: Moment | None = None) -> Attained | Non
     )
 
 
-def _add_up(lines: Sequence[Line], now: Moment | None) -> _Sums:
+def _add_up(lines: Sequence[Line], now: Moment | None, *, works: bool) -> _Sums:
+    """``works``: the machine is in the middle of a step, so that nobody is waited for."""
     sums = _Sums()
     seen = {lines[0].id}
     before: Line = lines[0]
@@ -231,8 +233,7 @@ def _add_up(lines: Sequence[Line], now: Moment | None) -> _Sums:
         before = line
     if now is not None:
         passed = _passed(sums, before, now)
-        goes_on = before.event == written.STEP_BEGUN
-        sums.spent["machine" if goes_on else "people"] += passed
+        sums.spent["machine" if works else "people"] += passed
     return sums
 
 
@@ -313,10 +314,16 @@ def _lost(found: Progress, steps: Sequence[Step], until: datetime) -> tuple[Lost
         until = clock.from_text(str(asked))
     result = []
     for service in dict.fromkeys(one.subject for one in steps if one.act is Act.CHOOSE):
-        told = [found.steps[one.id].data for one in steps if one.subject == service and one.act is not Act.CHOOSE]
+        left = _left_as_they_are(found, service)
+        told = [
+            found.steps[one.id].data
+            for one in steps
+            if one.subject == service and one.act is not Act.CHOOSE and not left
+        ]
         said = next((one for one in reversed(told) if one.get("newest") is not None), None)  # a later look knows more
         newest = None if said is None else clock.from_text(str(said["newest"]))
-        how = "not brought back yet" if said is None else str(said.get("how", ""))
+        unknown = "its data were left as they are" if left else "not brought back yet"
+        how = unknown if said is None else str(said.get("how", ""))
         how += "; counted to the instant that was asked for" if asked is not None and said is not None else ""
         promised = _duration(found.facts.get("rpo_seconds", {}).get(service))
         measured = None if newest is None else max(until - newest, _ZERO)
@@ -325,6 +332,14 @@ def _lost(found: Progress, steps: Sequence[Step], until: datetime) -> tuple[Lost
             Lost(service=service, newest=newest, how=how, measured=measured, objective=promised, verdict=kept.rpo)
         )
     return tuple(result)
+
+
+def _left_as_they_are(found: Progress, service: str) -> bool:
+    """Whether nothing was put in the place of a database's data, because somebody left that out."""
+    place = [one for act in ("swap", "place") if (one := found.steps.get(f"{act}-{service}")) is not None]
+    return written.nothing_chosen(found, service) or any(
+        one.standing == "skipped" and not one.attempts for one in place
+    )
 
 
 def _seconds(value: timedelta | None) -> float | None:

@@ -108,3 +108,15 @@ def test_a_stack_that_cannot_be_asked_is_an_error_but_not_after_the_loss_of_all(
 def test_a_database_that_the_plan_does_not_have_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no database 'orders'"):
         _facts(monkeypatch, tmp_path, "redis-loss", states=_UP, services=("orders",))
+
+
+def test_where_the_plan_has_no_such_database_nothing_else_is_taken_for_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(globals(), "_PLAN", _PLAN.replace("  redis: {engine: redis, compose: redis}\n", "").replace(
+        "[postgres, redis]", "[postgres]").replace("[redis]", "[postgres]"))  # fmt: skip
+    with pytest.raises(
+        UsageError, match="the plan has no Redis, so there is nothing to do after a redis-loss"
+    ) as wrong:
+        _facts(monkeypatch, tmp_path, "redis-loss", states=_UP)
+    assert "recoup diagnose" in str(wrong.value.hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,8 +10,11 @@ from typing import Any, cast
 import pytest
 
 from recoup.assembly.recover import protect
+from recoup.assembly.recover.checklist import looks_of
 from recoup.assembly.recover.protect import Sources, copy_since
 from recoup.kernel import clock
+from recoup.kernel.finding import Verdict
+from recoup.recovery.progress import Progress, StepProgress
 from recoup.repository.catalog import REPLACED, Catalog, Entry
 
 _BACK = datetime(2026, 11, 23, 3, tzinfo=UTC)
@@ -59,3 +63,12 @@ def test_a_copy_of_other_data_does_not_count_however_well_it_is_proven(
     monkeypatch: pytest.MonkeyPatch, other: Entry
 ) -> None:
     assert _chosen(monkeypatch, other, proven=(other.id,)) is None
+
+
+def test_data_that_were_left_as_they_are_were_not_looked_at_when_they_came_back() -> None:
+    steps = {name: StepProgress(standing="done", verdict=Verdict.OK) for name in ("choose-shop", "swap-shop")}
+    steps |= {"start-shop": StepProgress(standing="done", verdict=Verdict.OK)}
+    run = Progress(run="r", situation="database-corruption", begun=_BACK, order=1, frozen=tuple(steps), steps=steps)
+    assert looks_of(run, "shop") == {"choose-shop": Verdict.OK, "start-shop": Verdict.OK}
+    left = replace(run, steps={**steps, "swap-shop": StepProgress(standing="skipped")})
+    assert looks_of(left, "shop")["swap-shop"] is Verdict.UNKNOWN

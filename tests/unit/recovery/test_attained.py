@@ -124,6 +124,35 @@ def test_the_lost_data_are_the_age_of_the_newest_record_that_came_back() -> None
     assert back.measured == _seconds(2)
 
 
+def test_a_database_whose_data_were_left_as_they_are_kept_no_promise() -> None:
+    newest = (THREE - timedelta(seconds=12)).isoformat()
+    for left in ("swap-db", "choose-db"):
+        tape = Tape().begin()
+        for name in ("choose-db", "swap-db"):
+            if name == left:
+                tape.line(written.STEP_SKIPPED, step=name, because="it is well")
+            else:
+                tape.step(name, 1, newest=newest, how="the last commit")
+        [lost] = tape.step("start-db", 1, newest=newest, how="the last commit").read().lost
+        assert (lost.measured, lost.verdict) == (None, Verdict.UNKNOWN)
+        assert lost.how == "its data were left as they are"
+
+
+def test_the_time_of_the_present_is_that_of_the_step_that_goes_on_whatever_was_written_last() -> None:
+    tape = (
+        Tape()
+        .begin()
+        .line(written.STEP_BEGUN, step="choose-db", attempt=1)
+        .wait(10)
+        .line("point-seen", step="choose-db")
+    )
+    found = tape.read(Moment(at=tape.at + _seconds(50), clock=tape.clock + 50, boot=tape.boot))
+    assert found.spent == {"machine": _seconds(60), "people": timedelta(0), "still": timedelta(0)}
+    tape.line(written.STEP_DONE, step="choose-db", verdict="ok", seconds_waited=0)
+    found = tape.read(Moment(at=tape.at + _seconds(50), clock=tape.clock + 50, boot=tape.boot))
+    assert found.spent["people"] == _seconds(50), "somebody is asked for the swap"
+
+
 def test_who_saw_it_first_starts_the_clock() -> None:
     found = _whole(Tape().begin(detected=THREE - timedelta(minutes=58))).read()
     assert (found.before, found.recovery_time) == (timedelta(minutes=58), timedelta(minutes=62))

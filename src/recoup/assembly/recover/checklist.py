@@ -179,7 +179,7 @@ def _database(recovery: Recovery, name: str, seen: Seen, known: Survey, beats: S
         wrong=(*seen.damage, *seen.wrong, *([seen.data] if seen.data in ("emptied", "foreign", "missing") else [])),
         unasked=seen.unasked,
         detail=seen.detail,
-        looks=_looks(progress, name),
+        looks=looks_of(progress, name),
         since=back or progress.begun,
         copy=None if entry is None else described(system, entry, known.opened),
         timeline=timeline,
@@ -189,12 +189,18 @@ def _database(recovery: Recovery, name: str, seen: Seen, known: Survey, beats: S
     )
 
 
-def _looks(progress: Progress, name: str) -> dict[str, Verdict]:
-    """What the run's own looks at a database came to. A step that was left out looked at nothing."""
-    steps = {
+def looks_of(progress: Progress, name: str) -> dict[str, Verdict]:
+    """What the run's own looks at a database came to. A step that was left out looked at nothing.
+
+    Where bringing the data back was left out, what a later step looked at are the data of before.
+    """
+    looking = (f"choose-{name}", f"start-{name}", f"checks-{name}")
+    bringing = (f"restore-{name}", f"swap-{name}", f"place-{name}")
+    steps = {one: progress.steps[one] for one in looking if one in progress.steps}
+    steps |= {
         one: progress.steps[one]
-        for one in (f"choose-{name}", f"start-{name}", f"checks-{name}")
-        if one in progress.steps
+        for one in bringing
+        if one in progress.steps and progress.steps[one].standing == "skipped"
     }
     return {one: stands.verdict if stands.standing == "done" else Verdict.UNKNOWN for one, stands in steps.items()}
 

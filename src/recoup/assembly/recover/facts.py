@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 from recoup.assembly.access import Readable
 from recoup.assembly.drill.flows import flow_specs
@@ -27,6 +28,11 @@ from recoup.recovery.step import Where
 
 #: After these nothing of the application is taken for granted: all of it is brought back and started.
 _PROJECT: frozenset[Situation] = frozenset({"server-loss", "application-loss"})
+#: The situations that are of one engine alone, and its product.
+_OF: Final[dict[Situation, tuple[str, str]]] = {
+    "database-corruption": ("postgres", "PostgreSQL"),
+    "redis-loss": ("redis", "Redis"),
+}
 
 
 def facts_of_plan(system: System, where: Where) -> Facts:
@@ -66,6 +72,7 @@ def facts_of(opened: Readable, system: System, wish: RecoverWish) -> Facts:
     services = system.plan.services
     order = in_order_of_recovery(services)
     _require_databases(system, wish.services)
+    _require_concerned(system, wish)
     stack = _stack_there(system, required=wish.situation not in _PROJECT)
     named = [
         Database(
@@ -91,6 +98,16 @@ def _require_databases(system: System, asked: Sequence[str]) -> None:
     for name in asked:
         if name not in known:
             raise UsageError(f"the plan has no database {name!r}", hint=f"It has: {', '.join(known) or 'none'}.")
+
+
+def _require_concerned(system: System, wish: RecoverWish) -> None:
+    """Raise ``UsageError`` when the situation is of a database that the plan does not have: no other one is meant."""
+    engine, product = _OF.get(wish.situation, (None, ""))
+    if engine is not None and not wish.services and all(one.engine != engine for one in system.plan.services.values()):
+        raise UsageError(
+            f"the plan has no {product}, so there is nothing to do after a {wish.situation}",
+            hint="`recoup diagnose` looks and says what happened.",
+        )
 
 
 def _told(

@@ -17,9 +17,11 @@ from recoup.kernel.errors import UnknownFormatError
 from recoup.kernel.finding import Verdict
 from recoup.objectives.objective import Objective
 from recoup.plan.model import Plan
+from recoup.recovery import progress as written
 from recoup.recovery.attained import attained, clock_facts
 from recoup.recovery.forecast import Outlook, Taken, outlook
 from recoup.recovery.instant import parse_instant
+from recoup.recovery.journal import Line
 from recoup.recovery.step import Step
 from recoup.repository.catalog import Catalog
 
@@ -114,6 +116,7 @@ def _recovered(run: RunSeen) -> list[Taken]:
     if found is None:
         return []
     sizes = found.progress.facts.get("sizes", {})
+    cut = _cut_off(run.lines)
     return [
         Taken(
             step=one.step.id,
@@ -124,4 +127,19 @@ def _recovered(run: RunSeen) -> list[Taken]:
         )
         for one in found.steps
         if one.progress.standing == "done" and one.progress.verdict is Verdict.OK and one.progress.ended is not None
+        if one.step.id not in cut
     ]
+
+
+def _cut_off(lines: Sequence[Line]) -> set[str]:
+    """The steps that a kill had once in its hands: how long they had worked by then is nowhere."""
+    open_: set[str] = set()
+    cut: set[str] = set()
+    for line in lines:
+        step = str(line.data.get("step", ""))
+        if line.event == written.STEP_BEGUN:
+            cut |= {step} & open_
+            open_.add(step)
+        elif line.event in (written.STEP_DONE, written.STEP_FAILED):
+            open_.discard(step)
+    return cut
