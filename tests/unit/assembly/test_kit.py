@@ -145,6 +145,32 @@ def test_a_repository_of_the_kit_that_is_named_is_signed_in_at_with_its_own_keys
     assert os.environ["AWS_ACCESS_KEY_ID"] == access
 
 
+def test_the_page_says_how_each_other_repository_is_signed_in_at(with_two_remotes: Path) -> None:
+    page = kit_markdown(read_kit(with_two_remotes), None)
+    shown = page[page.index("When s3://bucket/shop does not answer, take s3://elsewhere/shop") :]
+    block = shown[shown.index("```text") :].split("```")[1]
+    assert "unset AWS_ENDPOINT_URL" in block, "what was typed for the first one is in the way"
+    assert "export AWS_ENDPOINT_URL=http://far.example\n" in block
+    assert "export AWS_ACCESS_KEY_ID=the-far-key\n" in block
+    assert "/backups" in page, "the folder needs nothing to sign in with"
+    plain = kit_markdown(kit_of(with_two_remotes.parent, with_key=False), None)
+    assert "the-far-key" not in plain
+
+
+def test_credentials_that_end_within_hours_are_not_put_into_a_kit(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = (folder / "recoup.yaml").read_text()
+    (folder / "recoup.yaml").write_text(re.sub(r",\s+credentials: .*}}", "}", plan))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ASIA-of-today")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of today")
+    assert "ASIA-of-today" in kit_markdown(kit_of(folder, with_key=True), None)
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "until tonight")
+    page = kit_markdown(kit_of(folder, with_key=True), None)
+    assert "ASIA-of-today" not in page
+    assert "AN ACCESS KEY THAT MAY READ AND WRITE THE BUCKET" in page
+
+
 def test_what_was_typed_beside_a_kit_is_typed_again_in_the_next_command_and_nothing_else(
     with_two_remotes: Path,
 ) -> None:

@@ -145,6 +145,8 @@ def _repository(system: System, name: str, one: RepositoryPlan, *, with_credenti
         return KitRepository(name=name, address=address, remote=False)
     assert one.url is not None, "a repository of a plan has a path or a url"
     access, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
+    if os.environ.get("AWS_SESSION_TOKEN"):
+        access = secret = None  # these end within hours, and the kit lies for years
     hidden = None if secret is None else Secret(secret)
     if one.credentials is not None and with_credentials:
         access = system.resolver.text(one.credentials.access_key)

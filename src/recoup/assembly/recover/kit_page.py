@@ -28,6 +28,7 @@ class _Words:
 @dataclass(frozen=True, slots=True)
 class _Commands:
     lines: tuple[str, ...]
+    instead: bool = False  #: not typed in their turn, but in the place of others
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,8 @@ class _Table:
     rows: tuple[tuple[str, ...], ...]
 
 
+#: What says to boto3 where an object store is and who asks.
+_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _Block = _Head | _Words | _Commands | _Table
 
 _STYLE = """@page{size:A4;margin:16mm}body{font:15px/1.45 Georgia,'DejaVu Serif',serif;max-width:44em;margin:2em auto;
@@ -54,8 +57,8 @@ def kit_markdown(kit: Kit, wheel: str | None) -> str:
                 lines += [f"## {text}", ""]
             case _Words(text):
                 lines += [text, ""]
-            case _Commands(commands):
-                lines += ["```sh", *commands, "```", ""]
+            case _Commands(commands, instead):
+                lines += ["```text" if instead else "```sh", *commands, "```", ""]
             case _Table(head, rows):
                 lines += [_row(head), _row(tuple("---" for _ in head)), *(_row(one) for one in rows), ""]
     return "\n".join(lines)
@@ -199,14 +202,25 @@ def _otherwise(kit: Kit) -> Iterator[_Block]:
             "From a laptop with the file of this kit, without typing: recoup recover server-loss --kit "
             f"recovery-kit.tar{'' if kit.key_text is not None else ' --key-file recoup.key'} --host ssh://root@NEW-SERVER"
         )
-    others = [one.address for one in kit.repositories if one is not kit.best]
-    if others:
-        yield _Words(f"When {kit.best.address} does not answer, take another one: {', '.join(others)}.")
+    yield from _other_repositories(kit)
     yield _Words("Exit code 12: it is not the right key. Compare its fingerprint with the one above.")
     yield _Words(
         "Without Recoup: restore.sh and RESTORE.md lie in each repository and in the file of this kit. They need "
         f"openssl, zstd, tar, and the key. Fetch {address} with any S3 client first."
     )
+
+
+def _other_repositories(kit: Kit) -> Iterator[_Block]:
+    """Where else the backups are; how to sign in there, where that is not what was typed for the first one."""
+    best = kit.best
+    others = [one for one in kit.repositories if one is not best]
+    alike = [one.address for one in others if not one.remote or one.environment() == best.environment()]
+    if alike:
+        yield _Words(f"When {best.address} does not answer, take another one: {', '.join(alike)}.")
+    for one in others:
+        if one.address not in alike:
+            yield _Words(f"When {best.address} does not answer, take {one.address} in 4, and in the place of 3:")
+            yield _Commands((f"unset {' '.join(_VARIABLES)}", *_credentials(one)), instead=True)
 
 
 def _row(cells: tuple[str, ...]) -> str:
