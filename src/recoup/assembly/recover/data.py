@@ -27,6 +27,7 @@ from recoup.assembly.drill.compose import taking_part
 from recoup.assembly.drill.members import what_of
 from recoup.assembly.drill.record import Newest, by_heartbeat, newest_of
 from recoup.assembly.protect import hold as holds
+from recoup.assembly.recover.another import choosing_another
 from recoup.assembly.recover.clock_look import clock_finding
 from recoup.assembly.recover.context import Recovery
 from recoup.assembly.recover.elsewhere import look_at_server, restore_beside
@@ -42,7 +43,7 @@ from recoup.kernel.errors import RefusedError, UnknownFormatError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.recovery.attained import runbook_of
 from recoup.recovery.in_place import Consent, Occupant, decide
-from recoup.recovery.progress import nothing_chosen
+from recoup.recovery.progress import has_replaced, nothing_chosen
 from recoup.recovery.runbook import Database, Facts, lost_of
 from recoup.recovery.stack_in_place import Member, OpenMember, VolumeMember
 from recoup.recovery.step import Act, Done, Step
@@ -116,8 +117,9 @@ def restore(recovery: Recovery, step: Step) -> Done:
     if nothing_chosen(recovery.progress, step.subject):
         return _left(step.subject)
     if by_hand(recovery, step.subject):
-        return restore_beside(recovery, step.subject, _chosen(recovery, step.subject))
-    with _alone(recovery, step):
+        with choosing_another(recovery, step.subject):
+            return restore_beside(recovery, step.subject, _chosen(recovery, step.subject))
+    with _reading(recovery, step), _alone(recovery, step):
         chosen, member = _placed(recovery, step.subject)
         assert isinstance(member, VolumeMember), "what is put in place by one act has no such step"
         _stand_still(recovery)
@@ -149,8 +151,9 @@ def swap(recovery: Recovery, step: Step) -> Done:
         return _left(step.subject)
     chosen, member = _placed(recovery, step.subject)
     if isinstance(member, OpenMember):
-        return _put(member)
-    with _alone(recovery, step):
+        with choosing_another(recovery, step.subject):
+            return _put(member)
+    with _reading(recovery, step) if member.at_once else contextlib.nullcontext(), _alone(recovery, step):
         _stand_still(recovery)
         placement = str(recovery.learned(f"restore-{step.subject}").get("placement", ""))
         placement = placement or recovery.placement(member.artefact_id)
@@ -264,6 +267,14 @@ def facts_of_run(recovery: Recovery) -> Facts:
 def _alone(recovery: Recovery, step: Step) -> Iterator[None]:
     """No copy of the service is taken, and no other restore goes on, while its data are replaced."""
     with hold_lease(recovery.opened.state_folder, step.subject, f"recovery of {step.subject}"):
+        yield
+
+
+@contextlib.contextmanager
+def _reading(recovery: Recovery, step: Step) -> Iterator[None]:
+    """What was chosen is unpacked; where it is damaged another is chosen, unless its data may be in place by now."""
+    swapped_before = step.act is Act.RESTORE and has_replaced(recovery.progress, step.subject)
+    with contextlib.nullcontext() if swapped_before else choosing_another(recovery, step.subject):
         yield
 
 
