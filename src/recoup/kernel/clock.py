@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def now() -> datetime:
@@ -29,6 +31,16 @@ def to_text(instant: datetime) -> str:
     if instant.tzinfo is None:
         raise ValueError("an instant without a zone cannot be stored")
     return instant.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def to_us(instant: datetime) -> int:
+    """Microseconds since 1970, exactly."""
+    return (instant - _EPOCH) // timedelta(microseconds=1)
+
+
+def to_ms(instant: datetime) -> int:
+    """Whole milliseconds since 1970."""
+    return to_us(instant) // 1000
 
 
 def optional_text(instant: datetime | None) -> str | None:

@@ -117,9 +117,7 @@ class RedisStream:
         self._tip, self._covered = None, False
         newest = newest_segment(list(holdings.entries.values()))
         if newest is not None:
-            self._tip = Tip(
-                replication_id=newest.replication_id, offset=newest.end, stamp_ms=int(newest.stamp.timestamp() * 1000)
-            )
+            self._tip = Tip(replication_id=newest.replication_id, offset=newest.end, stamp_ms=clock.to_ms(newest.stamp))
             self._before = self._tip
             place = (newest.replication_id, newest.end)
             self._covered = any(window.end == place for window in redis_windows(holdings)[0])

@@ -155,7 +155,7 @@ def build_copy(
 ) -> BuiltCopy:
     """Replay the stream onto the copy in ``folder``. Raise as ``restore_redis`` does."""
     manifest, choice = chosen.found.manifest, chosen.choice
-    until_ms = int(chosen.target.timestamp() * 1000)
+    until_ms = clock.to_ms(chosen.target)
     version = str(manifest.facts.get("redis_version", ""))
     replayer = find_replayer(
         system, chosen.service, rdb_version=int(manifest.facts.get("rdb_version", 0)), server_version=version
@@ -166,7 +166,7 @@ def build_copy(
     scratch = Scratch(folder, replayer.program)
     scratch.write(sealed_pieces(_told(stored, on_progress), RdbSeal()), _commands(chosen, cut, wrong, on_progress))
     built = replayer.replay(scratch, databases_to_load(manifest.facts))
-    now_ms = int(clock.now().timestamp() * 1000)
+    now_ms = clock.to_ms(clock.now())
     sums, counted = _look_at(built, until_ms, now_ms)
     reached = "no command came between the copy and the target"
     if cut.last_ms is not None:

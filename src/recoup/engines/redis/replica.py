@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from recoup.engines.redis.address import RedisAddress
 from recoup.engines.redis.connection import Connection, LostConnectionError, connect, read_info
-from recoup.engines.redis.snapshot import server_time_ms
+from recoup.engines.redis.snapshot import server_time_us
 from recoup.kernel import clock
 from recoup.kernel.errors import EngineError, RefusedError
 from recoup.kernel.secret import Secret
@@ -82,6 +82,25 @@ def read_state(info: Mapping[str, str], where: str) -> StreamState:
         raise EngineError(f"{where} does not say where its replication stands (INFO replication)") from wrong
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerClock:
+    """What a server answered when it was asked for its time, and when it was asked, by the clock of this machine.
+
+    All in microseconds since 1970, each cut off behind the last one.
+    """
+
+    asked_us: int
+    answer_us: int
+
+    def latest_ms(self, now_us: int) -> int:
+        """The latest that the server's clock can show at ``now_us``, rounded up to a millisecond.
+
+        What arrives now was done by then. A time that is too early would put it into a restore to a moment before it.
+        """
+        ahead_us = self.answer_us + 1 - self.asked_us  # when it answered no time had passed: at most so much
+        return -(-(now_us + 1 + ahead_us) // 1000)
+
+
 class Follower:
     """One connection that follows a server. Not safe to share between threads."""
 
@@ -91,8 +110,8 @@ class Follower:
         try:
             info = read_info(self._connection, "server", "replication")
             self.state = read_state(info, self.where)
-            before = clock.now().timestamp() * 1000
-            self.clock_difference_ms = int(server_time_ms(self._connection) - before)
+            asked_us = clock.to_us(clock.now())
+            self._clock = ServerClock(asked_us=asked_us, answer_us=server_time_us(self._connection))
         except BaseException:
             self._connection.close()
             raise
@@ -109,8 +128,8 @@ class Follower:
         return self.state
 
     def now_ms(self) -> int:
-        """The server's clock, as far as it could be asked, in ms since 1970."""
-        return int(clock.now().timestamp() * 1000) + self.clock_difference_ms
+        """The latest that the server's clock can show now, as far as it could be asked, in ms since 1970."""
+        return self._clock.latest_ms(clock.to_us(clock.now()))
 
     def close(self) -> None:
         """End it. Harmless when repeated."""

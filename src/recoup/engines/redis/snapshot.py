@@ -180,16 +180,21 @@ def facts_of(info: Mapping[str, str], where: str, keys: Mapping[int, int]) -> di
 
 def milliseconds_now() -> int:
     """This machine's clock, in ms since 1970."""
-    return int(clock.now().timestamp() * 1000)
+    return clock.to_ms(clock.now())
 
 
 def server_time_ms(connection: Connection) -> int:
     """The server's clock, which decides what expires, in ms since 1970; this machine's where TIME is not allowed."""
+    return server_time_us(connection) // 1000
+
+
+def server_time_us(connection: Connection) -> int:
+    """As ``server_time_ms``, in microseconds."""
     try:
         answer = connection.command("TIME")
     except RefusedByServerError:
         answer = None
     if isinstance(answer, list) and len(answer) == 2 and all(isinstance(part, bytes) for part in answer):
         seconds, microseconds = (int(part) for part in answer if isinstance(part, bytes))
-        return seconds * 1000 + microseconds // 1000
-    return milliseconds_now()
+        return seconds * 1_000_000 + microseconds
+    return clock.to_us(clock.now())
