@@ -84,6 +84,10 @@ def forget_row(table: Path) -> None:
     change(table, 24 + 4 * 4, bytes(4))  # the fifth line pointer: not used
 
 
+def forget_piece(toast: Path) -> None:
+    change(toast, 24 + 4 * 2, bytes(4))  # the third of the four pieces that a page holds
+
+
 def wrong_row(index: Path) -> None:
     # Page 0 is about the index, page 1 its only leaf; a tuple begins with the place of its row.
     change(index, item(index, 1, 2), (index.read_bytes()[item(index, 1, 3) :])[:6])
@@ -297,6 +301,79 @@ DAMAGES = (
     Damage(
         name="a column gone from the catalogues", subject="public.narrow", database=BROKEN, tables=rows("narrow"),
         lie="DELETE FROM pg_attribute WHERE attrelid = 'narrow'::regclass AND attname = 'note'",
+    ),
+    Damage(
+        name="a partition that its table does not know", subject="public.apart_1",
+        tables="CREATE TABLE apart (id int) PARTITION BY RANGE (id);"
+        "CREATE TABLE apart_1 PARTITION OF apart FOR VALUES FROM (0) TO (100);"
+        "CREATE TABLE apart_2 PARTITION OF apart FOR VALUES FROM (100) TO (200);"
+        "INSERT INTO apart SELECT generate_series(0, 199);",
+        lie="DELETE FROM pg_inherits WHERE inhrelid = 'apart_1'::regclass",
+    ),
+    Damage(
+        name="a table that says it has no children", subject="public.childless",
+        tables="CREATE TABLE childless (id int);CREATE TABLE child () INHERITS (childless);"
+        "INSERT INTO child SELECT generate_series(1, 50);",
+        lie="UPDATE pg_class SET relhassubclass = false WHERE oid = 'childless'::regclass",
+    ),
+    Damage(
+        name="a table that says it has no indexes", subject="public.unlooked", tables=rows("unlooked"),
+        lie="UPDATE pg_class SET relhasindex = false WHERE oid = 'unlooked'::regclass",
+    ),
+    Damage(
+        name="a table that says it has no triggers", subject="public.unkept",
+        tables=rows("kept") + "CREATE TABLE unkept (id int REFERENCES kept);INSERT INTO unkept VALUES (1);",
+        lie="UPDATE pg_class SET relhastriggers = false WHERE oid = 'unkept'::regclass",
+    ),
+    Damage(
+        name="a table that says it has no check constraints", subject="public.uncounted",
+        tables="CREATE TABLE uncounted (id int CHECK (id > 0));INSERT INTO uncounted VALUES (1);",
+        lie="UPDATE pg_class SET relchecks = 0 WHERE oid = 'uncounted'::regclass",
+    ),
+    Damage(
+        name="a foreign key without the triggers that keep it", subject="public.unguarded, constraint to_guarded",
+        tables=rows("guarded") + "CREATE TABLE unguarded (id int CONSTRAINT to_guarded REFERENCES guarded);"
+        "INSERT INTO unguarded VALUES (1);",
+        lie="DELETE FROM pg_depend WHERE classid = 'pg_trigger'::regclass AND objid IN "
+        "(SELECT oid FROM pg_trigger WHERE tgrelid = 'unguarded'::regclass);"
+        "DELETE FROM pg_trigger WHERE tgrelid = 'unguarded'::regclass",
+    ),
+    Damage(
+        name="a sequence gone from the catalogues", subject="public.stopped_id_seq",
+        tables="CREATE TABLE stopped (id serial PRIMARY KEY);INSERT INTO stopped SELECT FROM generate_series(1, 20);",
+        lie="DELETE FROM pg_sequence WHERE seqrelid = 'stopped_id_seq'::regclass",
+    ),
+    Damage(
+        name="a generated value whose function changed", subject="public.doubled, generated twice",
+        tables="CREATE FUNCTION g(i int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT i * 2';"
+        "CREATE TABLE doubled (id int, twice int GENERATED ALWAYS AS (public.g(id)) STORED);"
+        "INSERT INTO doubled SELECT generate_series(1, 100);",
+        lie="CREATE OR REPLACE FUNCTION g(i int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT i * 3'",
+    ),
+    Damage(
+        name="a sequence that only a default names moved back", subject="public.lent_seq",
+        tables="CREATE SEQUENCE lent_seq;CREATE TABLE lent (id bigint PRIMARY KEY DEFAULT nextval('lent_seq'));"
+        "INSERT INTO lent SELECT FROM generate_series(1, 50);",
+        lie="SELECT setval('lent_seq', 3)",
+    ),
+    Damage(
+        name="one piece of a long value gone", subject="public.pieced",
+        tables="CREATE TABLE pieced (id int PRIMARY KEY, body text);"
+        "ALTER TABLE pieced ALTER body SET STORAGE external;"
+        "INSERT INTO pieced SELECT g, repeat('long', 5000) FROM generate_series(1, 5) g;",
+        files=("pieced/toast",), edit=forget_piece,
+    ),
+    Damage(
+        name="a piece of a large object gone", subject="pg_largeobject (4712)", hidden=True,
+        tables="SELECT lo_from_bytea(4712, decode(repeat('ab', 20000), 'hex'));",
+        lie="DELETE FROM pg_largeobject WHERE loid = 4712 AND pageno = 3",
+    ),
+    Damage(
+        name="the value that a later column has in older rows gone", subject="public.older", hidden=True,
+        tables="CREATE TABLE older (id int);INSERT INTO older SELECT generate_series(1, 50);"
+        "ALTER TABLE older ADD COLUMN state text DEFAULT 'paid';",
+        lie="UPDATE pg_attribute SET atthasmissing = false, attmissingval = NULL "
+        "WHERE attrelid = 'older'::regclass AND attname = 'state'",
     ),
     Damage(
         name="a schema gone from the catalogues", subject="pg_class (relnamespace)", database=BROKEN,

@@ -117,6 +117,46 @@ SELECT c.oid::regclass::text, 'is a view without a definition'
   FROM pg_class c WHERE c.relkind = 'v'
    AND NOT EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type = '1') LIMIT 100""",
     ),
+    (
+        "pg_class (relkind)",
+        """
+SELECT c.oid::regclass::text, format('is described by no row of %s', kinds.described)
+  FROM pg_class c JOIN (VALUES ('p', 'pg_partitioned_table'), ('S', 'pg_sequence'), ('f', 'pg_foreign_table'))
+       AS kinds (kind, described) ON c.relkind::text = kinds.kind
+ WHERE NOT CASE c.relkind WHEN 'p' THEN EXISTS (SELECT FROM pg_partitioned_table d WHERE d.partrelid = c.oid)
+                          WHEN 'S' THEN EXISTS (SELECT FROM pg_sequence d WHERE d.seqrelid = c.oid)
+                          ELSE EXISTS (SELECT FROM pg_foreign_table d WHERE d.ftrelid = c.oid) END LIMIT 100""",
+    ),
+    (
+        "pg_inherits",
+        """
+SELECT c.oid::regclass::text, 'is a partition, and of what is not said: queries do not find its rows'
+  FROM pg_class c WHERE c.relispartition AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)
+ UNION ALL
+SELECT c.oid::regclass::text, format('is listed below %s, and is not marked as a partition', p.oid::regclass)
+  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_class p ON p.oid = i.inhparent
+ WHERE p.relkind = 'p' AND NOT c.relispartition LIMIT 100""",
+    ),
+    # The server believes what a table says of itself: with the mark gone, the rest is there and counts for nothing.
+    (
+        "pg_class (marks)",
+        """
+SELECT c.oid::regclass::text, format('says that it has no %s, and has some', marks.what)
+  FROM pg_class c, LATERAL (VALUES
+       ('children', c.relhassubclass OR c.relkind NOT IN ('r', 'p', 'f')
+                    OR NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid)),
+       ('indexes', c.relhasindex OR NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indislive)),
+       ('triggers', c.relhastriggers OR NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid)),
+       ('rules', c.relhasrules OR NOT EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid))) AS marks (what, well)
+ WHERE NOT marks.well LIMIT 100""",
+    ),
+    (
+        "pg_class (relchecks)",
+        """
+SELECT c.oid::regclass::text, format('says that it has %s check constraints, and has %s', c.relchecks, count(k.oid))
+  FROM pg_class c LEFT JOIN pg_constraint k ON k.conrelid = c.oid AND k.contype = 'c'
+ GROUP BY c.oid, c.relchecks HAVING count(k.oid) <> c.relchecks LIMIT 100""",
+    ),
 )
 
 

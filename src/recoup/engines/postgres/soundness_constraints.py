@@ -1,4 +1,4 @@
-"""What each row must be by itself: not null, check constraints, domains, the bounds of partitions."""
+"""What each row must be by itself: not null, check constraints, domains, the bounds of partitions, generated values."""
 
 from __future__ import annotations
 
@@ -24,9 +24,20 @@ _CHECKS: Final = """
 SELECT k.conrelid::regclass::text, 'constraint ' || quote_ident(k.conname), pg_get_expr(k.conbin, k.conrelid), 'check'
   FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
  WHERE k.contype = 'c' AND k.convalidated AND c.relkind = 'r'"""
+#: A partition that pg_inherits does not know has no bounds that could be asked for; that it is so, another check says.
 _BOUNDS: Final = """
-SELECT c.oid::regclass::text, 'the bounds of the partition', pg_get_partition_constraintdef(c.oid), 'check'
-  FROM pg_class c WHERE c.relkind = 'r' AND c.relispartition AND pg_get_partition_constraintdef(c.oid) IS NOT NULL"""
+SELECT table_, 'the bounds of the partition', bounds, 'check'
+  FROM (SELECT c.oid::regclass::text AS table_, CASE WHEN EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)
+                                                     THEN pg_get_partition_constraintdef(c.oid) END AS bounds
+          FROM pg_class c WHERE c.relkind = 'r' AND c.relispartition) AS partitions
+ WHERE bounds IS NOT NULL"""
+#: Compared by their bytes: not every type has an operator that compares.
+_GENERATED: Final = """
+SELECT a.attrelid::regclass::text, 'generated ' || quote_ident(a.attname),
+       quote_ident(a.attname) || E'\\x01' || pg_get_expr(d.adbin, d.adrelid), 'generated'
+  FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid AND c.relkind = 'r' AND c.relpersistence <> 't'
+  JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+ WHERE a.attgenerated = 's' AND NOT a.attisdropped"""
 #: VALUE in a domain's expression is the name of a column in the query that tests it.
 _DOMAINS: Final = """
 WITH RECURSIVE domains AS (
@@ -50,7 +61,7 @@ _ENFORCED: Final = " AND k.conenforced"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowRule:
-    """One thing that must hold for every row of a table by itself. ``kind``: null, check or domain."""
+    """One thing that must hold for every row of a table by itself. ``kind``: null, check, domain or generated."""
 
     table: str  #: as SQL writes it
     name: str
@@ -68,6 +79,9 @@ class RowRule:
         if self.kind == "domain":
             value, _, expression = self.expression.partition("\x01")
             return f"(SELECT NOT ({expression}) FROM (SELECT {value} AS value) AS recoup_value)"
+        if self.kind == "generated":
+            value, _, expression = self.expression.partition("\x01")
+            return f"record_image_ne(ROW({value}), ROW({expression}))"
         return f"NOT ({self.expression})"
 
 
@@ -82,7 +96,7 @@ def check_row_rules(examiner: Examiner) -> list[Finding]:
     tally = Tally("every row keeps the rules of its table", examiner.named("constraints"), unit="rules")
     enforced = _ENFORCED if examiner.server.major >= 18 else ""
     rules: dict[str, list[RowRule]] = {}
-    for sql in (_NOT_NULL, _CHECKS + enforced, _BOUNDS, _DOMAINS + enforced):
+    for sql in (_NOT_NULL, _CHECKS + enforced, _BOUNDS, _DOMAINS + enforced, _GENERATED):
         for table, name, expression, kind in examiner.facts(sql + _OURS):
             rule = RowRule(table=str(table), name=str(name), expression=str(expression), kind=str(kind))
             rules.setdefault(rule.table, []).append(rule)
@@ -115,7 +129,14 @@ def _check_table(examiner: Examiner, tally: Tally, table: str, rules: Sequence[R
         if count == "0":
             continue
         subject, detail = examiner.named(f"{table}, {rule.name}"), f"broken by {many(count, 'row')}: {_words(rule)}"
-        if rule.kind == "check" and not _depends_on_row_alone(examiner, table, rule):
+        if rule.kind == "generated":
+            tally.unknown(
+                subject,
+                f"{many(count, 'row')} with another value than is computed of the row now: {_words(rule)}",
+                hint="A function that it uses changed since, or does not give the same everywhere; or the value is "
+                "damaged. Ask production the same; UPDATE of the rows there computes it anew.",
+            )
+        elif rule.kind == "check" and not _depends_on_row_alone(examiner, table, rule):
             tally.unknown(
                 subject,
                 f"{detail}; but what it says depends on more than the row (the time, another table, a setting)",
@@ -126,7 +147,9 @@ def _check_table(examiner: Examiner, tally: Tally, table: str, rules: Sequence[R
 
 
 def _words(rule: RowRule) -> str:
-    return rule.expression.replace("\x01", " in ") if rule.kind != "null" else f"{rule.expression} is null"
+    if rule.kind == "null":
+        return f"{rule.expression} is null"
+    return rule.expression.replace("\x01", " is " if rule.kind == "generated" else " in ")
 
 
 def _depends_on_row_alone(examiner: Examiner, table: str, rule: RowRule) -> bool:

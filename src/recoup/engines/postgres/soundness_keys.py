@@ -15,7 +15,8 @@ from recoup.kernel.finding import Finding
 # -- foreign keys ---------------------------------------------------------------------------------------------------
 
 #: One for each declaration: those the server makes for partitions (conparentid) say nothing more. conpfeqop compares a
-#: referenced column with a referencing one.
+#: referenced column with a referencing one. Between plain tables four triggers keep a key, two on each side; partitions
+#: share those of their tables in other ways.
 _FOREIGN: Final = """
 SELECT quote_ident(k.conname), k.conrelid::regclass::text, k.confrelid::regclass::text, f.relkind, p.relkind,
        k.confmatchtype, {period}, k.convalidated{enforced},
@@ -28,9 +29,13 @@ SELECT quote_ident(k.conname), k.conrelid::regclass::text, k.confrelid::regclass
           JOIN pg_attribute fa ON fa.attrelid = k.conrelid AND fa.attnum = k.conkey[i]
           JOIN pg_attribute pa ON pa.attrelid = k.confrelid AND pa.attnum = k.confkey[i]
           JOIN pg_operator o ON o.oid = k.conpfeqop[i] JOIN pg_namespace n ON n.oid = o.oprnamespace),
-       cardinality(k.conkey)
+       cardinality(k.conkey),
+       CASE WHEN f.relkind = 'r' AND p.relkind = 'r'
+            THEN (SELECT count(*) FROM pg_trigger t WHERE t.tgconstraint = k.oid) ELSE 4 END
   FROM pg_constraint k JOIN pg_class f ON f.oid = k.conrelid JOIN pg_class p ON p.oid = k.confrelid
  WHERE k.contype = 'f' AND k.conparentid = 0 ORDER BY 2, 1"""
+
+_KEEPERS: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +86,7 @@ def check_foreign_keys(examiner: Examiner) -> list[Finding]:
     sql = _FOREIGN.format(period="k.conperiod" if new else "false", enforced=" AND k.conenforced" if new else "")
     skipped: list[str] = []
     with examiner.settings(WITHOUT_INDEXES):
-        for name, table, target, kind, target_kind, match, period, valid, pairs, width in examiner.facts(sql):
+        for name, table, target, kind, target_kind, match, period, valid, pairs, width, keepers in examiner.facts(sql):
             what = f"{table}, constraint {name}"
             if valid != "t":
                 skipped.append(what)
@@ -104,6 +109,13 @@ def check_foreign_keys(examiner: Examiner) -> list[Finding]:
                     f"{many(answer[0][0], 'row')} with a reference to {target} that leads nowhere",
                     hint=DAMAGED_HINT,
                 )  # fmt: skip
+            if int(keepers or 0) < _KEEPERS:
+                tally.unknown(
+                    examiner.named(what),
+                    f"it has {keepers} of the {_KEEPERS} triggers that keep it: what is written may break it",
+                    hint="Drop it and add it again, on production too. Detaching a partition left keys like this "
+                    "before 15.9, 16.5 and 17.1; otherwise the catalogues are damaged.",
+                )
     tally.leave_out("foreign keys that production has not validated", skipped)
     return tally.findings()
 

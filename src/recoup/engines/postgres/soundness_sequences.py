@@ -10,7 +10,8 @@ from recoup.engines.postgres.soundness_tally import Tally, many
 from recoup.kernel.finding import Finding
 
 #: 'a': a serial column or OWNED BY, 'i': an identity column (src/backend/commands/sequence.c). One that is owned but
-#: does not fill the column says nothing of it.
+#: does not fill the column says nothing of it. One that nobody owns fills the columns whose default is its next value
+#: and nothing else.
 _OWNED: Final = """
 SELECT s.seqrelid::regclass::text, d.refobjid::regclass::text, quote_ident(a.attname), s.seqincrement, s.seqcycle,
        t.typcategory = 'N'
@@ -23,6 +24,14 @@ SELECT s.seqrelid::regclass::text, d.refobjid::regclass::text, quote_ident(a.att
     OR EXISTS (SELECT FROM pg_attrdef v JOIN pg_depend u ON u.classid = 'pg_attrdef'::regclass AND u.objid = v.oid
                 WHERE v.adrelid = a.attrelid AND v.adnum = a.attnum AND u.refobjid = s.seqrelid
                   AND u.refclassid = 'pg_class'::regclass)
+ UNION
+SELECT s.seqrelid::regclass::text, a.attrelid::regclass::text, quote_ident(a.attname), s.seqincrement, s.seqcycle,
+       t.typcategory = 'N'
+  FROM pg_sequence s JOIN pg_depend u ON u.classid = 'pg_attrdef'::regclass AND u.refobjid = s.seqrelid
+                                     AND u.refclassid = 'pg_class'::regclass
+  JOIN pg_attrdef v ON v.oid = u.objid JOIN pg_attribute a ON a.attrelid = v.adrelid AND a.attnum = v.adnum
+  JOIN pg_type t ON t.oid = a.atttypid JOIN pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p')
+ WHERE pg_get_expr(v.adbin, v.adrelid) ~ '^nextval[(]''[^'']*''::regclass[)]$'
  ORDER BY 1"""
 _NEAR: Final = 1000
 
