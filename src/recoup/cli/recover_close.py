@@ -47,6 +47,7 @@ def end(output: Output, asked: Asked) -> Exit:
 
 
 def _abandon(output: Output, asked: Asked, given: Given) -> Exit:
+    from recoup.assembly.recover.aside import set_aside
     from recoup.assembly.recover.data import hold_name
     from recoup.assembly.recover.end import abandon
     from recoup.recovery.progress import read_progress
@@ -61,6 +62,9 @@ def _abandon(output: Output, asked: Asked, given: Given) -> Exit:
     unpacked = _services(progress, written.has_unpacked)
     if unpacked:
         output.line(f"what it unpacked of {unpacked} lies beside the old data until it is closed")
+    files = ", ".join(str(one) for one in set_aside(given.system.folder, progress.run))
+    if files:
+        output.line(f"the files that it set aside are in {files} until it is closed")
     nexts = [asked.command("--close", progress.run)]
     if not progress.frozen:
         nexts = [f"recoup hold --release {hold_name(progress.run)}"]
@@ -70,7 +74,8 @@ def _abandon(output: Output, asked: Asked, given: Given) -> Exit:
         nexts.insert(0, asked.command("--rollback", progress.run))
         output.line("what it replaced is kept aside, and its hold stays. Put it back, or let it go:")
     else:
-        output.line("it replaced nothing. Its hold stays, so that nothing expires; this ends it:")
+        what = "no database" if files else "nothing"
+        output.line(f"it replaced {what}. Its hold stays, so that nothing expires; this ends it:")
     for one in nexts:
         output.line(f"  {one}")
     output.document("recover-abandon", {"run": progress.run, "because": because, "next": nexts})

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from recoup.assembly.recover import after as after
+from recoup.assembly.recover import aside as aside
 from recoup.assembly.recover import blank as blank
 from recoup.assembly.recover import data as data
 from recoup.assembly.recover.choose import choose
@@ -20,7 +21,7 @@ _Doing = Callable[[Recovery, Step], Done]
 #: Every act has one; ``tests/unit/assembly`` sees to it.
 DOING: Final[dict[Act, _Doing]] = {
     Act.ASK: data.ask,
-    Act.HOLD: data.hold,
+    Act.HOLD: aside.hold,
     Act.CONFIRM: confirm,
     Act.CHOOSE: choose,
     Act.MACHINE: blank.machine,

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from recoup.assembly.access import Found, Readable, open_for_reading
+from recoup.assembly.recover.aside import before_a_run, claim_aside
 from recoup.assembly.recover.context import RecoverWish, Recovery
 from recoup.assembly.recover.images import images
 from recoup.assembly.recover.machine import machine
@@ -26,7 +27,6 @@ from recoup.assembly.recover.stack import stack
 from recoup.assembly.restore.place_files import Placing, note_brought, note_placed, place_newest, place_outside
 from recoup.assembly.system import System
 from recoup.engines.engine import Progress
-from recoup.kernel import clock, ids
 from recoup.kernel.errors import DamageError, EngineError, MissingObjectError, PlanError, RecoupError
 from recoup.kernel.files import write_atomically
 from recoup.kernel.finding import Finding, Verdict
@@ -70,7 +70,7 @@ def _open(wish: RecoverWish, place: Path | None) -> tuple[Readable, System]:
     damage: RecoupError | None = None
     for found in sets_with_a_plan(opened, None):
         folder = place or folder_of(wish, found)
-        how = Placing(opened=opened, folder=folder, run=ids.new_id(clock.now()), force=wish.force, on_progress=_nobody)
+        how = Placing(opened=opened, folder=folder, run=before_a_run(), force=wish.force, on_progress=_nobody)
         try:
             placed = place_newest(how, found.manifest.service)
         except (DamageError, MissingObjectError) as failure:
@@ -110,7 +110,7 @@ def files(recovery: Recovery, step: Step) -> Done:
     folder = recovery.system.folder
     placed = place_newest(placing(recovery), step.subject)
     outside, differing = place_outside(folder)
-    said = [str(placed)]
+    said = [str(placed), *(f"it has set aside {one}" for one in claim_aside(folder, recovery.run))]
     if outside:
         said.append(f"{outside} files outside of {folder}")
     said += _bring_key(recovery.system)

@@ -12,6 +12,7 @@ from typing import Final
 
 from recoup.assembly.protect import hold as holds
 from recoup.assembly.recover.after import still_open
+from recoup.assembly.recover.aside import remove_aside, set_aside
 from recoup.assembly.recover.context import Recovery
 from recoup.assembly.recover.data import by_hand, facts_of_run, fence_stack, hold_name
 from recoup.assembly.recover.replaced import Replaced, replaced_in
@@ -40,9 +41,13 @@ class Undone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Closing:
-    """What closing a run will do. Of some services it has ``replaced`` the data, of some only ``unpacked`` a copy."""
+    """What closing a run will do. Of some services it has ``replaced`` the data, of some only ``unpacked`` a copy.
+
+    ``files`` are the folders in which it has set files aside.
+    """
 
     replaced: tuple[str, ...]
+    files: tuple[str, ...]
     unpacked: tuple[str, ...]
     keep: bool
 
@@ -50,14 +55,17 @@ class Closing:
         what = " and ".join(self.what)
         if not what or self.keep:
             return f"ends the hold; {what} stays" if what else "ends the hold"
-        return f"ends the hold, and removes {what}" + (": no way back from there" if self.replaced else "")
+        return f"ends the hold, and removes {what}" + (
+            ": no way back from there" if self.replaced or self.files else ""
+        )
 
     @property
     def what(self) -> tuple[str, ...]:
         """What it is about, for people."""
         replaced = f"what was set aside of {', '.join(self.replaced)}" if self.replaced else ""
+        files = f"what was set aside into {', '.join(self.files)}" if self.files else ""
         unpacked = f"{_UNPACKED} of {', '.join(self.unpacked)} and {_NOT_PLACED}" if self.unpacked else ""
-        return tuple(filter(None, (replaced, unpacked)))
+        return tuple(filter(None, (replaced, files, unpacked)))
 
 
 def rollback_step(recovery: Recovery) -> Step:
@@ -69,9 +77,13 @@ def rollback_step(recovery: Recovery) -> Step:
         )
     services = _replaced(recovery)
     if not services:
+        files = _files(recovery)
+        by_hand = f" Files that it set aside are in {', '.join(files)}: put back by hand what you need."
         raise RefusedError(
-            f"the run {recovery.run} has replaced nothing, so there is nothing to put back",
-            hint="Go on with it: `recoup recover --resume`; or give it up: `recoup recover --abandon`.",
+            f"the run {recovery.run} has replaced {'no database' if files else 'nothing'}, so there is nothing to put "
+            "back",
+            hint="Go on with it: `recoup recover --resume`; or give it up: `recoup recover --abandon --because TEXT`."
+            + (by_hand if files else ""),
         )
     names = ", ".join(services)
     return Step(
@@ -119,6 +131,7 @@ def roll_back(recovery: Recovery) -> Undone:
             recovery.journal.append(written.PUT_BACK, service=one.service, how=how)
             said.append(f"{one.service}: {how}")
         findings += _start(recovery, stopped)
+    said += [f"files are not put back: those that were set aside are in {one}" for one in _files(recovery)]
     recovery.journal.append(written.RUN_ENDED, outcome=written.ROLLED_BACK)
     return Undone(said=tuple(said), findings=tuple(findings))
 
@@ -138,11 +151,14 @@ def closing(recovery: Recovery, *, keep: bool = False) -> Closing:
         )
     nothing = keep and _removed(recovery)  # there is nothing left of it to be kept
     found = Closing(
-        replaced=() if nothing else _replaced(recovery), unpacked=() if nothing else _unpacked(recovery), keep=keep
+        replaced=() if nothing else _replaced(recovery),
+        unpacked=() if nothing else _unpacked(recovery),
+        files=_files(recovery),
+        keep=keep,
     )
     # What was rolled back has no list: production runs on the data from before, and those are not removed. One that was
     # given up has none either, but then what it set aside may be all that is left, so that only goes by the list.
-    harmless = ended == written.ABANDONED and (keep or not found.replaced)
+    harmless = ended == written.ABANDONED and (keep or not (found.replaced or found.files))
     listless = _closed(recovery) or ended == written.ROLLED_BACK or harmless
     left = () if listless else still_open(recovery)
     if left:
@@ -161,6 +177,8 @@ def close(recovery: Recovery, agreed: Closing) -> Undone:
     findings: list[Finding] = []
     if not agreed.keep:
         removed += [what for service in agreed.replaced for what in _forget(recovery, service)]
+        if agreed.files:
+            removed += remove_aside(recovery.system.folder, recovery.run)
         for service in agreed.unpacked:
             try:
                 removed += _forget_unpacked(recovery, service)
@@ -202,6 +220,11 @@ def _replaced(recovery: Recovery) -> tuple[str, ...]:
     """The databases whose data this run has replaced, or had begun to; those that it replaced last come first."""
     databases = reversed(facts_of_run(recovery).databases)
     return tuple(one.service for one in databases if written.has_replaced(recovery.progress, one.service))
+
+
+def _files(recovery: Recovery) -> tuple[str, ...]:
+    """Where files are that this run has set aside. On a machine that is not the stack's there are none."""
+    return tuple(str(one) for one in set_aside(recovery.system.folder, recovery.run))
 
 
 def _unpacked(recovery: Recovery) -> tuple[str, ...]:

@@ -30,6 +30,8 @@ from recoup.kernel.errors import DamageError, EngineError, RefusedError
 from recoup.kernel.files import sync_folder
 from recoup.kernel.ids import new_id
 
+#: How the folder is called that keeps what a restore replaced, inside of the one that it restores into; its id follows.
+ASIDE = ".recoup-replaced-"
 _MOST_NAMED = 10
 _NO_FOLDER = "is no folder, and one is needed there"
 
@@ -75,7 +77,7 @@ def restore_files(
     paths are added to ``ours``: given with another copy, these are set aside without ``force``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / f".recoup-replaced-{run_id or new_id(now())}"
+    aside = folder / f"{ASIDE}{run_id or new_id(now())}"
     target = Target(folder, aside, own=os.geteuid() == 0, special=special_modes)
     try:
         sources = _sources(reader)
