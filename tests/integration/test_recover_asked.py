@@ -5,11 +5,16 @@ from __future__ import annotations
 import shlex
 import shutil
 
+import pytest
+
+from recoup.assembly.recover import runs
 from recoup.assembly.recover.runs import JOURNAL, local_runs, run_folder
 from recoup.assembly.system import System
 from recoup.recovery import progress as written
 from recoup.recovery.journal import Journal
 from recoup.repository import layout
+from recoup.repository.repository import Repository
+from recoup.repository.run_journals import read_journal
 from tests.integration.recover_command import AGREED, SITUATION, Desk
 
 
@@ -102,3 +107,18 @@ def test_what_a_killed_step_took_is_no_forecast_because_a_part_of_it_was_never_w
             killed.append(line.event, **line.data)
     document = desk.json(SITUATION, "--plan")
     assert document["total"]["never_measured"] == ["restore-postgres"]
+
+
+def test_what_others_wrote_is_read_once_before_a_run_begins(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.recover(SITUATION, *AGREED)
+    for one in desk.done():
+        (desk.plan.parent / "world" / one).unlink()
+    read: list[str] = []
+
+    def reading(repository: Repository, place: str) -> bytes:
+        read.append(place)
+        return read_journal(repository, place)
+
+    monkeypatch.setattr(runs, "read_journal", reading)
+    desk.recover(SITUATION, *AGREED)
+    assert len(read) == 1, "the forecast needs what was read when the lease was taken"

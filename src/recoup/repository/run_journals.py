@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from recoup.kernel import clock
@@ -32,6 +34,8 @@ _PURPOSE: Final = "run-journal"
 _LEVEL: Final = 3
 #: The most that one object may hold, plain.
 _LIMIT_BYTES: Final = 16 << 20
+#: So many objects are asked for together.
+_AT_ONCE: Final = 8
 _NAME: Final = re.compile(rf"(\d{{8}})-(\d{{6}})-(\d{{6}}){ENDING}")
 
 
@@ -73,11 +77,17 @@ def read_journal(repository: Repository, folder: str) -> bytes:
     # Whoever goes on with a run writes all of its lines anew: what is older need not even be readable.
     whole = max((one.generation for one in pieces if one.first == 1), default=0)
     pieces = [one for one in pieces if one.generation >= whole]
+    pieces.sort(key=lambda one: (one.generation, one.first, one.last))
+    last = 0
+    for piece in pieces:
+        if piece.first > last + 1:
+            raise DamageError(f"line {last + 1} of the journal {folder} is missing in {repository}")
+        last = piece.last
     lines: list[bytes] = []
-    for piece in sorted(pieces, key=lambda one: (one.generation, one.first, one.last)):
-        if piece.first > len(lines) + 1:
-            raise DamageError(f"line {len(lines) + 1} of the journal {folder} is missing in {repository}")
-        lines[piece.first - 1 :] = _read(repository, piece)
+    # A line or two each, dozens of them: one after the other they would hold up every recovery that begins.
+    with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
+        for piece, read in zip(pieces, pool.map(partial(_read, repository), pieces), strict=True):
+            lines[piece.first - 1 :] = read
     return b"".join(lines)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +14,7 @@ from recoup.repository import layout
 from recoup.repository.repository import Repository, create_repository
 from recoup.repository.run_journals import put_lines, read_journal, runs_in
 from recoup.repository.seal import Key
+from recoup.storage.decorator import StoreDecorator
 from recoup.storage.memory import MemoryStore
 
 KEY = Key.from_text("4" * 64)
@@ -50,6 +54,27 @@ def test_what_is_read_is_what_the_last_writer_had(writers: list[list[tuple[int, 
     assert dict(runs_in(repository, "shop")) == {RUN: FOLDER}
     assert dict(runs_in(repository, None)) == {RUN: FOLDER}
     assert dict(runs_in(repository, "another")) == {}
+
+
+class AtOnce(StoreDecorator):
+    """Answers when so many have asked, as a store far away that one waits for."""
+
+    def __init__(self, inner: MemoryStore, together: int) -> None:
+        super().__init__(inner)
+        self.arrived = threading.Barrier(together, timeout=120)
+
+    def get(self, key: str, *, limit_bytes: int = 64 << 20) -> bytes:
+        self.arrived.wait()
+        return self.inner.get(key, limit_bytes=limit_bytes)
+
+
+def test_the_pieces_of_a_journal_are_asked_for_together_because_people_wait_for_it() -> None:
+    store = MemoryStore()
+    repository = create_repository("local", store, KEY)
+    for number in range(1, 17):
+        put_lines(repository, FOLDER, 1, number, lines("line", number, 1))
+    far = replace(repository, store=AtOnce(store, 8))
+    assert read_journal(far, FOLDER) == lines("line", 1, 16)
 
 
 def test_what_who_lost_the_lease_still_writes_does_not_count() -> None:

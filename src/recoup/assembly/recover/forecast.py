@@ -40,13 +40,16 @@ class Expected:
     under_way: str | None = None
 
 
-def expect(opened: Readable, system: System, steps: Sequence[Step]) -> Expected:
-    """Forecast these steps. Never raises for a record that cannot be read: it is named, and not counted."""
+def expect(opened: Readable, system: System, steps: Sequence[Step], runs: Sequence[RunSeen] | None = None) -> Expected:
+    """Forecast these steps. Never raises for a record that cannot be read: it is named, and not counted.
+
+    ``runs`` are those that were read a moment ago; None: they are read now.
+    """
     catalog = opened.catalog()
     book = read_book(opened.repositories, system=system.plan.system, failed=opened.failed, newest=_DRILLS)
     then = {one.id: one.plain_bytes for one in catalog.entries}
     taken = [one for record in book.records for one in _rehearsed(record, then)]
-    runs = runs_seen(opened, system.plan.system)
+    runs = runs_seen(opened, system.plan.system) if runs is None else runs
     strange: list[str] = []
     for run in runs:
         try:

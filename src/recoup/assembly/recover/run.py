@@ -47,6 +47,7 @@ class Ready:
     run: str
     steps: tuple[Step, ...]
     lines: tuple[Line, ...]  #: its journal so far; empty for a new one
+    runs: tuple[RunSeen, ...]  #: every run that there was when this one was about to begin
     opened: Readable
     system: System
 
@@ -130,7 +131,7 @@ def run_recovery(
             here = there is not None and there.is_here
             require_same_machine(so_far, machine=me.machine, host=me.host, here=here)
             found, steps = None, _steps_of(so_far, wish.situation, system, control.skip)
-        control.ready(Ready(run=run, steps=steps, lines=tuple(lines), opened=opened, system=system))
+        control.ready(Ready(run=run, steps=steps, lines=tuple(lines), runs=stack.runs, opened=opened, system=system))
         with stack.journal(run, there) as (journal, settled), contextlib.ExitStack() as scope:
             control.watch(lambda: journal.lines)
             facts = {} if found is None else _facts(opened, system, wish, encode(found))
