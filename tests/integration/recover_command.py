@@ -102,6 +102,12 @@ class Desk:
         assert "Traceback" not in said
         return said
 
+    def type(self, *arguments: str) -> str:
+        """Type another command about the same plan; what it prints, however it ends."""
+        main([*arguments, "-f", str(self.plan)])
+        self.out, self.err = self._capture()
+        return self.out
+
     def json(self, *arguments: str, expect: int = 0) -> dict[str, Any]:
         """Type it with --json."""
         self.recover(*arguments, "--json", expect=expect)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 
@@ -122,3 +123,16 @@ def test_what_others_wrote_is_read_once_before_a_run_begins(desk: Desk, monkeypa
     monkeypatch.setattr(runs, "read_journal", reading)
     desk.recover(SITUATION, *AGREED)
     assert len(read) == 1, "the forecast needs what was read when the lease was taken"
+
+
+def test_a_diagnosis_in_the_middle_of_a_recovery_says_so_before_it_says_to_start_anything(desk: Desk) -> None:
+    desk.recover(SITUATION, *AGREED, "--pause-before", "swap-postgres", expect=4)
+    (run,) = local_runs(System.from_file(desk.plan).state_folder)
+    said = desk.type("diagnose")
+    assert f"a recovery from {SITUATION} is under way, run {run.run}" in said
+    assert f"  1. recoup recover --show -f {desk.plan}\n" in said
+    found = json.loads(desk.type("diagnose", "--json"))
+    assert found["under_way"] == run.run
+    assert found["advice"][0]["command"] == f"recoup recover --show -f {desk.plan}"
+    desk.recover("--resume", *AGREED)
+    assert "under way" not in desk.type("diagnose")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -10,7 +13,8 @@ from recoup.cli.options import FileOption, JsonOption, QuietOption, add_command
 from recoup.kernel.errors import Exit
 
 if TYPE_CHECKING:
-    from recoup.recovery.diagnosis import Diagnosis, Seen
+    from recoup.assembly.recover.runs import RunSeen
+    from recoup.recovery.diagnosis import Advice, Diagnosis, Seen
 
 _WORDS = {
     "server-loss": "the server's data are gone",
@@ -41,6 +45,7 @@ def diagnose(file: FileOption = None, as_json: JsonOption = False, quiet: QuietO
     could not be found out.
     """
     from recoup.assembly.recover.likely import with_likely
+    from recoup.assembly.recover.runs import local_runs, under_way
     from recoup.assembly.system import System
     from recoup.assembly.watch.symptoms import look_at_services
     from recoup.cli.output import Output
@@ -55,8 +60,10 @@ def diagnose(file: FileOption = None, as_json: JsonOption = False, quiet: QuietO
         seen.append(one)
         output.line(f"{one.verdict.value:<8} {one.service}: {_seen(one)}")
     found = with_likely(judge(seen), file)
-    _say(output, found)
-    output.document("diagnose", _document(seen, found))
+    run = under_way(local_runs(system.state_folder))
+    found = replace(found, advice=_typed(found, run, file))
+    _say(output, found, run)
+    output.document("diagnose", {**_document(seen, found, file), "under_way": None if run is None else run.run})
     return exit_code(found.verdict)
 
 
@@ -70,10 +77,30 @@ def _seen(one: Seen) -> str:
     return "it answers" + ("" if one.data != "there" else ", and its data are those that were copied")
 
 
-def _say(output: Any, found: Diagnosis) -> None:
+def _of(file: Path | None) -> str:
+    """The option that names the plan again, where it was named."""
+    return "" if file is None else f" -f {shlex.quote(str(file))}"
+
+
+def _typed(found: Diagnosis, run: RunSeen | None, file: Path | None) -> tuple[Advice, ...]:
+    """What to type, from here: in the middle of a recovery first a look at it, and all of it with the plan's file."""
+    from recoup.recovery.diagnosis import Advice
+
+    where = _of(file)
+    looking = Advice(command="recoup recover --show", meaning="What the recovery has stopped, it starts again itself.")
+    return tuple(
+        replace(one, command=one.command + where) if one.command.startswith("recoup ") else one
+        for one in (*([] if run is None else [looking]), *found.advice)
+    )
+
+
+def _say(output: Any, found: Diagnosis, run: RunSeen | None) -> None:
     from recoup.kernel.units import show_duration
 
     output.line("")
+    if run is not None:
+        situation = "" if run.progress is None else f" from {run.progress.situation}"
+        output.line(f"a recovery{situation} is under way, run {run.run}: what is seen may be its work")
     word = "" if found.situation in ("nothing", "unknown", "stopped") else f"{found.situation}: "
     output.line(f"{word}{_WORDS[found.situation]}")
     for reason in found.because:
@@ -101,7 +128,7 @@ def _likely(found: Diagnosis) -> str:
     return f"likely {show_duration(found.likely)}, by drills and earlier recoveries"
 
 
-def _document(seen: list[Seen], found: Diagnosis) -> dict[str, Any]:
+def _document(seen: list[Seen], found: Diagnosis, file: Path | None) -> dict[str, Any]:
     return {
         "verdict": found.verdict.value,
         "situation": found.situation,
@@ -113,7 +140,7 @@ def _document(seen: list[Seen], found: Diagnosis) -> dict[str, Any]:
         else {
             "situation": found.recover.situation,
             "services": list(found.recover.services),
-            "command": found.recover.command,
+            "command": found.recover.command + _of(file),
             "likely_seconds": None if found.likely is None else found.likely.total_seconds(),
             "steps_unmeasured": found.unmeasured,
         },
