@@ -181,6 +181,13 @@ def test_a_restore_that_clears_another_one_s_copy_away_never_takes_it_for_its_ow
     assert number > 2
 
 
+def test_what_a_recovery_has_unpacked_is_forgotten_also_when_it_chose_another_copy_since(data: Path) -> None:
+    original = _names(data)
+    assert _run(volume_script.STAGE, data, stdin=_backup(), restore_id="20261124-020000-zzzzzz.abc123") == 0
+    assert _run(volume_script.FORGET, data) == 0
+    assert _names(data) == original, "the end of the id is that of the run"
+
+
 def test_what_another_restore_has_unpacked_is_not_put_in_place(data: Path) -> None:
     assert _run(volume_script.STAGE, data, stdin=_backup(), restore_id=_ANOTHER) == 0
     before = _names(data)

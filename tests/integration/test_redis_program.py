@@ -223,8 +223,9 @@ def test_a_scripted_restore_is_undone_and_what_was_kept_is_forgotten(shell: list
     assert script(FORGET, "a").stdout == b"removed recoup-replaced-a.back\n"
     assert script(FORGET, "a").stdout == b""
     assert sorted(os.listdir(tmp_path)) == [".recoup-placed", "dump.rdb"]
-    (tmp_path / ".recoup-restore-a").mkdir()  # as a kill leaves it while the copy comes in
-    (tmp_path / ".recoup-restore-another").mkdir()
-    (tmp_path / ".recoup-restore-a/copy.rdb").write_bytes(data[:5])
-    assert script(FORGET, "a").stdout == b"removed .recoup-restore-a\n"
-    assert sorted(os.listdir(tmp_path)) == [".recoup-placed", ".recoup-restore-another", "dump.rdb"]
+    for name in ("first.run", "second.run", "second.another"):  # as a kill leaves them while the copy comes in
+        (tmp_path / f".recoup-restore-{name}").mkdir()
+        (tmp_path / f".recoup-restore-{name}/copy.rdb").write_bytes(data[:5])
+    removed = [f"removed .recoup-restore-{name}" for name in ("first.run", "second.run")]
+    assert script(FORGET, "second.run").stdout.decode().splitlines() == removed, "the first was chosen before"
+    assert sorted(os.listdir(tmp_path)) == [".recoup-placed", ".recoup-restore-second.another", "dump.rdb"]

@@ -244,9 +244,10 @@ FORGET: Final = (
 for old in "$aside" "$aside.back"; do
   if [ -d "$old" ]; then rm -rf "$old"; echo "removed $old"; fi
 done
-# A mark without a word was cut off before there was anything beside it.
+# A mark without a word was cut off before there was anything beside it. One that ends as the id does is of the same
+# run, which chose another copy since.
 case $(cat "$staging" 2>/dev/null || echo none) in
-  "$id" | "")
+  "$id" | *."${id##*.}" | "")
     for old in "$incoming" "$parts"; do
       if [ -d "$old" ]; then rm -rf "$old"; echo "removed $old"; fi
     done

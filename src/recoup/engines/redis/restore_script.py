@@ -206,7 +206,7 @@ echo "recoup-kept:$aside"
 )
 
 #: ``sh -c FORGET recoup FOLDER ID``: removes what the restore ID, or its undoing, has set aside, and what a kill left
-#: of the copy that it was bringing.
+#: of the copy that it, or the same run before it chose another one, was bringing: the end of the id is that of the run.
 FORGET = (
     _PROLOGUE
     + r"""
@@ -214,7 +214,7 @@ cd "$1"
 whose=
 if [ -e "$marker" ]; then read -r whose phase <"$marker"; fi
 [ -z "$whose" ] || [ "$whose" = "$(said "$placed")" ] || fail "the restore $whose is unfinished here"
-for old in "recoup-replaced-$2" "recoup-replaced-$2.back" ".recoup-restore-$2"; do
+for old in "recoup-replaced-$2" "recoup-replaced-$2.back" ".recoup-restore-"*".${2##*.}"; do
     if [ -d "$old" ]; then
         rm -rf "$old"
         echo "removed $old"
