@@ -301,7 +301,8 @@ def _rto(
         return Verdict.FAILED
     if healthy is None or before < _ZERO or not sums.sure:
         return Verdict.UNKNOWN
-    if any(found.steps[one.id].verdict is not Verdict.OK for one in needed):
+    looked = any(one.act in (Act.HEALTH, Act.FLOWS) for one in needed)
+    if not looked or any(found.steps[one.id].verdict is not Verdict.OK for one in needed):
         return Verdict.UNKNOWN  # nobody looked, or could look, whether the users can really work
     most = before + max(sums.over[one.id][1] for one in needed)
     return Verdict.OK if most <= rto else Verdict.UNKNOWN

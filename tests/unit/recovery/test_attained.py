@@ -43,14 +43,16 @@ class Tape:
     clock: float = 1000.0
     boot: str = "a"
 
-    def begin(self, *, rto: float | None = 3600, rpo: float | None = 300, **facts: Any) -> Tape:
+    def begin(
+        self, *, rto: float | None = 3600, rpo: float | None = 300, steps: Sequence[Step] = STEPS, **facts: Any
+    ) -> Tape:
         promised = Objective(
             rto=None if rto is None else timedelta(seconds=rto), rpo=None if rpo is None else timedelta(seconds=rpo)
         )
         said = clock_facts(stack=promised, services={"db": promised}, sizes={"db": 5}, **facts)
         return self.line(
             written.RUN_BEGUN, run="r", situation="database-corruption", order=1, facts=said,
-            steps=[one.id for one in STEPS], runbook=[step_document(one) for one in STEPS],
+            steps=[one.id for one in steps], runbook=[step_document(one) for one in steps],
         )  # fmt: skip
 
     def line(self, event: str, **data: Any) -> Tape:
@@ -151,6 +153,20 @@ def test_the_time_of_the_present_is_that_of_the_step_that_goes_on_whatever_was_w
     tape.line(written.STEP_DONE, step="choose-db", verdict="ok", seconds_waited=0)
     found = tape.read(Moment(at=tape.at + _seconds(50), clock=tape.clock + 50, boot=tape.boot))
     assert found.spent["people"] == _seconds(50), "somebody is asked for the swap"
+
+
+def test_where_nothing_asks_whether_users_can_work_no_promise_is_called_kept() -> None:
+    unasked = [one for one in STEPS if one.id != "flows"]
+    tape = Tape().begin(steps=unasked)
+    for one in unasked:
+        tape.step(one.id, 60)
+    found = tape.read()
+    assert found.healthy is not None
+    assert found.rto_verdict is Verdict.UNKNOWN
+    late = Tape().begin(steps=unasked, rto=10)
+    for one in unasked:
+        late.step(one.id, 60)
+    assert late.read().rto_verdict is Verdict.FAILED, "what is sure to be missed is missed"
 
 
 def test_who_saw_it_first_starts_the_clock() -> None:

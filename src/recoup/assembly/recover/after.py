@@ -18,7 +18,7 @@ from recoup.drill.codec import encode
 from recoup.drill.flows import FlowSpec
 from recoup.drill.in_production import HINT, lookup_for, why_not
 from recoup.kernel import clock
-from recoup.kernel.errors import EngineError
+from recoup.kernel.errors import EngineError, UncheckedError
 from recoup.kernel.finding import Finding, Verdict
 from recoup.recovery.checklist import Item, open_items, urgent
 from recoup.recovery.step import Done, Step
@@ -29,6 +29,11 @@ _NOT_WELL: Final = (
     "`docker compose logs --tail 50 {name}` has its last words. Correct what they say; the same command then goes on "
     "here. When it does not matter now, leave it out: --skip {step} --because '…'."
 )
+
+#: The run began with a plan that had some: that nothing was done is no good end.
+_NONE: Final = Finding(
+    check=FLOW, subject="flows", verdict=Verdict.UNKNOWN, detail="the plan has none any more, so nothing was done",
+)  # fmt: skip
 
 #: Of the time of a step, so much is for trying flows again.
 _TRYING: Final = 0.75
@@ -41,6 +46,11 @@ def health(recovery: Recovery, step: Step, *, seconds: float = WELL_SECONDS) -> 
     cannot be asked.
     """
     system = recovery.system
+    if system.plan.services[step.subject].health is None:
+        raise UncheckedError(
+            f"the plan has no health address of {step.subject} any more",
+            hint=f"Put it back, or leave the step out: --skip {step.id} --because '…'.",
+        )
     try:
         took = wait_until_well(system, step.subject, ProductionReach(system), seconds=min(seconds, step.seconds))
     except EngineError as failure:
@@ -63,7 +73,7 @@ def flows(recovery: Recovery, step: Step) -> Done:
     """
     system = recovery.system
     reach, late = ProductionReach(system), clock.monotonic() + step.seconds * _TRYING
-    findings = [_flow(system, one, reach, late) for one in flow_specs(system.plan)]
+    findings = [_flow(system, one, reach, late) for one in flow_specs(system.plan)] or [_NONE]
     good = sum(one.verdict is Verdict.OK for one in findings)
     return Done(findings=tuple(findings), detail=f"{good} of {len(findings)} flows ended well")
 
