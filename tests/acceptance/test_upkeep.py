@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -109,6 +111,28 @@ def test_upkeep_is_first_due_after_the_repository_was_made_and_then_once_for_eac
         assert run.at > later
         assert (run.at < later + timedelta(hours=2)) == again
         (system.state_folder / "runs" / f"task:{WHOLE_PLAN}:prune.json").unlink()
+
+
+def test_what_was_proven_and_done_while_a_clock_was_ahead_does_not_count(system: System, work: Workplace) -> None:
+    _do(system, "verify daily")
+    ahead = clock.now() + timedelta(days=400)
+    for cache, columns in (("proofs", "held = ?1, moment = ?1"), ("coverage", "moment = ?1")):
+        table = {"proofs": "proof", "coverage": "span"}[cache]
+        with contextlib.closing(sqlite3.connect(system.state_folder / f"{cache}.sqlite")) as database:
+            database.execute(f"update {table} set {columns}", (clock.to_text(ahead),))
+            database.commit()
+    begun = begin_task(system.state_folder, WHOLE_PLAN, "verify daily", pid=1, now=ahead)
+    end_task(system.state_folder, begun, "ok", now=ahead, exit_code=0)
+    (copy,) = work.json("list")["artefacts"]
+    assert copy["proof"]["grade"] is None
+    runs = {run.kind: run for run in agenda.decide(system, agenda.look(system, upkeep=True), clock.now())}
+    assert runs["verify daily"].is_due(clock.now()), "it would not have been proven again for a year"
+    record, said = _do(system, "verify daily")
+    assert record.outcome == "ok", said
+    (copy,) = work.json("list")["artefacts"]
+    assert copy["proof"]["grade"] == "intact"
+    runs = {run.kind: run for run in agenda.decide(system, agenda.look(system, upkeep=True), clock.now())}
+    assert not runs["verify daily"].is_due(clock.now())
 
 
 def test_a_stack_point_is_taken_by_its_schedule_and_its_copies_count_as_copies(work: Workplace, system: System) -> None:

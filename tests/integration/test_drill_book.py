@@ -12,6 +12,7 @@ import pytest
 
 from recoup.assembly.drill.book import expiry_of, state_now
 from recoup.assembly.drill.plan import plan_identity
+from recoup.assembly.protect import agenda
 from recoup.assembly.system import System
 from recoup.cli.main import main
 from recoup.drill.book import proof_file, read_book, write_drill
@@ -257,6 +258,18 @@ def test_status_says_how_the_plan_stands_and_a_missed_drill_is_an_alarm(work: Wo
     main(["status", "-f", str(work.folder / "recoup.yaml"), "--html", str(work.folder / "status.html")])
     assert "plan: verified, last drill" in work._capsys.readouterr().out
     assert "Plan: verified, last drill" in (work.folder / "status.html").read_text()
+
+
+def test_a_drill_of_the_future_hides_no_missed_one_and_the_next_is_held_in_time(work: Work) -> None:
+    old, ahead = work.drill(70), work.drill(-400)
+    said = status_of(work, code=3)
+    (alarm,) = [one for one in said["alarms"] if one["key"].startswith("drill")]
+    assert alarm["key"] == "drill:missed"
+    assert f"the last one was on {old.declared:%Y-%m-%d}" in alarm["what"]
+    assert (said["plan"]["state"], said["plan"]["drill"]) == ("stale", ahead.id)
+    assert said["plan"]["reasons"] == ["the last drill is of the future: a clock is wrong"]
+    runs = agenda.decide(work.system, agenda.look(work.system, upkeep=True), clock.now(), jitter=timedelta(0))
+    assert next(run for run in runs if run.kind == "drill").at < clock.now() + timedelta(days=40)
 
 
 def test_a_drill_in_which_nothing_would_prove_the_data_is_refused_before_anything_is_begun(work: Work) -> None:

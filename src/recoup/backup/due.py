@@ -130,7 +130,7 @@ def _next_run(
         assert task.asked is not None
         slot = at = min(task.asked, now)
         reason = "asked"
-    elif task.last is not None:
+    elif task.last is not None and task.last <= now + CLOCK_TOLERANCE:  # what is of the future would wait for it
         assert task.when is not None, "only what is scheduled or asked for has a next run"
         slot = task.when.next_after(task.last, zone)
         interval = task.when.next_after(slot, zone) - slot

@@ -17,7 +17,7 @@ from recoup.drill.model import DrillRecord, PlanIdentity, verdicts
 from recoup.kernel.finding import Verdict
 
 #: How far a drill may lie in the future before a clock is taken to be wrong.
-_SKEW: Final = timedelta(minutes=5)
+SKEW: Final = timedelta(minutes=5)
 #: What a part's digest is when it could not be looked at. Never equal to a digest.
 UNSEEN: Final = ""
 _Name = TypeVar("_Name", bound=str)
@@ -89,7 +89,7 @@ def plan_state(now_is: PlanIdentity, records: Sequence[DrillRecord], now: dateti
     if last.verdict is not Verdict.OK:
         bad = [f"{name}: {verdict}" for name, verdict in verdicts(last) if verdict is not Verdict.OK]
         return said(State.FAILED, *bad)
-    if last.declared > now + _SKEW:
+    if last.declared > now + SKEW:
         return said(State.STALE, "the last drill is of the future: a clock is wrong")
     reasons = list(changes(last.plan, now_is))
     if now > until:

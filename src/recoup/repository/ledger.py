@@ -15,6 +15,7 @@ from typing import Final
 
 from recoup.kernel import clock
 from recoup.repository.cache_file import open_cache, write_cache
+from recoup.repository.retention import CLOCK_TOLERANCE
 
 _VERSION: Final = 1
 _SCHEMA: Final = """
@@ -43,18 +44,23 @@ class CoverageLedger:
         self._path = state_folder / "coverage.sqlite"
 
     def of(self, repository: str) -> list[ReadBytes]:
-        """Everything that is noted of a repository, in any order; it may overlap."""
+        """Everything that is noted of a repository, in any order; it may overlap.
+
+        What was noted while the clock was ahead is left out: it would not be read again until its day comes.
+        """
         if not self._path.exists():
             return []
         try:
             with contextlib.closing(self._open()) as database:
                 question = "select artefact, first, beyond, moment from span where repository = ?"
-                return [
+                latest = clock.now() + CLOCK_TOLERANCE
+                notes = [
                     ReadBytes(
                         repository=repository, artefact=name, begin=begin, end=end, moment=clock.from_text(moment)
                     )
                     for name, begin, end, moment in database.execute(question, (repository,))
                 ]
+                return [one for one in notes if one.moment <= latest]
         except (sqlite3.DatabaseError, OSError, ValueError):
             return []
 

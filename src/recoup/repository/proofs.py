@@ -18,6 +18,7 @@ from typing import Final
 
 from recoup.kernel import clock
 from recoup.repository.cache_file import open_cache, write_cache
+from recoup.repository.retention import CLOCK_TOLERANCE
 
 _VERSION: Final = 2
 _SCHEMA: Final = """
@@ -76,8 +77,12 @@ class Proofs:
             database.commit()
 
     def of(self, repository: str, *, only: Sequence[str] | None = None) -> dict[str, Mapping[str, ProofRecord]]:
-        """What is known of the artefacts of a repository (its identity), or of ``only`` some: by id and grade."""
+        """What is known of the artefacts of a repository (its identity), or of ``only`` some: by id and grade.
+
+        A proof that was noted while the clock was ahead would hold until its day comes: it is taken for none.
+        """
         found: dict[str, dict[str, ProofRecord]] = {}
+        now = clock.now()
         instant = functools.cache(clock.from_text)  # the grades of one copy were mostly looked at in one go
         if not self._path.exists():
             return {}
@@ -88,14 +93,16 @@ class Proofs:
                     question += " and artefact in (select value from json_each(?))"
                 wanted = [] if only is None else [json.dumps(list(only))]
                 rows = database.execute(question, (repository, *wanted)).fetchall()
-            for artefact, grade, verdict, moment, held in rows:
+            for artefact, grade, verdict, moment, noted in rows:
+                held = None if noted is None else instant(noted)
+                ahead = held is not None and held > now + CLOCK_TOLERANCE
                 found.setdefault(artefact, {})[grade] = ProofRecord(
                     repository=repository,
                     artefact=artefact,
                     grade=grade,
-                    verdict=verdict,
-                    moment=instant(moment),
-                    held=None if held is None else instant(held),
+                    verdict="unknown" if ahead and verdict == "ok" else verdict,
+                    moment=min(instant(moment), now),
+                    held=None if ahead else held,
                 )
         except (sqlite3.DatabaseError, OSError, ValueError):
             return {}

@@ -44,6 +44,12 @@ def _record(started: datetime, outcome: Outcome, *, failures: int = 0, exit_code
     )
 
 
+def test_what_ran_last_in_the_future_is_due_now() -> None:
+    for ahead, due_now in ((2 * MINUTE, False), (HOUR, True), (400 * DAY, True)):
+        task = _task("daily 03:00", MONDAY + ahead, _record(MONDAY + ahead, "ok", exit_code=0))
+        assert _next(task, MONDAY).is_due(MONDAY) == due_now, "a clock was ahead; nothing may wait until it is right"
+
+
 def _runs(words: str, zone: str, begin: date, end: date, longest: int = 90) -> list[datetime]:
     """The local times at which copies are begun by a daemon that looks each few minutes, and is not always quick."""
     chance, place = Random(1), ZoneInfo(zone)

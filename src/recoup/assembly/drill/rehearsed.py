@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from recoup.assembly.system import System
 from recoup.drill.book import Book, read_book
-from recoup.drill.state import missed
+from recoup.drill.state import SKEW, missed
 from recoup.kernel.finding import Verdict
 from recoup.objectives.rehearsal import Rehearsed
 from recoup.repository.repository import Repository
@@ -28,11 +28,14 @@ def drills_of(system: System, opened: Sequence[Repository]) -> Book | None:
 
 
 def rehearsed(system: System, book: Book | None, opened: Sequence[Repository], now: datetime) -> Rehearsed | None:
-    """How they stand. Until the first drill, one is due from when the oldest repository was made."""
+    """How they stand. Until the first drill, one is due from when the oldest repository was made.
+
+    A drill of the future was held by a clock that was ahead: it proves nothing until then, and none is due by it.
+    """
     drill = system.plan.drill
     if drill is None or book is None:
         return None
-    last = next(iter(book.records), None)
+    last = next((one for one in book.records if one.declared <= now + SKEW), None)
     due = None
     begun = min((one.created for one in opened), default=None) if last is None else last.declared + GRACE
     # A repository that did not answer may hold the drill that seems to be missing.

@@ -134,7 +134,7 @@ def _newest_drill(system: System, opened: Sequence[Repository]) -> datetime | No
     from recoup.assembly.drill.rehearsed import drills_of
 
     book = drills_of(system, opened)
-    return None if book is None or not book.records else book.records[0].declared
+    return None if book is None else newest((one.declared for one in book.records), clock.now())
 
 
 def _can_be_copied(system: System, service: str, kind: str) -> bool:
@@ -155,5 +155,7 @@ def _upkeep(kind: str, when: Schedule, record: TaskRecord | None, since: datetim
         # A repository that could not be asked is tried again: it catches up soon after it answers.
         done = _RAN_THROUGH if kind != SYNC else (Exit.OK,)
         through = record.started if record.exit_code in done else record.last_ok
-        last = max(since, through) if through is not None else since
+        if through is not None:
+            # One that is of the future says nothing of what was done since: a clock was ahead.
+            last = max(since, through) if newest([since], clock.now()) is not None else through
     return Scheduled(service=WHOLE_PLAN, kind=kind, when=when, last=last, record=record)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 from recoup.assembly.access import Found, Readable
 from recoup.assembly.protect.agenda import SLICE, VERIFY
@@ -20,6 +21,7 @@ from recoup.repository.catalog import Entry
 from recoup.repository.ledger import CoverageLedger, ReadBytes
 from recoup.repository.proofs import ProofRecord, Proofs
 from recoup.repository.repository import Repository
+from recoup.repository.retention import CLOCK_TOLERANCE
 from recoup.verification.coverage import (
     Area,
     Oldest,
@@ -35,6 +37,8 @@ from recoup.verification.coverage import (
 from recoup.verification.grade import Grade
 from recoup.verification.slices import read_bytes
 from recoup.verification.verify import Verification
+
+_LONG_AGO: Final = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +81,19 @@ class SliceRead:
 
 
 def areas_of(repositories: Sequence[Repository], entries: Sequence[Entry]) -> tuple[Area, ...]:
-    """The stored bytes of copies, in each of these repositories that holds them, the oldest copies first."""
+    """The stored bytes of copies, in each of these repositories that holds them, the oldest copies first.
+
+    A copy that says it ended in the future counts as written when its repository was made: otherwise it would not be
+    read until then.
+    """
+    latest = clock.now() + CLOCK_TOLERANCE
     return tuple(
-        Area(repository=one.identity, artefact=entry.id, size_bytes=entry.stored_bytes, written=entry.ended)
+        Area(
+            repository=one.identity,
+            artefact=entry.id,
+            size_bytes=entry.stored_bytes,
+            written=next((moment for moment in (entry.ended, one.created) if moment <= latest), _LONG_AGO),
+        )
         for entry in reversed(entries)
         for one in repositories
         if one.name in entry.repositories and entry.stored_bytes
