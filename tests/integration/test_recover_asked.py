@@ -136,3 +136,12 @@ def test_a_diagnosis_in_the_middle_of_a_recovery_says_so_before_it_says_to_start
     assert found["advice"][0]["command"] == f"recoup recover --show -f {desk.plan}"
     desk.recover("--resume", *AGREED)
     assert "under way" not in desk.type("diagnose")
+
+
+def test_a_choice_is_forecast_by_choices_of_its_own_situation_because_only_some_of_them_look(desk: Desk) -> None:
+    desk.recover(SITUATION, *AGREED)
+    known = {one["id"]: one["forecast"] for one in desk.json("server-loss", "--plan")["steps"]}
+    assert known["choose-postgres"] is None, "after the loss of a server nothing is looked at first"
+    assert known["restore-postgres"] is not None
+    again = {one["id"]: one["forecast"] for one in desk.json(SITUATION, "--plan")["steps"]}
+    assert again["choose-postgres"] is not None

@@ -211,7 +211,8 @@ def test_a_run_that_another_one_overtook_is_not_gone_on_with(plan: Path, on: Mac
     with pytest.raises(RefusedError, match=f"the run {second.run} was begun after {first}"):
         recover(plan, run=first)
     shown = show_steps(RecoverWish(situation="database-corruption", file=plan), parts_of(plan.parent / "world"))
-    assert expect(*shown).under_way is None, "`recover` would begin a new one"
+    opened, system, steps = shown
+    assert expect(opened, system, "database-corruption", steps).under_way is None, "`recover` would begin a new one"
     assert recover(plan, pause_before="hold").run not in (first, second.run)
 
 

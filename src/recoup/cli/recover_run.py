@@ -137,7 +137,7 @@ class _Talk:
         self._require_known(ready)
         state, view = self._view.state, self._view
         plan = ready.system.plan
-        expected = expect(ready.opened, ready.system, ready.steps, ready.runs)
+        expected = expect(ready.opened, ready.system, self._wish.situation, ready.steps, ready.runs)
         state.run, state.system, state.zone = ready.run, plan.system, plan.timezone
         state.steps, state.outlook = ready.steps, expected.outlook
         state.two_people = plan.recovery.two_people

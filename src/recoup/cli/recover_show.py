@@ -45,7 +45,7 @@ def show_plan(output: Output, asked: Asked) -> Exit:
 
     wish = wish_of(asked)
     opened, system, steps = show_steps(wish)
-    expected = expect(opened, system, steps)
+    expected = expect(opened, system, wish.situation, steps)
     options = [word for one in asked.services for word in ("--service", one)]
     options += ["--to-time", asked.to_time] if asked.to_time else []
     options += ["--destination", str(asked.destination)] if asked.destination else []

@@ -22,11 +22,13 @@ from recoup.recovery.attained import attained, clock_facts
 from recoup.recovery.forecast import Outlook, Taken, outlook
 from recoup.recovery.instant import parse_instant
 from recoup.recovery.journal import Line
-from recoup.recovery.step import Step
+from recoup.recovery.step import Act, Step
 from recoup.repository.catalog import Catalog
 
 #: How many of the newest drills of each repository are read.
 _DRILLS: Final = 24
+#: What these do differs: a point is restored and looked at after damage, and taken as it is after the loss of a server.
+_BY_SITUATION: Final = (Act.CONFIRM, Act.CHOOSE)
 #: Copies that are whole by themselves: their sizes are those of the data.
 _WHOLE: Final = ("base", "rdb", "files")
 
@@ -40,9 +42,16 @@ class Expected:
     under_way: str | None = None
 
 
-def expect(opened: Readable, system: System, steps: Sequence[Step], runs: Sequence[RunSeen] | None = None) -> Expected:
-    """Forecast these steps. Never raises for a record that cannot be read: it is named, and not counted.
+def expect(
+    opened: Readable,
+    system: System,
+    situation: str,
+    steps: Sequence[Step],
+    runs: Sequence[RunSeen] | None = None,
+) -> Expected:
+    """Forecast these steps of a recovery from ``situation``.
 
+    Never raises for a record that cannot be read: it is named, and not counted.
     ``runs`` are those that were read a moment ago; None: they are read now.
     """
     catalog = opened.catalog()
@@ -53,7 +62,7 @@ def expect(opened: Readable, system: System, steps: Sequence[Step], runs: Sequen
     strange: list[str] = []
     for run in runs:
         try:
-            taken += _recovered(run)
+            taken += _recovered(run, situation)
         except UnknownFormatError as unknown:
             strange.append(f"its times are not counted: {unknown.message}")
     promised = stack_objective(system.plan)
@@ -114,12 +123,14 @@ def _rehearsed(record: DrillRecord, sizes: Mapping[str, int]) -> list[Taken]:
     ]
 
 
-def _recovered(run: RunSeen) -> list[Taken]:
+def _recovered(run: RunSeen, situation: str) -> list[Taken]:
     found = attained(run.lines)
     if found is None:
         return []
     sizes = found.progress.facts.get("sizes", {})
-    cut = _cut_off(run.lines)
+    strange = _cut_off(run.lines)
+    if found.progress.situation != situation:
+        strange |= {one.step.id for one in found.steps if one.step.act in _BY_SITUATION}
     return [
         Taken(
             step=one.step.id,
@@ -130,7 +141,7 @@ def _recovered(run: RunSeen) -> list[Taken]:
         )
         for one in found.steps
         if one.progress.standing == "done" and one.progress.verdict is Verdict.OK and one.progress.ended is not None
-        if one.step.id not in cut
+        if one.step.id not in strange
     ]
 
 

@@ -18,7 +18,8 @@ def with_likely(found: Diagnosis, file: Path | None) -> Diagnosis:
         return found
     wish = RecoverWish(situation=found.recover.situation, file=file, services=found.recover.services)
     try:
-        outlook = expect(*show_steps(wish)).outlook
+        opened, system, steps = show_steps(wish)
+        outlook = expect(opened, system, wish.situation, steps).outlook
     except RecoupError:
         return found  # what is in its way is said by the run itself
     if outlook.healthy is None:
