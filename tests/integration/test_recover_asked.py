@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from recoup.assembly.recover import runs
 from recoup.assembly.recover.runs import JOURNAL, local_runs, run_folder
 from recoup.assembly.system import System
+from recoup.cli.recover_asked import Asked, wish_of
+from recoup.kernel.errors import UsageError
 from recoup.recovery import progress as written
 from recoup.recovery.journal import Journal
 from recoup.repository import layout
@@ -145,3 +149,14 @@ def test_a_choice_is_forecast_by_choices_of_its_own_situation_because_only_some_
     assert known["restore-postgres"] is not None
     again = {one["id"]: one["forecast"] for one in desk.json(SITUATION, "--plan")["steps"]}
     assert again["choose-postgres"] is not None
+
+
+def test_a_time_without_a_zone_is_not_guessed_where_there_is_no_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="no plan here that says its zone") as refused:
+        wish_of(Asked(what="server-loss", detected="2026-01-01 10:00"))
+    assert "2026-01-01T10:00" in str(refused.value.hint)
+    wish = wish_of(Asked(what="server-loss", detected="2026-01-01 10:00+01:00"))
+    assert wish.detected == datetime(2026, 1, 1, 9, tzinfo=UTC)

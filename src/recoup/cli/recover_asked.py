@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import shlex
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,8 +121,13 @@ def wish_of(asked: Asked) -> RecoverWish:
         try:
             zone = System.from_file(asked.file).plan.timezone
         except RecoupError:
-            zone = "UTC"  # no plan on this machine yet: a time without a zone is in UTC
-        detected = parse_instant(asked.detected, zone)
+            zone = ""  # no plan on this machine yet
+        detected = parse_instant(asked.detected, zone or "UTC")
+        if not zone and datetime.fromisoformat(asked.detected.strip()).tzinfo is None:
+            raise UsageError(
+                f"--detected {asked.detected}: there is no plan here that says its zone",
+                hint=f"Say it: {detected:%Y-%m-%dT%H:%M}Z for UTC, {detected:%Y-%m-%dT%H:%M}+01:00.",
+            )
         if detected > clock.now():
             raise UsageError(f"--detected {asked.detected} is in the future", hint="When was it first seen?")
     return RecoverWish(
