@@ -58,6 +58,15 @@ MONTH = timedelta(days=30)
         ("select 'from orders' -- from orders", False),
         ("select 1 /* from orders */", False),
         ("with x as (select * from orders) select count(*) from x", True),
+        ("with recursive x (n) as (select 1 union all select n + 1 from x where n < 9) select count(*) from x", False),
+        ("with x as (select 1 as n), y as materialized (select n from x) select n from y join x using (n)", False),
+        ("select extract(epoch from current_timestamp)", False),
+        ("select extract(epoch from now() - interval '1 day')", False),
+        ("select substring('abc' from 2)", False),
+        ("select 1 where 1 is distinct from 2", False),
+        ("select extract(year from placed) from orders", True),
+        ("select count(*) from orders where state is not distinct from 'paid'", True),
+        ("select count(*) from lateral generate_series(1, 5) as n", False),
     ],
 )
 def test_a_query_reads_data_when_it_reads_a_table_of_the_users(sql: str, reads: bool) -> None:
@@ -68,8 +77,12 @@ def test_an_expectation_that_an_empty_table_meets_proves_nothing() -> None:
     sql = "select count(*) from orders"
     assert query_proves(sql, at_least=1)
     assert query_proves(sql, equals=42)
+    assert query_proves(sql, equals="42")
     for harmless in ({"at_least": 0}, {"equals": 0}, {"equals": False}, {"equals": ""}, {}):
         assert not query_proves(sql, **harmless)
+    # As psql prints nothing: a count, a sum, a truth, an empty list.
+    for text in ("0", "0.00", "-0", "f", "false", "FALSE", "[]", "{}", "null", " "):
+        assert not query_proves(sql, equals=text)
 
 
 def flow(*, reads: bool) -> FlowSpec:
@@ -93,6 +106,7 @@ def test_a_check_a_flow_and_a_fingerprint_of_rows_prove_data_when_they_passed() 
     assert planned_proofs((keys, replace(keys, equals=None, at_most=9)), (), {}) == (
         Proof(kind="check", name="GET basket:7", service="redis"),
     )
+    assert planned_proofs((replace(keys, equals="false"),), (), {}), "a value, and nothing where there is no key"
     planned = planned_proofs([strong], [flow(reads=True)], {"postgres": 12, "redis": 0})
     require_proof(planned)
     assert [str(one) for one in planned] == [
