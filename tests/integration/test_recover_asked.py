@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from recoup.assembly.access import read_key_file
 from recoup.assembly.recover import runs
 from recoup.assembly.recover.runs import JOURNAL, local_runs, run_folder
 from recoup.assembly.system import System
+from recoup.cli.main import main
 from recoup.cli.recover_asked import Asked, wish_of
-from recoup.kernel.errors import UsageError
+from recoup.kernel.errors import Exit, UsageError, WrongKeyError
 from recoup.recovery import progress as written
 from recoup.recovery.journal import Journal
 from recoup.repository import layout
@@ -160,3 +162,23 @@ def test_a_time_without_a_zone_is_not_guessed_where_there_is_no_plan(
     assert "2026-01-01T10:00" in str(refused.value.hint)
     wish = wish_of(Asked(what="server-loss", detected="2026-01-01 10:00+01:00"))
     assert wish.detected == datetime(2026, 1, 1, 9, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("words", [("server-loss", "--plan"), ("redis-loss",), ("--show",), ("--close", "--yes")])
+def test_on_a_machine_without_the_plan_it_is_said_how_to_come_to_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RECOUP_FILE", raising=False)
+    assert main(["recover", *words]) == Exit.USAGE
+    said = capsys.readouterr().err
+    assert "there is no recoup.yaml" in said
+    assert "--kit FILE, or --from s3://BUCKET/FOLDER --key-file FILE" in said
+    assert "recoup init" not in said, "nobody makes a first plan after a disaster"
+
+
+def test_an_empty_key_file_sends_nobody_to_make_another_key(tmp_path: Path) -> None:
+    (tmp_path / "recoup.key").touch()
+    with pytest.raises(WrongKeyError, match="holds no key") as refused:
+        read_key_file(tmp_path / "recoup.key")
+    assert "another key opens no copy" in str(refused.value.hint)

@@ -7,14 +7,19 @@ import shlex
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from recoup.kernel import ids
-from recoup.kernel.errors import Exit, UsageError
+from recoup.kernel.errors import Exit, PlanError, UsageError
 
 if TYPE_CHECKING:
     from recoup.assembly.recover.context import RecoverWish
     from recoup.cli.output import Output
+
+_WITHOUT_A_PLAN: Final = (
+    "Go to its folder, or name it: -f FILE. On a machine that has none say where the copies are: --kit FILE, or --from "
+    "s3://BUCKET/FOLDER --key-file FILE."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +85,25 @@ class Asked:
 def carry_out(output: Output, asked: Asked) -> Exit:
     """Do what was asked."""
     _require_sense(asked)
+    try:
+        return _carry_out(output, asked)
+    except PlanError as failure:
+        if asked.file is None and not _plan_is_here():
+            raise PlanError(failure.message, hint=_WITHOUT_A_PLAN) from failure
+        raise
+
+
+def _plan_is_here() -> bool:
+    from recoup.plan.load import find
+
+    try:
+        find()
+    except PlanError:
+        return False
+    return True
+
+
+def _carry_out(output: Output, asked: Asked) -> Exit:
     if asked.kit is not None:
         from recoup.cli.recover_kit import with_kit
 

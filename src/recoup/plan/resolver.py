@@ -159,7 +159,8 @@ def _first_line(content: str, what: str) -> Secret:
     """The key as ``openssl -pass file:`` reads it: the first line without its end."""
     line = content.split("\n", 1)[0]
     if not line:
-        raise WrongKeyError(f"{what} holds no key", hint="Make one with `recoup key generate`, or restore yours.")
+        hint = "Bring yours back from the recovery kit: another key opens no copy. `recoup key generate` makes a first one."
+        raise WrongKeyError(f"{what} holds no key", hint=hint)
     if line.endswith("\r"):
         # openssl would take the carriage return as part of the key; guessing which one was meant loses data
         raise WrongKeyError(f"{what} ends its line the Windows way", hint="Save the key with Unix line ends.")
