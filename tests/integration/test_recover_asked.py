@@ -181,4 +181,4 @@ def test_an_empty_key_file_sends_nobody_to_make_another_key(tmp_path: Path) -> N
     (tmp_path / "recoup.key").touch()
     with pytest.raises(WrongKeyError, match="holds no key") as refused:
         read_key_file(tmp_path / "recoup.key")
-    assert "another key opens no copy" in str(refused.value.hint)
+    assert "another opens no copy" in str(refused.value.hint)

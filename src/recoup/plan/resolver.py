@@ -159,7 +159,7 @@ def _first_line(content: str, what: str) -> Secret:
     """The key as ``openssl -pass file:`` reads it: the first line without its end."""
     line = content.split("\n", 1)[0]
     if not line:
-        hint = "Bring yours back from the recovery kit: another key opens no copy. `recoup key generate` makes a first one."
+        hint = "Bring yours back from the recovery kit: another opens no copy. `recoup key generate` makes a first one."
         raise WrongKeyError(f"{what} holds no key", hint=hint)
     if line.endswith("\r"):
         # openssl would take the carriage return as part of the key; guessing which one was meant loses data
