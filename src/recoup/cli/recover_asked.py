@@ -54,6 +54,7 @@ class Asked:
     source: str | None = None
     key_file: Path | None = None
     file: Path | None = None
+    lent: frozenset[str] = frozenset()  #: what the kit put into the environment of this process, for the repository
     brought: frozenset[str] = frozenset()  #: the options that the kit filled in: nobody has to type them beside it
 
     @property

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 import tempfile
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,9 +46,9 @@ def with_kit(asked: Asked) -> Asked:
     if Key.from_text(text.reveal()).id[:16] != kit.key:
         raise WrongKeyError(f"this is not the key of the kit, which is {kit.key}", hint="Is it an older one?")
     chosen = kit.at(asked.source)
-    _into_environment(chosen)
     return replace(
         asked,
+        lent=_into_environment(chosen),
         source=asked.source or chosen.address,
         key_file=asked.key_file or _private(text),
         brought=frozenset(
@@ -55,11 +57,24 @@ def with_kit(asked: Asked) -> Asked:
     )
 
 
-def _into_environment(repository: KitRepository) -> None:
+def _into_environment(repository: KitRepository) -> frozenset[str]:
+    """Put the credentials there; the names of what was not there before."""
     from recoup.kernel.secret import Secret
 
-    for name, value in repository.environment().items():
-        os.environ.setdefault(name, value.reveal() if isinstance(value, Secret) else value)
+    new = {name: value for name, value in repository.environment().items() if name not in os.environ}
+    for name, value in new.items():
+        os.environ[name] = value.reveal() if isinstance(value, Secret) else value
+    return frozenset(new)
+
+
+@contextlib.contextmanager
+def _without(names: Collection[str]) -> Iterator[None]:
+    """While inside, these are not in the environment of what is started: they are not for it."""
+    taken = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(taken)
 
 
 def _private(text: Secret) -> Path:
@@ -136,7 +151,9 @@ def _provisioned(output: Output, asked: Asked) -> str:
         raise RefusedError(
             "nobody agreed to run it", hint="Agree beforehand with --yes, or leave it out: --no-provision."
         )
-    return provision(system, situation=str(asked.what), host=asked.host, say=output.note)
+    # The credentials of the backups are not those that servers are made with, nor is the endpoint.
+    with _without(asked.lent):
+        return provision(system, situation=str(asked.what), host=asked.host, say=output.note)
 
 
 def words_there(asked: Asked, *, as_json: bool = False, quiet: bool = False) -> tuple[str, ...]:

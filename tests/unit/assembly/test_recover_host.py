@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from recoup import __version__
+from recoup.assembly.recover import blank
 from recoup.assembly.recover import host as recover_host
 from recoup.assembly.recover.host import Host, Remote, _script, parse_host, recover_there
 from recoup.assembly.recover.provision import provision
@@ -17,10 +19,11 @@ from recoup.assembly.system import System
 from recoup.cli import asking
 from recoup.cli.output import Output
 from recoup.cli.recover_asked import Asked
-from recoup.cli.recover_kit import on_host, words_there
+from recoup.cli.recover_kit import on_host, with_kit, words_there
 from recoup.kernel.errors import EngineError, Exit, UsageError
 from recoup.kernel.secret import Secret
 from recoup.plan.load import load
+from recoup.repository.seal import Key
 
 
 @pytest.mark.parametrize(
@@ -253,3 +256,29 @@ def test_what_runs_there_goes_on_without_a_reader_and_removes_its_key_when_all_i
     assert deaf.returncode == code
     assert (tmp_path / "done").exists()
     assert place.exists() == kept
+
+
+def test_the_command_that_makes_the_server_gets_no_credentials_of_the_kit(
+    sent: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    for name in names:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-north-1")  # it is the operator's own
+    bucket = {"name": "far", "address": "s3://far/shop", "remote": True, "endpoint": "http://far.example"}
+    bucket |= {"region": "eu-west-1", "access_key": "of the bucket", "secret_key": "its secret"}
+    key = {"id": Key.from_text("ab" * 32).id[:16], "text": "ab" * 32}
+    kit = {"schema": "recoup.kit/1", "system": "shop", "made": "2026-01-01T00:00:00Z", "recoup": __version__}
+    kit |= {"repositories": [bucket], "key": key, "folder": "/srv", "compose": True, "holds_plan": True}
+    (tmp_path / "kit.json").write_text(json.dumps(kit))
+    made = _system(tmp_path, f"provision: [sh, -c, 'env > {tmp_path}/env; echo ssh://root@192.0.2.7']\n")
+    monkeypatch.setattr(blank, "open_to_look", lambda _wish: (None, made))
+    asked = with_kit(Asked(what="server-loss", host="ssh://root@tbd", kit=tmp_path / "kit.json", yes=True))
+    assert on_host(Output(), asked) == Exit.OK
+    given = dict(line.partition("=")[::2] for line in (tmp_path / "env").read_text().splitlines())
+    assert {name: given[name] for name in names if name in given} == {"AWS_DEFAULT_REGION": "eu-north-1"}
+    [remote] = sent
+    there = {name: value.reveal() for name, value in remote.environment.items()}
+    assert there["AWS_SECRET_ACCESS_KEY"] == "its secret", "the new server reads the bucket"
+    assert remote.host.name == "192.0.2.7"
