@@ -26,10 +26,14 @@ _NICENESS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """One program call. ``environment`` values that are ``Secret`` are revealed to the child only."""
+    """One program call. ``environment`` values that are ``Secret`` are revealed to the child only.
+
+    ``without`` are variables of this process that the child does not inherit.
+    """
 
     argv: Sequence[str]
     environment: Mapping[str, str | Secret] = field(default_factory=dict)
+    without: frozenset[str] = frozenset()
     folder: Path | None = None
     timeout_seconds: float | None = None
     user: tuple[int, int] | None = None  #: run as this (uid, gid) without supplementary groups; needs root
@@ -70,7 +74,8 @@ class LocalRunner:
 
 
 def _environment(command: Command) -> dict[str, str]:
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "REDISCLI_"))}
+    private = command.without
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "REDISCLI_")) and k not in private}
     added = {k: v.reveal() if isinstance(v, Secret) else v for k, v in command.environment.items()}
     return {**inherited, **added}
 

@@ -113,6 +113,7 @@ class ServiceRunner:
         return Command(
             argv=outer.argv,
             environment={**outer.environment, **passed},
+            without=outer.without,
             timeout_seconds=outer.timeout_seconds,
         )
 

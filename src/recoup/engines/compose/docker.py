@@ -7,9 +7,10 @@ running, no permission on the socket) become errors that say what to do.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from recoup.kernel.errors import EngineError
@@ -18,6 +19,8 @@ from recoup.kernel.secret import Secret
 
 #: Longest wait for an answer that needs no work of the engine's.
 ANSWER_SECONDS = 60.0
+#: What boto3 reads from the environment, where a line of an env file sets it.
+_SIGNING_IN = re.compile(r"(?m)^\s*(?:export\s+)?(AWS_[A-Z_]+)\s*[=:]")
 
 
 class ContainerEngineError(EngineError):
@@ -58,7 +61,18 @@ class ComposeSource:
             options += ["--file", str(file.absolute())]
         for env_file in self.env_files:
             options += ["--env-file", str(env_file.absolute())]
-        return self.docker(*options, *argv, timeout_seconds=timeout_seconds)
+        command = self.docker(*options, *argv, timeout_seconds=timeout_seconds)
+        return replace(command, without=self._own())
+
+    def _own(self) -> frozenset[str]:
+        """What the project's env files say of ``_SIGNING_IN``. Compose lets its environment overrule them, and what is
+        in the environment of Recoup are the credentials of the backups: no application gets those instead of its own.
+        """
+        found: set[str] = set()
+        for file in self.env_files or (self.folder / ".env",):
+            with contextlib.suppress(OSError):
+                found |= set(_SIGNING_IN.findall(file.read_text(errors="replace")))
+        return frozenset(found)
 
 
 def call(command: Command, *, doing: str, stdin: bytes | None = None, expect: Sequence[int] | None = (0,)) -> Completed:
