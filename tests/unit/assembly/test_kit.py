@@ -74,6 +74,7 @@ def test_the_commands_of_the_page_are_complete_and_in_order(folder: Path) -> Non
     assert "export AWS_ENDPOINT_URL=http://s3.example\n" in commands[2]
     assert "export AWS_SECRET_ACCESS_KEY='it'\"'\"'s secret'\n" in commands[2]
     assert commands[3] == "recoup recover server-loss --from s3://bucket/shop --key-file recoup.key\n"
+    assert "Type docker compose in another shell" in page, "the stack would take what was exported for its own"
 
 
 def test_a_page_without_secrets_says_in_capitals_what_is_missing(folder: Path) -> None:

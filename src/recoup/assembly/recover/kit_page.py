@@ -198,6 +198,11 @@ def _otherwise(kit: Kit) -> Iterator[_Block]:
             "anywhere: recoup recover --show, with the same --from and --key-file. When all is well: recoup recover "
             "--close. To see every step first and change nothing: add --plan."
         )
+        if kit.best.remote:
+            yield _Words(
+                "Type docker compose in another shell than this one: what was exported in 3 would take the place of "
+                "the stack's own AWS_ variables."
+            )
         yield _Words(
             "From a laptop with the file of this kit, without typing: recoup recover server-loss --kit "
             f"recovery-kit.tar{'' if kit.key_text is not None else ' --key-file recoup.key'} --host ssh://root@NEW-SERVER"
