@@ -199,6 +199,38 @@ def test_stock_tools_put_a_chain_with_a_tablespace_together(
     shutil.rmtree(folder)
 
 
+def test_stock_tools_bring_no_deleted_row_back_through_an_index(work: Workplace) -> None:
+    with summarizing(17, autovacuum="off") as server, temporary_folder("space") as space:
+        server.execute(f"CREATE TABLESPACE far LOCATION '{space}'")
+        for table, place in (("near", ""), ("away", "TABLESPACE far")):
+            server.execute(
+                f"CREATE TABLE {table} {place} AS SELECT i, repeat('x', 99) x FROM generate_series(1, 9000) i"
+            )
+            server.execute(f"ALTER TABLE {table} ADD PRIMARY KEY (i)")
+            server.execute(f"VACUUM (FREEZE) {table}")
+        work.add_postgres(server, "postgres")
+        work.write_plan()
+        work.backup("postgres", "--kind", "base")
+        for table in ("near", "away"):
+            server.execute(f"DELETE FROM {table} WHERE i % 100 = 0")
+        artefact, folder = work.backup("postgres", "--kind", "incremental"), work.folder.parent / "stock-17"
+        done = subprocess.run(
+            ["sh", str(work.local / "restore.sh"), "--key-file", str(work.key_file), "restore", artefact, str(folder)],
+            env={"PATH": f"{server.bin}:/usr/bin:/bin"}, cwd="/", capture_output=True, text=True, timeout=120,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    spaces = Path(f"{folder}-tablespaces")
+    for path in [spaces, *spaces.rglob("*")] if server.owner is not None else []:
+        os.chown(path, *server.owner)
+    server = PostgresServer(require_found(lambda: find_postgres(17)), data_folder=folder)
+    with server as restored, restored.connect() as asked:
+        for setting in ("enable_seqscan", "enable_bitmapscan", "enable_indexscan"):
+            asked.execute(f"SET {setting} = off".encode())
+        for table in ("near", "away"):
+            assert asked.execute(f"SELECT count(*) FROM {table} WHERE i > 0".encode()).fetchall() == [(8910,)]
+
+
 @pytest.fixture(scope="module")
 def tablespaces(server: PostgresServer) -> Iterator[tuple[Workplace, str, Path]]:
     """An incremental backup of a cluster with a tablespace, which lies outside of the data folder."""

@@ -30,6 +30,7 @@ _CHANGING = ("mv", "mkdir", "rmdir", "chown", "chmod", "rm", "tar", "pg_combineb
 def chain() -> Iterator[tuple[PostgresServer, list[MemoryCopy]]]:
     with summarizing(17) as server:
         server.execute("CREATE TABLE t AS SELECT i, md5(i::text) AS t FROM generate_series(1, 20000) i")
+        server.execute("VACUUM (FREEZE) t")
         copies = [take(server)]
         for number in (1, 2):
             server.execute(f"UPDATE t SET t = 'changed' WHERE i % 1000 = {number}")
@@ -113,6 +114,10 @@ def test_a_chain_is_staged_beside_the_old_data_and_starts_after_the_swap(
     shutil.rmtree(kept)
     with PostgresServer(Programs(path=server.bin), data_folder=data) as restored:
         assert restored.execute("SELECT count(*) FILTER (WHERE t = 'changed'), count(*) FROM t") == [(40, 20000)]
+        table = data / str(restored.execute("SELECT pg_relation_filepath('t')")[0][0])
+        assert not Path(f"{table}_vm").exists(), (
+            "what was put together of parts says of changed pages that they are not"
+        )
 
 
 def test_the_old_data_survive_a_kill_at_any_command_and_the_same_restore_starts_over(

@@ -48,6 +48,27 @@ def test_every_backup_of_a_chain_comes_back_as_it_was(chain: Chain, server_folde
         assert overall(findings) is Verdict.OK, findings
 
 
+@pytest.mark.parametrize("major", [17, 18])
+def test_rows_that_were_deleted_between_the_backups_do_not_come_back_through_an_index(
+    major: int, server_folder: Path
+) -> None:
+    with summarizing(major, autovacuum="off") as server:
+        for statement in (
+            "CREATE TABLE t AS SELECT i, repeat('x', 100) AS note FROM generate_series(1, 20000) i",
+            "ALTER TABLE t ADD PRIMARY KEY (i)",
+            "VACUUM (FREEZE, ANALYZE) t",  # the visibility map says of every page that all its rows are there
+        ):
+            server.execute(statement)
+        base = take(server)
+        server.execute("DELETE FROM t WHERE i % 100 = 0")
+        copies = [base, take(server, base)]
+        placed = restore_chain_to_folder(copies, server_folder / "restored", owner=server.owner, programs=[server.bin])
+    with PostgresServer(Programs(path=server.bin), data_folder=placed.folder) as restored, restored.connect() as asked:
+        for setting in ("enable_seqscan", "enable_bitmapscan", "enable_indexscan"):
+            asked.execute(f"SET {setting} = off".encode())
+        assert asked.execute("SELECT count(*) FROM t WHERE i > 0").fetchall() == [(19800,)]
+
+
 def test_an_incremental_backup_is_small_and_intact(chain: Chain) -> None:
     base, *later = (len(copy.data["base.tar"]) for copy in chain.copies)
     assert all(one < base for one in later)

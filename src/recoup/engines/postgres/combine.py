@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from recoup.kernel.process import Command, failure_of, open_child
 
 _PROGRAM: Final = "pg_combinebackup"
 _LINKS_SINCE: Final = 18
+#: The visibility map of a table, of which a backup holds the changed blocks only.
+_PART_OF_A_MAP: Final = re.compile(r"INCREMENTAL\.(\d+_vm(?:\.\d+)?)")
 #: The program must not outlive us and write where the next restore has begun. It ends when our end of its standard
 #: input closes, which happens however we end (kernel/leash.py does the same for our own programs).
 _ON_A_LEASH: Final = """
@@ -75,6 +78,19 @@ def find_combiner(major: int, *, user: tuple[int, int] | None = None, folders: S
         missing.hint = f"{missing.hint} Or restore a base backup instead: --kind base."
         raise
     return Combiner(program=program, major=major, user=user)
+
+
+def drop_stale_maps(newest: Path, made: Path) -> None:
+    """Remove the visibility maps that were put together from ``made``; ``newest`` is the last backup of the same place.
+
+    Who deletes a row clears a bit of the map, and the WAL does not name the block of it: servers of 17 leave it out of
+    the incremental backup (seen with 17.10; 18.6 sends every map whole). A map put together of such parts still says
+    that all rows of a page are there: deleted ones come back through an index, and VACUUM passes the page over. Without
+    a map the server looks into every page, and VACUUM makes a new one.
+    """
+    for part in newest.rglob("INCREMENTAL.*_vm*"):
+        if name := _PART_OF_A_MAP.fullmatch(part.name):
+            (made / part.relative_to(newest).with_name(name[1])).unlink(missing_ok=True)
 
 
 def _escaped(path: Path) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from recoup.engines.engine import Content, CopyReader, ProgressListener
-from recoup.engines.postgres.combine import Combiner, find_combiner
+from recoup.engines.postgres.combine import Combiner, drop_stale_maps, find_combiner
 from recoup.engines.postgres.control import CONTROL_FILE
 from recoup.engines.postgres.fill_folder import (
     CONTROL_UNFINISHED,
@@ -199,6 +199,9 @@ def _combine(
     spaces = {newest.tablespaces[oid]: made.tablespaces[oid] for oid in destinations.tablespaces}
     combiner.combine(inputs, made.folder, spaces)
     with writing_in(destinations.folder):
+        drop_stale_maps(newest.folder, made.folder)
+        for oid in made.tablespaces:
+            drop_stale_maps(newest.tablespaces[oid], made.tablespaces[oid])
         for oid in made.tablespaces:
             (made.folder / "pg_tblspc" / str(oid)).unlink()
         os.replace(made.folder / CONTROL_FILE, made.folder / CONTROL_UNFINISHED)

@@ -140,7 +140,8 @@ echo "staged part $3"
 """
 )
 
-#: Puts the parts together, as many as the third argument says: then all is as ``STAGE`` leaves it.
+#: Puts the parts together, as many as the third argument says: then all is as ``STAGE`` leaves it. Visibility maps
+#: that were put together are dropped, for what ``combine.drop_stale_maps`` says.
 COMBINE: Final = (
     _PROLOGUE
     + _CLAIMED
@@ -152,6 +153,8 @@ if pg_combinebackup --help | grep -q -e --link; then set -- "$@" --link; fi
 at=0
 while [ "$at" -lt "$count" ]; do set -- "$@" "$parts/$at"; at=$((at + 1)); done
 pg_combinebackup "$@"
+maps=$(cd "$parts/$((count - 1))" && find . -name 'INCREMENTAL.*_vm')
+for map in $maps; do rm -f "$incoming/${map%/*}/${map##*/INCREMENTAL.}"; done
 rm -rf "$parts"
 """
     + _STAGED
