@@ -179,8 +179,10 @@ def test_at_a_terminal_it_asks_and_takes_nothing_but_the_name(desk: Desk) -> Non
     typing.until("begin [y/N]:")
     typing.type("y")
     typing.until("do it [y/N]:")
+    _seen_before(typing.shown, "From here on users see an outage.", "do it [y/N]:")
     typing.type("y")
     typing.until("type marketplace to do it, or nothing to stop here:")
+    _seen_before(typing.shown, "It replaces ", "type marketplace to do it, or nothing")
     typing.type("yes")
     typing.until("that is 'yes', and not 'marketplace'")
     typing.type("")
@@ -195,6 +197,11 @@ def test_at_a_terminal_it_asks_and_takes_nothing_but_the_name(desk: Desk) -> Non
     typing.until("done and proven")
     by = [one["approved_by"] for one in desk.json("--show")["steps"] if one["id"] == "swap-postgres"]
     assert by != [None]
+
+
+def _seen_before(shown: str, what: str, question: str) -> None:
+    """What a question is about stands above it."""
+    assert what in shown.partition(question)[0], shown
 
 
 def test_a_terminal_shows_step_bytes_time_and_the_next_decision(desk: Desk) -> None:

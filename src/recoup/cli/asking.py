@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from recoup.cli.output import without_bars
+
 if TYPE_CHECKING:
     from recoup.assembly.voice import Ask
     from recoup.cli.output import Output
@@ -23,7 +25,8 @@ def asking_person(output: Output) -> Ask:
 
     def ask(step: Step) -> bool | None:
         output.note(f"  for a person: {step.title}\n  {step.meaning}")
-        answer = typer.prompt("  done, no, or skip", default="skip", err=True).strip().lower()
+        with without_bars():
+            answer = typer.prompt("  done, no, or skip", default="skip", err=True).strip().lower()
         return True if answer in ("done", "d", "yes", "y") else False if answer in ("no", "n") else None
 
     return ask
@@ -31,13 +34,15 @@ def asking_person(output: Output) -> Ask:
 
 def yes_or_no(question: str) -> bool:
     """Ask; only a yes is one."""
-    return typer.confirm(question, default=False, err=True)
+    with without_bars():
+        return typer.confirm(question, default=False, err=True)
 
 
 def typed(question: str, wanted: str, *, tries: int = 3) -> bool:
     """Whether the person types ``wanted``. An empty line is a no; anything else is asked again."""
     for _ in range(tries):
-        said = typer.prompt(question, default="", show_default=False, err=True).strip()
+        with without_bars():
+            said = typer.prompt(question, default="", show_default=False, err=True).strip()
         if said == wanted:
             return True
         if not said:

@@ -192,6 +192,23 @@ class _Lines:
             self._write(clean(f"{progress.what}: {show_size(progress.done_bytes)}{of}") + "\n")
 
 
+#: The bars that are drawn now.
+_drawn: list[Any] = []
+
+
+@contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    """While a person is asked. Bars hold back what does not end its line, and that is what a question is."""
+    stopped = tuple(_drawn)
+    for bars in stopped:
+        bars.stop()
+    try:
+        yield
+    finally:
+        for bars in stopped:
+            bars.start()
+
+
 @contextlib.contextmanager
 def _bars() -> Iterator[ProgressListener]:
     from rich.console import Console
@@ -214,4 +231,8 @@ def _bars() -> Iterator[ProgressListener]:
             bars.update(task, completed=progress.done_bytes, total=total)
 
     with bars:
-        yield listen
+        _drawn.append(bars)
+        try:
+            yield listen
+        finally:
+            _drawn.remove(bars)

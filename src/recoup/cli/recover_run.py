@@ -216,11 +216,11 @@ class _Talk:
                 hint=f"Nothing of it was done. Go on at a terminal, or agree beforehand: "
                 f"{self._asked.command('--resume', option)}",
             )
+        # Before ``asking``, which waits until it is on the screen: a question must not stand above what it is about.
+        view.say(f"step {view.of(step)}, {step.id}: {step.title}")
+        view.write(f"  {step.meaning}" + (f"\n  It replaces {step.replaces}." if replaces else ""))
         with view.asking():
-            view.say(f"step {view.of(step)}, {step.id}: {step.title}")
-            view.write(f"  {step.meaning}")
             if not replaces:
                 return Agreement(how="said yes") if self._answered(lambda: yes_or_no("  do it")) else None
-            view.write(f"  It replaces {step.replaces}.")
             question = f"  type {state.system} to do it, or nothing to stop here"
             return Agreement(how="typed the name") if self._answered(lambda: typed(question, state.system)) else None

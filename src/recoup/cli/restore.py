@@ -180,12 +180,10 @@ def finish_restore(output: Any, report: Report, seconds: float) -> Exit:
 def _consent(force: bool, yes: bool) -> Any:
     import sys
 
+    from recoup.cli.asking import yes_or_no
     from recoup.recovery.in_place import Consent
 
-    def ask(question: str) -> bool:
-        return typer.confirm(question, err=True)
-
-    return Consent(force=force, yes=yes, ask=ask if sys.stdin.isatty() else None)
+    return Consent(force=force, yes=yes, ask=yes_or_no if sys.stdin.isatty() else None)
 
 
 def _say(output: Any, report: Report, seconds: float) -> None:
