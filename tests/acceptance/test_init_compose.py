@@ -154,9 +154,31 @@ def test_a_folder_without_compose_file_is_told_what_else_can_be_done(tmp_path: P
     result = recoup("init", "--json", folder=tmp_path)
     assert result.returncode == Exit.USAGE
     error = json.loads(result.stdout)["error"]
-    assert "there is no Compose file in" in error["message"]
+    assert "there is no Compose file of a usual name in" in error["message"]
     assert "--postgres URL" in error["hint"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_other_names_are_named_where_they_are_looked_for(tmp_path: Path, docker: dict[str, str]) -> None:
+    (tmp_path / "docker-compose.prod.yml").write_text(
+        "services: {db: {image: postgres:15, environment: {POSTGRES_PASSWORD: '${SECRET:?set it}'}}}\n"
+    )
+    (tmp_path / ".env.production").write_text("SECRET=hunter2\n")
+    said = recoup("init", folder=tmp_path, **docker)
+    assert said.returncode == Exit.USAGE
+    assert "there is no Compose file of a usual name in" in said.stderr
+    assert "Name it with --compose FILE (here is docker-compose.prod.yml)" in said.stderr
+
+    said = recoup("init", "--compose", "docker-compose.prod.yml", folder=tmp_path, **docker)
+    assert said.returncode == Exit.FAILED
+    assert "SECRET is missing a value: set it" in said.stderr
+    assert "--env-file FILE (here is .env.production)" in said.stderr
+
+    given = ("init", "--compose", "docker-compose.prod.yml", "--env-file", ".env.prod")
+    said = recoup(*given, folder=tmp_path, **docker)
+    assert said.returncode == Exit.USAGE
+    assert "hint: Correct --env-file FILE (here is .env.production)" in said.stderr, "there is no plan to correct"
+    assert "hunter2" not in said.stdout + said.stderr
 
 
 def test_a_compose_file_that_is_wrong_is_answered_with_composes_own_words(

@@ -21,6 +21,10 @@ from recoup.plan.template import url_password
 
 _GIT_SECONDS = 10.0
 
+#: What people call these files where they do not have the name that Compose takes by itself.
+_LIKE_COMPOSE = ("*compose*.yml", "*compose*.yaml")
+_LIKE_ENV = (".env*", "*.env")
+
 
 def recognise_compose(
     folder: Path,
@@ -38,7 +42,7 @@ def recognise_compose(
     chosen = tuple(Path.cwd() / file for file in files) or _default_files(folder)
     given = tuple(Path.cwd() / file for file in env_files) or _default_env_files(chosen[0].parent)
     source = ComposeSource(files=chosen, env_files=given)
-    project = _with_profiles(read_project(source), profiles)
+    project = _with_profiles(_read(source), profiles)
     recognised = recognise(project)
     base = source.folder
     in_git = any((parent / ".git").exists() for parent in (folder.resolve(), *folder.resolve().parents))
@@ -61,8 +65,32 @@ def _default_files(folder: Path) -> tuple[Path, ...]:
         return default_files(folder)
     except UsageError as missing:
         raise UsageError(
-            missing.message, hint="Name it with --compose FILE, or give --postgres URL and --redis URL."
+            missing.message.replace("there is no Compose file", "there is no Compose file of a usual name"),
+            hint=f"Name it with --compose FILE{_found(folder, _LIKE_COMPOSE)}, or give --postgres URL and --redis URL.",
         ) from missing
+
+
+def _read(source: ComposeSource) -> Project:
+    """There is no plan yet whose lines could be corrected: the options are what can be."""
+    for option, path in (("--compose", source.files), ("--env-file", source.env_files)):
+        for one in path:
+            if not one.is_file():
+                like = _found(one.parent, _LIKE_COMPOSE if option == "--compose" else _LIKE_ENV)
+                raise UsageError(f"no such file: {one}", hint=f"Correct {option} FILE{like}.")
+    try:
+        return read_project(source)
+    except EngineError as failure:
+        if failure.hint is None and "is missing a value" in failure.message:
+            like = _found(source.folder, _LIKE_ENV)
+            raise EngineError(
+                failure.message, hint=f"Name the file that holds the values with --env-file FILE{like}."
+            ) from failure
+        raise
+
+
+def _found(folder: Path, like: Sequence[str]) -> str:
+    names = sorted({one.name for pattern in like for one in folder.glob(pattern) if one.is_file()})
+    return f" (here is {', '.join(names[:4])})" if names else ""
 
 
 def _default_env_files(folder: Path) -> tuple[Path, ...]:

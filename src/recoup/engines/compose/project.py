@@ -125,7 +125,6 @@ def read_project(source: ComposeSource) -> Project:
         if not path.is_file():
             raise EngineError(f"no such file: {path}", hint="Correct the plan's compose: section.")
     doing = f"read {', '.join(str(file) for file in source.files)}"
-    doing = f"read {', '.join(str(file) for file in source.files)}"
     resolved = call(source.compose("config", "--format", "json"), doing=doing)
     # As written, to learn which variable a secret comes from. Some valid files cannot be shown without resolving
     # them (a variable where a number must be); then only the references stay unknown.
