@@ -7,6 +7,7 @@ proves nothing, so each check that holds is asked of an empty one too.
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -20,6 +21,7 @@ from recoup.kernel.finding import Finding, Verdict, subject_of
 CHECK = "the plan's check holds"
 
 _ANSWER_SECONDS = 120.0
+_WHOLE = re.compile(r"-?[0-9]{1,400}")
 _NEVER = frozenset(("write", "admin", "blocking", "pubsub"))
 _READ_ONLY_HINT = (
     "Use a command that only reads (GET, EXISTS, DBSIZE, LLEN, HGET …); a function by FCALL_RO, a script by EVAL_RO."
@@ -151,9 +153,9 @@ def judge(reply: Reply, check: RedisCheck) -> tuple[Verdict, str]:
     what = f"a list of {len(reply)}" if isinstance(reply, list) else _shown(number, text)
     faults = []
     if check.at_least is not None and (number is None or number < check.at_least):
-        faults.append(f"at least {check.at_least:g} was expected")
+        faults.append(f"at least {_written(check.at_least)} was expected")
     if check.at_most is not None and (number is None or number > check.at_most):
-        faults.append(f"at most {check.at_most:g} was expected")
+        faults.append(f"at most {_written(check.at_most)} was expected")
     if check.equals is not None and not _equal(number, text, check.equals):
         faults.append(f"{check.equals!r} was expected" if not isinstance(check.equals, str) else "another was expected")
     if faults:
@@ -166,22 +168,31 @@ def _as_number(reply: Reply) -> float | None:
         return len(reply)
     if isinstance(reply, int):
         return reply
+    if not isinstance(reply, bytes | str):
+        return None
+    text = reply.decode(errors="replace") if isinstance(reply, bytes) else reply
     try:
-        number = float(reply) if isinstance(reply, bytes | str) else None
+        if _WHOLE.fullmatch(text):
+            return int(text)  # as a float it would be rounded beyond 2^53
+        number = float(text)
     except ValueError:
         return None
-    return None if number is None or math.isnan(number) else number  # "nan" is neither less nor more than anything
+    return None if math.isnan(number) else number  # "nan" is neither less nor more than anything
 
 
 def _equal(number: float | None, text: str | None, expected: bool | float | str) -> bool:
     if isinstance(expected, str):
-        return text == expected or (text is None and number is not None and f"{number:g}" == expected)
-    return number is not None and number == float(expected)
+        return text == expected or (text is None and number is not None and _written(number) == expected)
+    return number is not None and number == expected
+
+
+def _written(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:g}"
 
 
 def _shown(number: float | None, text: str | None) -> str:
     if number is not None:
-        return f"{number:g}" if text is None else text[:40]
+        return _written(number) if text is None else text[:40]
     return f"a text of {len(text or '')} characters"
 
 

@@ -57,6 +57,10 @@ def test_a_copy_of_an_unknown_release_takes_the_oldest_server_that_loads_it() ->
         (b"5", RedisCheck(command="x", equals="5"), Verdict.OK),
         (5, RedisCheck(command="x", equals="5"), Verdict.OK),
         (b"5.0", RedisCheck(command="x", equals="5"), Verdict.FAILED),
+        (1234567, RedisCheck(command="x", equals="1234567"), Verdict.OK),
+        (1000001, RedisCheck(command="x", equals="1e+06"), Verdict.FAILED),
+        (b"9007199254740993", RedisCheck(command="x", equals=9007199254740992), Verdict.FAILED),
+        (9007199254740993, RedisCheck(command="x", at_most=9007199254740992), Verdict.FAILED),
         (1, RedisCheck(command="x", equals=True), Verdict.OK),
         (0, RedisCheck(command="x", equals=True), Verdict.FAILED),
         (0, RedisCheck(command="x", equals=False), Verdict.OK),
@@ -72,6 +76,11 @@ def test_a_copy_of_an_unknown_release_takes_the_oldest_server_that_loads_it() ->
 )
 def test_an_answer_is_what_was_expected_or_it_failed(reply: Reply, check: RedisCheck, verdict: Verdict) -> None:
     assert judge(reply, check)[0] is verdict
+
+
+def test_a_large_number_is_told_to_its_last_digit() -> None:
+    said = judge(1234567, RedisCheck(command="DBSIZE", at_least=2345678))[1]
+    assert said == "1234567; at least 2345678 was expected"
 
 
 def test_an_unexpected_text_is_not_shown() -> None:
