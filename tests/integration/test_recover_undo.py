@@ -240,6 +240,7 @@ def test_a_run_can_be_taken_back_and_closed_while_no_repository_answers(desk: De
     away = repository.rename(repository.with_name("away"))
     said = desk.recover("--rollback", "--confirm", "marketplace")
     assert "is rolled back" in said
+    assert said.index("stopping api, ") < said.index("putting the old data of postgres back")
     assert "local: nothing keeps others away there" in said
     said = desk.recover("--close", "--yes", expect=4)
     assert "removed recovered data" in said

@@ -10,7 +10,7 @@ from typing import Final
 from recoup.drill.issues import TrackedIssue
 from recoup.drill.model import DrillRecord, Step, verdicts
 from recoup.drill.plot import Point, plot
-from recoup.drill.report import HEADLINES, Report, against, in_words, outlook, tried
+from recoup.drill.report import HEADLINES, Report, against, in_words, lost_of, outlook, tried
 from recoup.kernel.finding import Finding, Verdict
 
 _STYLE: Final = """
@@ -132,7 +132,7 @@ def _numbers(report: Report) -> Iterator[str]:
             _text(one.tier),
             _text(against(one.rto, one.rto_objective)),
             _badge(one.rto_verdict),
-            _text(against(one.rpo, one.rpo_objective)),
+            _text(lost_of(one, record)),
             _badge(one.rpo_verdict),
         )
         for one in report.tiers

@@ -14,7 +14,7 @@ from typing import Any, Final
 from recoup.drill.model import DrillRecord, verdicts
 from recoup.drill.page import strictest
 from recoup.drill.plot import Point, described, plot
-from recoup.drill.report import HEADLINES, Report, against, in_words, outlook, tried
+from recoup.drill.report import HEADLINES, Report, against, in_words, lost_of, outlook, tried
 from recoup.kernel.errors import RecoupError, UncheckedError
 from recoup.kernel.finding import Finding
 
@@ -129,7 +129,7 @@ def _numbers(report: Report) -> dict[str, Any]:
     if report.tiers:
         by_tier = [
             (one.tier, against(one.rto, one.rto_objective), one.rto_verdict.value,
-             against(one.rpo, one.rpo_objective), one.rpo_verdict.value)
+             lost_of(one, record), one.rpo_verdict.value)
             for one in report.tiers
         ]  # fmt: skip
         tables.append(_table(("tier", "RTO", "", "RPO", ""), by_tier, (2, 4, 0, 4, 0), "Promises by tier"))

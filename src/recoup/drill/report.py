@@ -189,6 +189,13 @@ def against(measured: timedelta | None, objective: timedelta | None) -> str:
     return f"{in_words(measured, nothing='not measured')}, {promised}"
 
 
+def lost_of(tier: TierResult, record: DrillRecord) -> str:
+    """What a tier lost, against what was promised, for people. Only databases say what they have lost."""
+    if not any(one.tier == tier.tier for one in record.rpo):
+        return "not measured: no database is of this tier"
+    return against(tier.rpo, tier.rpo_objective)
+
+
 def tried(flow: FlowResult) -> str:
     """How often a flow was tried and passed, for people."""
     return f"attempts: {flow.attempts}; passed in a row: {flow.passes}"

@@ -82,6 +82,17 @@ def test_the_page_has_all_that_a_report_must_say() -> None:
         assert text in said, text
 
 
+def test_a_tier_without_databases_is_not_said_to_have_been_promised_nothing() -> None:
+    report = a_report()
+    rto = replace(report.record.rto, tiers={**report.record.rto.tiers, "standard": 24 * 60 * MINUTE})
+    drill = replace(report.record, rto=rto)
+    said = Outline(
+        page(report_on(drill, a_book([drill]), key_id="ea7fd3c8", signer=public_key(KEY), today=TODAY))
+    ).texts
+    row = said[said.index("standard") :]
+    assert row[1:5] == ["44 min, 1 d promised", "ok", "not measured: no database is of this tier", "unknown"]
+
+
 def test_the_page_fetches_nothing_and_a_screen_reader_finds_its_way() -> None:
     text = page(a_report())
     outline = Outline(text)

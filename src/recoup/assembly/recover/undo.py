@@ -124,8 +124,10 @@ def roll_back(recovery: Recovery) -> Undone:
     stopped = _to_stop(recovery, [one.compose for one in volumes]) if volumes else ()
     recovery.journal.append(written.ROLLBACK_BEGUN, services=list(services), stopped=list(stopped))
     if volumes:
+        recovery.voice.say(f"stopping {', '.join(stopped)}")
         open_stack(recovery.system).client.stop(stopped)
         for one in volumes:
+            recovery.voice.say(f"putting the old data of {one.service} back")
             with hold_lease(recovery.opened.state_folder, one.service, f"rollback of {one.service}"):
                 how = _put_back(recovery, one)
             recovery.journal.append(written.PUT_BACK, service=one.service, how=how)
@@ -285,6 +287,7 @@ def _start(recovery: Recovery, stopped: Sequence[str]) -> list[Finding]:
     around = Surroundings(plan=recovery.system.plan, stack=open_stack(recovery.system))
     findings: list[Finding] = []
     for number, name in enumerate(order := list(reversed(stopped))):
+        recovery.voice.say(f"starting {name}, and waiting until it is well")
         try:
             around.start([name])
         except RecoupError as failure:

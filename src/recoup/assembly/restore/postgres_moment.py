@@ -85,9 +85,13 @@ class PostgresMoment:
         base = self.choice.bases[0]
         count = sum(file.segment is not None for file in self.files(base))
         return (
-            f"the base backup {base.id} of {show_time(base.time)}, then up to {count} segments of WAL on timeline "
+            f"the base backup {base.id} of {show_time(base.time)}, then {_segments(count)} of WAL on timeline "
             f"{self.choice.history.timeline}, to {self.choice.target}"
         )
+
+
+def _segments(count: int) -> str:
+    return "one segment" if count == 1 else f"up to {count} segments"
 
 
 def choose_postgres(

@@ -158,12 +158,12 @@ def _compose(system: System) -> Finding:
         status = stack.client.status()
     except RecoupError as failure:
         return _failed(check, "compose", failure)
-    running = sum(text.startswith("running") for text in status.values())
+    others = [f"{name}: {text}" for name, text in status.items() if not text.startswith("running")]
     return Finding(
         check=check,
         subject=stack.project.name,
         verdict=Verdict.OK,
-        detail=f"{running} of {len(status)} services run",
+        detail="; ".join((f"{len(status) - len(others)} of {len(status)} services run", *others)),
     )
 
 
