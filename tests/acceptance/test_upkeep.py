@@ -168,7 +168,8 @@ def test_backup_due_verifies_what_is_due_after_the_copies_once(
     assert main(["backup", "--due", "--json", "--quiet"]) == 0
     done = json.loads(capsys.readouterr().out)
     assert [one["kind"] for one in done["copies"]] == ["files"]
-    assert list(done["verifications"])[:2] == ["slice", "daily"]
+    # Which of the two comes first depends on the hour the repository was made: its first slots may be of two days.
+    assert {"slice", "daily"} <= set(done["verifications"])
     assert done["verifications"]["daily"]["artefacts"][0]["id"] == done["copies"][0]["id"], "the newest copy"
     assert main(["backup", "--due", "--quiet"]) == 0
     assert "nothing is due" in capsys.readouterr().out
